@@ -1,0 +1,11 @@
+//! Content: what a blob is called, where it is kept, and how it moves.
+//!
+//! Names are checked types ([`Digest`], resource names, Merkle trees). Places are ends behind two
+//! small traits, [`BlobStore`] and [`ActionCache`], and wrappers around them, a file each. Which
+//! wrapper sits on which end is decided in the composition roots of the programs, not here.
+
+pub mod digest;
+pub mod store;
+
+pub use digest::{Digest, DigestError, DigestFunction, Hasher};
+pub use store::{ActionCache, ActionKey, BlobStore, BlobStream, ByteRange, StoreError};

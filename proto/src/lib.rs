@@ -1,0 +1,50 @@
+//! The wire of Castwork, as Rust types: what the `.proto` files in `api/` say, and nothing more.
+//!
+//! The code in `src/generated` is committed, so that nobody needs `protoc` to build, and a test
+//! regenerates it. Checked types, such as a digest that is known to be well-formed, are in
+//! `castwork-cas`; there is no logic here.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+
+pub mod build {
+    pub mod bazel {
+        pub mod remote {
+            pub mod execution {
+                pub mod v2 {
+                    include!("generated/build.bazel.remote.execution.v2.rs");
+                }
+            }
+        }
+        pub mod semver {
+            include!("generated/build.bazel.semver.rs");
+        }
+    }
+}
+
+pub mod castwork {
+    pub mod worker {
+        pub mod v1 {
+            include!("generated/castwork.worker.v1.rs");
+        }
+    }
+}
+
+pub mod google {
+    pub mod bytestream {
+        include!("generated/google.bytestream.rs");
+    }
+    pub mod longrunning {
+        include!("generated/google.longrunning.rs");
+    }
+    pub mod rpc {
+        include!("generated/google.rpc.rs");
+    }
+}
+
+pub use build::bazel::remote::execution::v2 as reapi;
+pub use build::bazel::semver;
+pub use castwork::worker::v1 as worker;
+pub use google::{bytestream, longrunning, rpc};
+
+/// The descriptors of all the `.proto` files, for gRPC server reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
