@@ -1,1 +1,15 @@
-//! TODO
+//! The server: REAPI front end, durable store, queue of actions and the door for workers.
+//!
+//! `serve` is the composition root: it decides which store sits under which service. `front` turns
+//! messages into checked types and errors into gRPC codes; `store` keeps blobs and results on
+//! disk; `queue` decides what runs where, as a pure state machine, and `dispatch` acts on it.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod counters;
+pub mod front;
+pub mod services;
+pub mod store;
+
+pub use counters::{Counters, Gauge};
+pub use services::Services;

@@ -1,0 +1,113 @@
+//! [`Counters`]: what the server has done since it started, for `/metrics`.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `more`.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number as it stands at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gauge {
+    /// Name in the manner of Prometheus, with `castwork_` in front and the unit last.
+    pub name: &'static str,
+    /// What it says, in one line.
+    pub help: &'static str,
+    /// The number.
+    pub value: u64,
+}
+
+/// Every counter of the server.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// gRPC calls that arrived, whatever their answer.
+    pub requests: Counter,
+    /// Blobs that were stored, not counting those that were there already.
+    pub blobs_stored: Counter,
+    /// Bytes of those blobs.
+    pub blob_bytes_stored: Counter,
+    /// Blobs that were opened for reading.
+    pub blobs_read: Counter,
+    /// Bytes of blobs that were handed out.
+    pub blob_bytes_read: Counter,
+    /// Results that were stored.
+    pub results_stored: Counter,
+    /// Lookups of results that found one.
+    pub result_hits: Counter,
+    /// Lookups of results that found none, or an incomplete one.
+    pub result_misses: Counter,
+    /// Files evicted to stay within the bound.
+    pub evictions: Counter,
+    /// Bytes of those files.
+    pub evicted_bytes: Counter,
+    /// Files whose bytes were not what their name says; they were dropped.
+    pub corrupt: Counter,
+    /// Writes refused because there was no room.
+    pub refused_full: Counter,
+}
+
+impl Counters {
+    /// Appends all counters in Prometheus' text format.
+    pub fn write_to(&self, text: &mut String) {
+        let rows: [(&str, &str, &Counter); 12] = [
+            ("castwork_requests_total", "gRPC calls that arrived.", &self.requests),
+            ("castwork_blobs_stored_total", "Blobs that were stored.", &self.blobs_stored),
+            ("castwork_blob_stored_bytes_total", "Bytes of stored blobs.", &self.blob_bytes_stored),
+            ("castwork_blobs_read_total", "Blobs that were opened for reading.", &self.blobs_read),
+            ("castwork_blob_read_bytes_total", "Bytes of blobs that were handed out.", &self.blob_bytes_read),
+            ("castwork_results_stored_total", "Results that were stored.", &self.results_stored),
+            ("castwork_result_hits_total", "Lookups of results that found one.", &self.result_hits),
+            ("castwork_result_misses_total", "Lookups of results that found none.", &self.result_misses),
+            ("castwork_evictions_total", "Files evicted to stay within the bound.", &self.evictions),
+            ("castwork_evicted_bytes_total", "Bytes of evicted files.", &self.evicted_bytes),
+            ("castwork_corrupt_total", "Files dropped because their bytes were wrong.", &self.corrupt),
+            ("castwork_refused_full_total", "Writes refused for lack of room.", &self.refused_full),
+        ];
+        for (name, help, counter) in rows {
+            write_metric(text, name, help, "counter", counter.value());
+        }
+    }
+}
+
+/// Appends gauges in Prometheus' text format.
+pub fn write_gauges(text: &mut String, gauges: &[Gauge]) {
+    for gauge in gauges {
+        write_metric(text, gauge.name, gauge.help, "gauge", gauge.value);
+    }
+}
+
+fn write_metric(text: &mut String, name: &str, help: &str, kind: &str, value: u64) {
+    writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}")
+        .expect("writing to a string does not fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_is_written_with_its_help_and_its_type() {
+        let counters = Counters::default();
+        counters.evictions.add(3);
+        let mut text = String::new();
+        counters.write_to(&mut text);
+        write_gauges(&mut text, &[Gauge { name: "castwork_queued", help: "Actions that wait.", value: 7 }]);
+        assert!(text.contains("# TYPE castwork_evictions_total counter\ncastwork_evictions_total 3\n"));
+        assert!(text.contains(
+            "# HELP castwork_queued Actions that wait.\n# TYPE castwork_queued gauge\ncastwork_queued 7\n"
+        ));
+    }
+}

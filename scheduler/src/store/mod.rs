@@ -1,0 +1,3 @@
+//! The durable store on disk.
+
+pub mod pins;
