@@ -4,8 +4,17 @@
 //! small traits, [`BlobStore`] and [`ActionCache`], and wrappers around them, a file each. Which
 //! wrapper sits on which end is decided in the composition roots of the programs, not here.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod codec;
 pub mod digest;
+pub mod existence;
+pub mod read_through;
 pub mod store;
+pub mod verified;
 
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
+pub use existence::ExistenceCached;
+pub use read_through::ReadThrough;
 pub use store::{ActionCache, ActionKey, BlobStore, BlobStream, ByteRange, StoreError};
+pub use verified::Verified;

@@ -94,7 +94,7 @@ pub trait ActionCache: Send + Sync + 'static {
 }
 
 #[async_trait]
-impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
+impl<T: BlobStore + ?Sized> BlobStore for Arc<T> {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         (**self).find_missing(digests).await
     }
@@ -109,7 +109,7 @@ impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
 }
 
 #[async_trait]
-impl<A: ActionCache + ?Sized> ActionCache for Arc<A> {
+impl<T: ActionCache + ?Sized> ActionCache for Arc<T> {
     async fn get(&self, key: &ActionKey) -> Result<Option<ActionResult>, StoreError> {
         (**self).get(key).await
     }
@@ -139,7 +139,7 @@ pub enum StoreError {
         /// What they were to be.
         expected: Digest,
         /// What they are; if they were too many, the digest of those read.
-        got: Digest,
+        got: Box<Digest>,
     },
     /// More bytes than are taken here.
     #[error("more than {bytes_max} bytes")]

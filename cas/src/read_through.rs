@@ -1,0 +1,156 @@
+//! [`ReadThrough`]: a fast store in front of a slow one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use async_trait::async_trait;
+use tokio::sync::Mutex as AsyncMutex;
+use tracing::debug;
+
+use crate::store::ByteRange;
+use crate::{BlobStore, BlobStream, Digest, StoreError};
+
+/// Reads from `fast`; what is not there is first copied from `slow`. Writes go to both.
+///
+/// Any number of concurrent reads of one blob share one fetch from `slow`.
+pub struct ReadThrough<Fast, Slow> {
+    fast: Fast,
+    slow: Slow,
+    fetching: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
+}
+
+impl<Fast: BlobStore, Slow: BlobStore> ReadThrough<Fast, Slow> {
+    /// Puts `fast` in front of `slow`.
+    pub fn new(fast: Fast, slow: Slow) -> Self {
+        Self { fast, slow, fetching: Mutex::default() }
+    }
+
+    /// Sees to it that the fast store has a blob.
+    ///
+    /// # Errors
+    /// What the slow store says, or the fast one if it can't keep the blob.
+    pub async fn fetch(&self, digest: &Digest) -> Result<(), StoreError> {
+        let turn = self.turn(digest);
+        let result = {
+            let _mine = turn.lock().await;
+            self.fetch_alone(digest).await
+        };
+        drop(turn);
+        self.forget_turns(digest);
+        result
+    }
+
+    async fn fetch_alone(&self, digest: &Digest) -> Result<(), StoreError> {
+        if self.fast.find_missing(std::slice::from_ref(digest)).await?.is_empty() {
+            return Ok(());
+        }
+        debug!(%digest, "read through");
+        self.fast.put(digest, self.slow.get(digest, ByteRange::ALL).await?).await
+    }
+
+    /// The lock of everyone who fetches this blob now.
+    fn turn(&self, digest: &Digest) -> Arc<AsyncMutex<()>> {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = fetching.get(digest).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::new(AsyncMutex::new(()));
+        fetching.insert(*digest, Arc::downgrade(&turn));
+        turn
+    }
+
+    fn forget_turns(&self, digest: &Digest) {
+        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetching.get(digest).is_some_and(|turn| turn.strong_count() == 0) {
+            fetching.remove(digest);
+        }
+    }
+}
+
+#[async_trait]
+impl<Fast: BlobStore, Slow: BlobStore> BlobStore for ReadThrough<Fast, Slow> {
+    /// What the slow store lacks; the fast one may forget at any time.
+    async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.slow.find_missing(digests).await
+    }
+
+    async fn get(&self, digest: &Digest, range: ByteRange) -> Result<BlobStream, StoreError> {
+        match self.fast.get(digest, range).await {
+            Err(StoreError::Missing(_)) => {}
+            answer => return answer,
+        }
+        self.fetch(digest).await?;
+        self.fast.get(digest, range).await
+    }
+
+    async fn put(&self, digest: &Digest, data: BlobStream) -> Result<(), StoreError> {
+        self.fast.put(digest, data).await?;
+        self.slow.put(digest, self.fast.get(digest, ByteRange::ALL).await?).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::DigestFunction;
+    use crate::store::{collect, stream_of};
+
+    /// A store in a map, slow if told so, that counts reads.
+    #[derive(Default)]
+    struct Map {
+        blobs: Mutex<HashMap<Digest, Bytes>>,
+        reads: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl BlobStore for Map {
+        async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+            let blobs = self.blobs.lock().unwrap();
+            Ok(digests.iter().filter(|digest| !blobs.contains_key(digest)).copied().collect())
+        }
+
+        async fn get(&self, digest: &Digest, _: ByteRange) -> Result<BlobStream, StoreError> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            let blob = self.blobs.lock().unwrap().get(digest).cloned();
+            blob.map(stream_of).ok_or(StoreError::Missing(*digest))
+        }
+
+        async fn put(&self, digest: &Digest, data: BlobStream) -> Result<(), StoreError> {
+            let data = collect(data, u64::MAX).await?;
+            self.blobs.lock().unwrap().insert(*digest, data);
+            Ok(())
+        }
+    }
+
+    fn stores() -> (Arc<Map>, Arc<Map>, ReadThrough<Arc<Map>, Arc<Map>>, Digest) {
+        let (fast, slow) = <(Arc<Map>, Arc<Map>)>::default();
+        (fast.clone(), slow.clone(), ReadThrough::new(fast, slow), Digest::of(DigestFunction::Sha256, b"abc"))
+    }
+
+    #[tokio::test]
+    async fn concurrent_reads_of_one_blob_share_one_fetch() {
+        let (fast, slow, store, digest) = stores();
+        slow.put(&digest, stream_of("abc".into())).await.unwrap();
+        let reads = (0..20)
+            .map(|_| async { collect(store.get(&digest, ByteRange::ALL).await.unwrap(), 3).await.unwrap() });
+        assert!(futures::future::join_all(reads).await.iter().all(|data| data == "abc"));
+        assert_eq!(slow.reads.load(Ordering::Relaxed), 1);
+        assert!(fast.find_missing(&[digest]).await.unwrap().is_empty());
+        assert!(store.fetching.lock().unwrap().is_empty(), "turns are forgotten");
+    }
+
+    #[tokio::test]
+    async fn what_neither_has_is_missing_and_what_is_written_reaches_both() {
+        let (fast, slow, store, digest) = stores();
+        assert!(matches!(store.get(&digest, ByteRange::ALL).await, Err(StoreError::Missing(_))));
+        store.put(&digest, stream_of("abc".into())).await.unwrap();
+        for end in [fast, slow] {
+            assert!(end.find_missing(&[digest]).await.unwrap().is_empty());
+        }
+    }
+}
