@@ -39,8 +39,8 @@ pub fn hold(contestants: &mut [Contestant<'_>], rounds: usize) -> Result<Vec<Sco
     for round in 0..=rounds {
         for (contestant, (walls, cpus)) in contestants.iter_mut().zip(&mut times) {
             (contestant.prepare)().map_err(|error| format!("{}: {error}", contestant.name))?;
-            let (wall, cpu) =
-                timed(&mut (contestant.command)()).map_err(|error| format!("{}: {error}", contestant.name))?;
+            let (wall, cpu) = timed(&mut (contestant.command)())
+                .map_err(|error| format!("{}: {error}", contestant.name))?;
             if round > 0 {
                 walls.push(wall);
                 cpus.push(cpu);

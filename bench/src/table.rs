@@ -32,7 +32,10 @@ pub fn scores(what: &str, scores: &[Score]) -> String {
         })
         .collect();
     let against = format!("to {}", first.name);
-    markdown(&[what, "wall, median", "CPU, median", &format!("wall {against}"), &format!("CPU {against}")], &rows)
+    markdown(
+        &[what, "wall, median", "CPU, median", &format!("wall {against}"), &format!("CPU {against}")],
+        &rows,
+    )
 }
 
 #[cfg(test)]

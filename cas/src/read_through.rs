@@ -127,7 +127,9 @@ mod tests {
         }
     }
 
-    fn stores() -> (Arc<Map>, Arc<Map>, ReadThrough<Arc<Map>, Arc<Map>>, Digest) {
+    type Both = ReadThrough<Arc<Map>, Arc<Map>>;
+
+    fn stores() -> (Arc<Map>, Arc<Map>, Both, Digest) {
         let (fast, slow) = <(Arc<Map>, Arc<Map>)>::default();
         (fast.clone(), slow.clone(), ReadThrough::new(fast, slow), Digest::of(DigestFunction::Sha256, b"abc"))
     }
