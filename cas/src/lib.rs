@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod digest;
 pub mod existence;
+pub mod files;
 pub mod read_through;
 pub mod store;
 pub mod verified;

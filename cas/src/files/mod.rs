@@ -1,0 +1,35 @@
+//! Plain files: [`FileBlobs`] and [`FileActions`], a cache in a folder.
+//!
+//! Any number of processes may use one folder at once, without a daemon: files come by rename, the account
+//! of bytes and the cleaning are behind file locks. Nothing is synced to the disk, because everything is
+//! verified when it is read: what a power cut tore counts as missing. So this is a cache, and never the
+//! only place of anything.
+//!
+//! ```text
+//! DIR/blobs/sha256/ab/HASH-SIZE            the bytes of a blob
+//! DIR/results/INSTANCE/sha256/ab/HASH-SIZE checksum and ActionResult
+//! DIR/tmp/                                 files that are being written
+//! DIR/usage                                bytes of all of the above, and the lock around them
+//! ```
+
+mod blobs;
+mod folder;
+mod results;
+#[cfg(test)]
+mod tests;
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+pub use blobs::{FileBlobs, Pinned};
+pub use results::FileActions;
+#[cfg(unix)]
+pub use unix::free_bytes;
+#[cfg(windows)]
+pub use windows::free_bytes;
+
+#[cfg(unix)]
+use unix as platform;
+#[cfg(windows)]
+use windows as platform;

@@ -1,0 +1,96 @@
+//! [`FileActions`]: results as plain files.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use castwork_proto::reapi::ActionResult;
+use prost::Message as _;
+use tracing::warn;
+
+use super::blobs::blocking;
+use super::folder::{Folder, disk};
+use crate::{ActionCache, ActionKey, StoreError};
+
+/// Bytes before the message: its BLAKE3.
+const CHECKSUM_BYTES: usize = 32;
+
+/// Results in the folder of a [`FileBlobs`](super::FileBlobs).
+///
+/// A result says nothing about whether the blobs it names are there: wrap it in
+/// `Complete`, or look before use.
+#[derive(Clone)]
+pub struct FileActions {
+    folder: Arc<Folder>,
+}
+
+impl FileActions {
+    pub(super) const fn new(folder: Arc<Folder>) -> Self {
+        Self { folder }
+    }
+
+    /// Returns a result, if one is known and its file is whole. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`] if the file can't be read.
+    pub fn get_result(&self, key: &ActionKey) -> Result<Option<ActionResult>, StoreError> {
+        let place = self.place(key);
+        let mut file = match File::open(&place) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(disk("open", &place, error)),
+        };
+        let mut data = Vec::new();
+        file.read_to_end(&mut data).map_err(|error| disk("read", &place, error))?;
+        let result = decode(&data);
+        if result.is_some() {
+            Folder::touch(&file);
+        } else {
+            warn!(action = %key.action, "the file of a result was torn, and was removed");
+            self.folder.remove(&place);
+        }
+        Ok(result)
+    }
+
+    /// Keeps a result in place of an earlier one. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`] if it can't be written.
+    pub fn put_result(&self, key: &ActionKey, result: &ActionResult) -> Result<(), StoreError> {
+        let message = result.encode_to_vec();
+        let mut file = self.folder.temporary()?;
+        file.write_all(blake3::hash(&message).as_bytes())
+            .and_then(|()| file.write_all(&message))
+            .map_err(|error| disk("write", file.path(), error))?;
+        self.folder.keep(file, &self.place(key), (CHECKSUM_BYTES + message.len()) as u64)
+    }
+
+    fn place(&self, key: &ActionKey) -> PathBuf {
+        // An instance's name may hold anything; its hash is a good name for a folder.
+        let instance = blake3::hash(key.instance.as_bytes()).to_hex();
+        self.folder.place(&format!("results/{}", &instance[..16]), &key.action)
+    }
+}
+
+fn decode(data: &[u8]) -> Option<ActionResult> {
+    let (checksum, message) = data.split_at_checked(CHECKSUM_BYTES)?;
+    if blake3::hash(message).as_bytes() != checksum {
+        return None;
+    }
+    ActionResult::decode(message).ok()
+}
+
+#[async_trait]
+impl ActionCache for FileActions {
+    async fn get(&self, key: &ActionKey) -> Result<Option<ActionResult>, StoreError> {
+        let (results, key) = (self.clone(), key.clone());
+        blocking(move || results.get_result(&key)).await
+    }
+
+    async fn put(&self, key: &ActionKey, result: ActionResult) -> Result<(), StoreError> {
+        let (results, key) = (self.clone(), key.clone());
+        blocking(move || results.put_result(&key, &result)).await
+    }
+}

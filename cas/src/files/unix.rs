@@ -1,0 +1,28 @@
+//! What differs on Unix.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+/// Bytes that an ordinary user may still write on the file system of `path`; `None` where the system does
+/// not tell.
+///
+/// # Errors
+/// What `statvfs` says, for instance that `path` does not exist.
+pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    #[allow(
+        clippy::unnecessary_fallible_conversions,
+        clippy::useless_conversion,
+        reason = "the types differ by system"
+    )]
+    let (blocks, size) = (u64::try_from(stat.blocks_available()), u64::try_from(stat.fragment_size()));
+    Ok(blocks.ok().zip(size.ok()).map(|(blocks, size)| blocks.saturating_mul(size)))
+}
+
+/// Makes a finished file readable for everyone and writable for no one, so that whoever gets a hard link to
+/// it does not change it by accident.
+pub(super) fn protect(file: &File) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(0o444))
+}
