@@ -25,9 +25,9 @@ mod windows;
 pub use blobs::{FileBlobs, Pinned};
 pub use results::FileActions;
 #[cfg(unix)]
-pub use unix::free_bytes;
+pub use unix::{free_bytes, sync_folder};
 #[cfg(windows)]
-pub use windows::free_bytes;
+pub use windows::{free_bytes, sync_folder};
 
 #[cfg(unix)]
 use unix as platform;

@@ -21,6 +21,14 @@ pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     Ok(blocks.ok().zip(size.ok()).map(|(blocks, size)| blocks.saturating_mul(size)))
 }
 
+/// Makes the names in a folder survive a loss of power: whatever was created or renamed there before.
+///
+/// # Errors
+/// What the system says. The names may or may not be kept then, and asking again proves nothing.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
 /// Makes a finished file readable for everyone and writable for no one, so that whoever gets a hard link to
 /// it does not change it by accident.
 pub(super) fn protect(file: &File) -> io::Result<()> {
