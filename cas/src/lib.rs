@@ -10,12 +10,15 @@ pub mod codec;
 pub mod digest;
 pub mod existence;
 pub mod files;
+pub mod merkle;
 pub mod read_through;
+pub mod resource;
 pub mod store;
 pub mod verified;
 
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
 pub use existence::ExistenceCached;
 pub use read_through::ReadThrough;
+pub use resource::{Compressor, ReadName, ResourceError, ResourceName, WriteName};
 pub use store::{ActionCache, ActionKey, BlobStore, BlobStream, ByteRange, StoreError};
 pub use verified::Verified;

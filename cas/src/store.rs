@@ -119,6 +119,13 @@ impl<T: ActionCache + ?Sized> ActionCache for Arc<T> {
     }
 }
 
+impl StoreError {
+    /// The error for bytes that were to be `expected` and are `got`.
+    pub fn mismatch(expected: &Digest, got: Digest) -> Self {
+        Self::Mismatch { expected: *expected, got: Box::new(got) }
+    }
+}
+
 /// Why a store could not do what was asked; a variant for each thing that a caller may do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

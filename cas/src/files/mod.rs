@@ -18,9 +18,9 @@ mod results;
 #[cfg(test)]
 mod tests;
 #[cfg(unix)]
-mod unix;
+pub(crate) mod unix;
 #[cfg(windows)]
-mod windows;
+pub(crate) mod windows;
 
 pub use blobs::{FileBlobs, Pinned};
 pub use results::FileActions;
@@ -30,6 +30,6 @@ pub use unix::{free_bytes, sync_folder};
 pub use windows::{free_bytes, sync_folder};
 
 #[cfg(unix)]
-use unix as platform;
+pub(crate) use unix as platform;
 #[cfg(windows)]
-use windows as platform;
+pub(crate) use windows as platform;

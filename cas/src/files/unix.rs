@@ -1,8 +1,8 @@
 //! What differs on Unix.
 
-use std::fs::{File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Bytes that an ordinary user may still write on the file system of `path`; `None` where the system does
@@ -33,4 +33,43 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 /// it does not change it by accident.
 pub(super) fn protect(file: &File) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(0o444))
+}
+
+/// Opens a file that is a regular one, and says whether it may be started.
+///
+/// A symbolic link is not followed, not even one that takes the file's place meanwhile.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, bool)> {
+    let before = fs::symlink_metadata(path)?;
+    if !before.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let file = File::open(path)?;
+    let opened = file.metadata()?;
+    if (opened.dev(), opened.ino()) != (before.dev(), before.ino()) {
+        return Err(io::Error::other("replaced while it was opened"));
+    }
+    // Its owner decides; the bits of others depend on a umask.
+    Ok((file, opened.permissions().mode() & 0o100 != 0))
+}
+
+/// Lets everybody start a file who may read it, or nobody.
+pub(crate) fn set_executable(path: &Path, is_executable: bool) -> io::Result<()> {
+    let mut permissions = fs::metadata(path)?.permissions();
+    let before = permissions.mode();
+    let mode = if is_executable { before | (before & 0o444) >> 2 } else { before & !0o111 };
+    if mode == before {
+        return Ok(());
+    }
+    permissions.set_mode(mode);
+    fs::set_permissions(path, permissions)
+}
+
+/// Makes a symbolic link at `path`.
+pub(crate) fn make_symlink(target: &str, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+/// Whether a legal segment of a tree's path is one name to this system, and nothing else.
+pub(crate) fn is_plain_name(_segment: &str) -> bool {
+    true
 }

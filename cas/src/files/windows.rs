@@ -1,6 +1,6 @@
 //! What differs on Windows.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::windows::fs::OpenOptionsExt as _;
 use std::path::Path;
@@ -28,4 +28,40 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 /// Does nothing: a read-only file could not be removed again.
 pub(super) fn protect(_: &File) -> io::Result<()> {
     Ok(())
+}
+
+/// Opens a file that is a regular one. Windows has no executable bit, so none has it.
+pub(crate) fn open_regular(path: &Path) -> io::Result<(File, bool)> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    Ok((File::open(path)?, false))
+}
+
+/// Windows has no executable bit.
+pub(crate) fn set_executable(_path: &Path, _is_executable: bool) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes a symbolic link at `path`; to a file, unless its target is a folder by now.
+pub(crate) fn make_symlink(target: &str, path: &Path) -> io::Result<()> {
+    let native = target.replace('/', "\\");
+    let is_folder = path.parent().is_some_and(|parent| parent.join(&native).is_dir());
+    if is_folder {
+        std::os::windows::fs::symlink_dir(&native, path)
+    } else {
+        std::os::windows::fs::symlink_file(&native, path)
+    }
+}
+
+/// Whether a legal segment of a tree's path is one name to this system, and nothing else: no
+/// separator, drive, stream or device.
+pub(crate) fn is_plain_name(segment: &str) -> bool {
+    const DEVICES: [&str; 4] = ["CON", "PRN", "AUX", "NUL"];
+    let has_meaning = segment.contains(['\\', ':', '*', '?', '"', '<', '>', '|'])
+        || segment.chars().any(char::is_control)
+        || segment.ends_with(['.', ' ']);
+    let stem = segment.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let is_port = (stem.starts_with("COM") || stem.starts_with("LPT")) && stem.chars().count() == 4;
+    !has_meaning && !is_port && !DEVICES.contains(&&*stem)
 }
