@@ -1,0 +1,61 @@
+//! `castwork-bench`: prints Markdown tables for `docs/benchmarks.md`; `bench/run` sets up what it needs.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use castwork_bench::{execute, wrapper};
+use castwork_tests::{Farm, binary};
+use clap::Parser;
+
+/// Measures Castwork against its peers, side by side.
+#[derive(Parser)]
+#[command(version, about)]
+enum Bench {
+    /// A hit through the wrapper against `ccache` and against the compiler
+    Wrapper {
+        /// The ccache to compare with; left out of the table if not given
+        #[arg(long)]
+        ccache: Option<PathBuf>,
+        /// Counted rounds; every contestant takes one turn in each
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
+    /// The round trip of an action against starting the process
+    Execute {
+        /// Counted rounds
+        #[arg(long, default_value_t = 200)]
+        rounds: usize,
+        /// How many call at once in the last row
+        #[arg(long, default_value_t = 8)]
+        callers: usize,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let table = match Bench::parse() {
+        Bench::Wrapper { ccache, rounds } => {
+            let castwork = binary("castwork");
+            tokio::task::spawn_blocking(move || wrapper::run(&castwork, ccache.as_deref(), rounds))
+                .await
+                .unwrap_or_else(|error| Err(error.to_string()))
+        }
+        Bench::Execute { rounds, callers } => {
+            let farm = Farm::start(1, 2);
+            execute::run(&farm.address(), rounds, callers).await
+        }
+    };
+    match table {
+        Ok(table) => {
+            #[allow(clippy::print_stdout, reason = "the table is what the program is for")]
+            {
+                println!("{table}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("castwork-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
