@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod codec;
+pub mod complete;
 pub mod digest;
 pub mod existence;
 pub mod files;
@@ -16,6 +17,7 @@ pub mod resource;
 pub mod store;
 pub mod verified;
 
+pub use complete::Complete;
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
 pub use existence::ExistenceCached;
 pub use read_through::ReadThrough;

@@ -20,7 +20,7 @@ const CHECKSUM_BYTES: usize = 32;
 /// Results in the folder of a [`FileBlobs`](super::FileBlobs).
 ///
 /// A result says nothing about whether the blobs it names are there: wrap it in
-/// `Complete`, or look before use.
+/// [`Complete`](crate::Complete), or look before use.
 #[derive(Clone)]
 pub struct FileActions {
     folder: Arc<Folder>,
