@@ -43,7 +43,7 @@ pub fn to_rpc_status(error: StoreError) -> rpc::Status {
     rpc::Status { code: status.code() as i32, message: status.message().to_owned(), details: Vec::new() }
 }
 
-/// RESOURCE_EXHAUSTED with the time after which to try again.
+/// `RESOURCE_EXHAUSTED` with the time after which to try again.
 fn full(error: &StoreError) -> Status {
     let delay = Duration { seconds: RETRY_WHEN_FULL_SECONDS, nanos: 0 };
     let details = Any::from_msg(&rpc::RetryInfo { retry_delay: Some(delay) })
@@ -84,7 +84,7 @@ mod tests {
         let code = |error| to_status(error).code();
         assert_eq!(code(StoreError::Missing(digest)), Code::NotFound);
         assert_eq!(code(StoreError::Range { digest, offset: 9 }), Code::OutOfRange);
-        assert_eq!(code(StoreError::Mismatch { expected: digest, got: other }), Code::InvalidArgument);
+        assert_eq!(code(StoreError::Mismatch { expected: digest, got: other.into() }), Code::InvalidArgument);
         assert_eq!(code(StoreError::TooLarge { bytes_max: 3 }), Code::InvalidArgument);
         assert_eq!(code(StoreError::Encoding(io::ErrorKind::InvalidData.into())), Code::InvalidArgument);
         let broken = StoreError::Disk { step: "open `x`".to_owned(), source: io::ErrorKind::Other.into() };

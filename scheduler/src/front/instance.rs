@@ -49,7 +49,7 @@ impl Instances {
     /// Finds the instance that a request names.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT with a message that starts as BuildStream expects it.
+    /// `INVALID_ARGUMENT` with a message that starts as `BuildStream` expects it.
     pub fn check(&self, name: &str) -> Result<&Instance, Status> {
         self.by_name.get(name).ok_or_else(|| {
             bad(format!("Invalid instance name `{}`: this server has no such instance", clip(name)))

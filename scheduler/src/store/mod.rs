@@ -1,3 +1,212 @@
-//! The durable store on disk.
+//! [`Store`]: blobs and results on disk, in the simplest form that keeps what it acknowledged.
+//!
+//! A file is acknowledged after its bytes and its name are on stable storage. It is found by its name
+//! alone, so the server serves at once after a start; what it was used for and when is kept beside it, in
+//! an index that can be thrown away ([`index`]). Bytes are verified when they arrive, and again when they
+//! are first read after a restart. The size is bounded; the least recently used goes first.
 
+mod blobs;
+mod commit;
+mod evict;
+mod index;
+mod keeper;
+mod layout;
+mod ledger;
+mod lock;
 pub mod pins;
+mod read;
+mod results;
+mod scan;
+mod shared;
+#[cfg(test)]
+mod tests;
+mod upload;
+mod verified;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+pub use self::blobs::DiskBlobs;
+pub use self::results::DiskResults;
+pub use self::upload::Upload;
+
+use self::commit::Committer;
+use self::evict::Evictor;
+use self::index::place::{Marker, OPEN_TIME_MAX};
+use self::keeper::{Bound, Keeper, free_bytes_of};
+use self::layout::Layout;
+use self::ledger::Ledger;
+use self::lock::FolderLock;
+use self::pins::Pins;
+use self::shared::Shared;
+use self::verified::Verified;
+use crate::counters::{Counters, Gauge};
+
+/// The most bytes that are left free on the disk for others, if the bound is large.
+const RESERVE_BYTES_MAX: u64 = 1 << 30;
+
+/// The reserve is this part of the bound, if that is less.
+const RESERVE_PART: u64 = 20;
+
+/// Where the store is, and how large it may become.
+#[derive(Clone, Debug)]
+pub struct StoreConfig {
+    /// The data folder; made if it is not there. The store owns all of it.
+    pub folder: PathBuf,
+    /// What all files together may take up, in bytes of whole blocks.
+    pub bytes_max: u64,
+}
+
+/// The store of one data folder. Only one at a time has it open.
+pub struct Store {
+    shared: Arc<Shared>,
+    keeper: Mutex<Option<JoinHandle<()>>>,
+    bytes_max: u64,
+}
+
+impl Store {
+    /// Opens the store. This takes no longer for a large one: nothing is scanned before it returns.
+    ///
+    /// # Errors
+    /// [`StoreOpenError::InUse`] if another server has it open.
+    pub fn open(config: &StoreConfig, pins: Pins, counters: Arc<Counters>) -> Result<Self, StoreOpenError> {
+        let layout = Layout::new(&config.folder);
+        for folder in [layout.root().to_owned(), layout.tmp(), layout.index()] {
+            fs::create_dir_all(&folder).map_err(|source| disk("create", &folder, source))?;
+        }
+        let lock = FolderLock::take(&layout.lock())?;
+        empty(&layout.tmp())?;
+        let marker = Marker::take(&layout.index());
+        let bound = Bound {
+            bytes_max: config.bytes_max,
+            reserve_bytes: (config.bytes_max / RESERVE_PART).min(RESERVE_BYTES_MAX),
+        };
+        let kept_bytes = marker.as_ref().map_or(0, |marker| marker.bytes);
+        let ledger = Ledger::new(kept_bytes, bound.bytes(kept_bytes, free_bytes_of(&layout)));
+        let threads = |source| StoreOpenError::Disk { step: "start a thread".to_owned(), source };
+        let committer = Committer::start(layout.clone()).map_err(threads)?;
+        let evictor = Evictor {
+            layout: layout.clone(),
+            ledger: Arc::clone(&ledger),
+            pins: pins.clone(),
+            counters: Arc::clone(&counters),
+            removed: AtomicU64::new(0),
+        };
+        let keeper = Keeper {
+            layout: layout.clone(),
+            ledger: Arc::clone(&ledger),
+            evictor,
+            bound,
+            marker,
+            open_time_max: OPEN_TIME_MAX,
+        };
+        let keeper = keeper.start().map_err(threads)?;
+        let verified = Verified::default();
+        let shared = Shared { layout, ledger, committer, pins, verified, counters, _lock: lock };
+        Ok(Self { shared: Arc::new(shared), keeper: Mutex::new(Some(keeper)), bytes_max: config.bytes_max })
+    }
+
+    /// The blobs.
+    pub fn blobs(&self) -> DiskBlobs {
+        DiskBlobs::new(Arc::clone(&self.shared))
+    }
+
+    /// The results.
+    pub fn results(&self) -> DiskResults {
+        DiskResults::new(Arc::clone(&self.shared))
+    }
+
+    /// How full it is, for `/metrics`.
+    pub fn gauges(&self) -> Vec<Gauge> {
+        let fullness = self.shared.ledger.fullness();
+        vec![
+            Gauge {
+                name: "castwork_store_bytes",
+                help: "Bytes that blobs and results take up on disk.",
+                value: fullness.bytes,
+            },
+            Gauge {
+                name: "castwork_store_bound_bytes",
+                help: "Bytes that they may take up now.",
+                value: fullness.bound_bytes,
+            },
+        ]
+    }
+
+    /// The largest blob that it takes, in bytes: one that leaves room for as much again.
+    pub fn blob_bytes_max(&self) -> u64 {
+        self.bytes_max / 2
+    }
+
+    /// Writes the index down, so that the next start need not rebuild it. Blocks.
+    ///
+    /// What is stored later is kept as well, but no longer in the index and not within the bound.
+    pub fn close(&self) {
+        self.shared.ledger.stop();
+        let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(keeper) = keeper
+            && keeper.join().is_err()
+        {
+            tracing::error!("the keeper of the store panicked");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Removes what an earlier server was writing or removing when it ended.
+fn empty(folder: &Path) -> Result<(), StoreOpenError> {
+    let entries = fs::read_dir(folder).map_err(|source| disk("read", folder, source))?;
+    for entry in entries {
+        let path = entry.map_err(|source| disk("read", folder, source))?.path();
+        fs::remove_file(&path).map_err(|source| disk("remove", &path, source))?;
+    }
+    Ok(())
+}
+
+fn disk(step: &str, path: &Path, source: io::Error) -> StoreOpenError {
+    StoreOpenError::Disk { step: format!("{step} `{}`", path.display()), source }
+}
+
+/// Why a store can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreOpenError {
+    /// Another server has it open.
+    #[error(
+        "the data folder is in use by another server (process {owner}, lock `{}`); hint: stop it, or use \
+         another --data-dir",
+        path.display()
+    )]
+    InUse {
+        /// The lock.
+        path: PathBuf,
+        /// Process id of the other server, if it could be read.
+        owner: String,
+    },
+    /// The lock can't be taken.
+    #[error("lock `{}`", path.display())]
+    Lock {
+        /// The lock.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The disk.
+    #[error("{step}")]
+    Disk {
+        /// What was tried.
+        step: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}

@@ -1,0 +1,218 @@
+//! [`Committer`]: gives finished files their names, so that a power cut leaves them there.
+//!
+//! One thread takes all files that are ready, renames them, and syncs each folder that got a new name
+//! once. So uploads that come together share syncs, and one that comes alone waits for nobody.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use castwork_cas::files::sync_folder;
+use tempfile::TempPath;
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::layout::{FileKey, Layout};
+
+/// The most files that share a sync.
+const BATCH_FILES_MAX: usize = 256;
+
+/// The most files that wait for the thread; whoever comes then waits to wait.
+const WAITING_FILES_MAX: usize = 1024;
+
+/// Files that have their name and may lose it in a power cut, because their folder is not synced yet.
+///
+/// They may be read, but nobody may be told that they are kept.
+#[derive(Default)]
+pub(crate) struct Unsynced {
+    keys: Mutex<HashSet<FileKey>>,
+}
+
+impl Unsynced {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashSet<FileKey>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A file whose bytes are on stable storage, and the name it is to have.
+struct Finished {
+    key: FileKey,
+    temporary: TempPath,
+    done: oneshot::Sender<io::Result<()>>,
+}
+
+/// See the module. Stops when it is dropped, after what was handed to it.
+pub(crate) struct Committer {
+    queue: Option<mpsc::Sender<Finished>>,
+    thread: Option<JoinHandle<()>>,
+    unsynced: Arc<Unsynced>,
+}
+
+impl Committer {
+    pub(crate) fn start(layout: Layout) -> io::Result<Self> {
+        let (queue, files) = mpsc::channel(WAITING_FILES_MAX);
+        let unsynced = Arc::new(Unsynced::default());
+        let work = Work { layout, unsynced: Arc::clone(&unsynced) };
+        let thread =
+            std::thread::Builder::new().name("committer".to_owned()).spawn(move || work.run(files))?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), unsynced })
+    }
+
+    pub(crate) fn unsynced(&self) -> &Unsynced {
+        &self.unsynced
+    }
+
+    /// Gives a file its name, in place of an earlier one, and returns when it will keep it.
+    ///
+    /// The bytes have to be synced already. After an error the file is gone.
+    pub(crate) async fn commit(&self, key: FileKey, temporary: TempPath) -> io::Result<()> {
+        let (done, answer) = oneshot::channel();
+        let queue = self.queue.as_ref().expect("the queue is there until drop");
+        let stopped = || io::Error::other("the committer has stopped");
+        queue.send(Finished { key, temporary, done }).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by the thread, and its clients got errors.
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Work {
+    layout: Layout,
+    unsynced: Arc<Unsynced>,
+}
+
+impl Work {
+    fn run(self, mut files: mpsc::Receiver<Finished>) {
+        let mut batch = Vec::new();
+        while let Some(first) = files.blocking_recv() {
+            batch.push(first);
+            while batch.len() < BATCH_FILES_MAX {
+                let Ok(next) = files.try_recv() else { break };
+                batch.push(next);
+            }
+            self.commit(std::mem::take(&mut batch));
+        }
+    }
+
+    fn commit(&self, batch: Vec<Finished>) {
+        let keys: Vec<FileKey> = batch.iter().map(|file| file.key).collect();
+        self.unsynced.lock().extend(&keys);
+        let placed: Vec<_> = batch.into_iter().filter_map(|file| self.place(file)).collect();
+        let folders: BTreeSet<&Path> = placed.iter().map(|(path, _)| folder_of(path)).collect();
+        let failed: Vec<(PathBuf, io::Error)> = folders
+            .into_iter()
+            .filter_map(|folder| sync_folder(folder).err().map(|error| (folder.to_owned(), error)))
+            .collect();
+        let answers: Vec<_> = placed
+            .into_iter()
+            .map(|(path, done)| {
+                let failure = failed.iter().find(|(folder, _)| folder_of(&path) == folder);
+                (done, failure.map_or(Ok(()), |(_, error)| Err(distrust(&path, error))))
+            })
+            .collect();
+        let mut unsynced = self.unsynced.lock();
+        for key in &keys {
+            unsynced.remove(key);
+        }
+        drop(unsynced);
+        for (done, answer) in answers {
+            // Whoever asked may have gone; the file stays.
+            let _ = done.send(answer);
+        }
+    }
+
+    /// Renames a file, and makes its folder if that is not there yet.
+    fn place(&self, file: Finished) -> Option<(PathBuf, oneshot::Sender<io::Result<()>>)> {
+        let path = self.layout.path(&file.key);
+        let renamed = match file.temporary.persist(&path) {
+            Err(failure) if failure.error.kind() == io::ErrorKind::NotFound => self
+                .make_folder(folder_of(&path))
+                .and_then(|()| failure.path.persist(&path).map_err(|failure| failure.error)),
+            other => other.map_err(|failure| failure.error),
+        };
+        match renamed {
+            Ok(()) => Some((path, file.done)),
+            Err(error) => {
+                let _ = file.done.send(Err(error));
+                None
+            }
+        }
+    }
+
+    /// Makes a folder, and has all folders above it keep it.
+    fn make_folder(&self, folder: &Path) -> io::Result<()> {
+        fs::create_dir_all(folder)?;
+        folder
+            .ancestors()
+            .skip(1)
+            .take_while(|ancestor| ancestor.starts_with(self.layout.root()))
+            .try_for_each(sync_folder)
+    }
+}
+
+/// After a failed sync nobody knows what is on the disk, and a second sync would not tell: the file goes.
+fn distrust(path: &Path, error: &io::Error) -> io::Error {
+    error!(%error, path = %path.display(), "a folder could not be synced; its new file is removed");
+    let _ = fs::remove_file(path);
+    io::Error::new(error.kind(), error.to_string())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().expect("every file of the store lies in a folder")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use castwork_cas::{Digest, DigestFunction};
+    use futures::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_come_together_all_get_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let committer = Committer::start(layout.clone()).unwrap();
+        let commits = (0..600_u32).map(|number| {
+            let data = number.to_le_bytes();
+            let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+            file.write_all(&data).unwrap();
+            let key = FileKey::Blob(Digest::of(DigestFunction::Sha256, &data));
+            let (committer, layout) = (&committer, &layout);
+            async move {
+                committer.commit(key, file.into_temp_path()).await.unwrap();
+                assert_eq!(fs::read(layout.path(&key)).unwrap(), data);
+            }
+        });
+        join_all(commits).await;
+        assert!(committer.unsynced().lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_cannot_get_its_name_is_an_error_and_no_other_file_suffers() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let committer = Committer::start(layout.clone()).unwrap();
+        let digest = |data| Digest::of(DigestFunction::Sha256, data);
+        let (bad, good) = (FileKey::Blob(digest(b"bad")), FileKey::Blob(digest(b"good")));
+        fs::create_dir_all(layout.path(&bad).join("in the way")).unwrap();
+        let file = || tempfile::NamedTempFile::new_in(folder.path()).unwrap().into_temp_path();
+        let (first, second) = tokio::join!(committer.commit(bad, file()), committer.commit(good, file()));
+        assert!(first.is_err());
+        second.unwrap();
+        assert!(layout.path(&good).exists());
+    }
+}

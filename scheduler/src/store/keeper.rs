@@ -1,0 +1,176 @@
+//! [`Keeper`]: the thread that keeps the index and the bound.
+//!
+//! It opens the index, or rebuilds it by a look at the files, while the server serves; every few seconds
+//! it takes the uses from the ledger into the index; and it evicts before the store is full.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use castwork_cas::files::free_bytes;
+use tracing::{info, warn};
+
+use super::evict::Evictor;
+use super::index::place::{self, Marker};
+use super::index::{Index, IndexError};
+use super::layout::{FileKey, Layout};
+use super::ledger::{Ledger, Round, Use};
+use super::scan::Scan;
+use crate::front::errors::with_cause;
+
+/// How often uses go into the index.
+const ROUND_EVERY: Duration = Duration::from_secs(2);
+
+/// Eviction begins above this share of the bound, and ends below the other.
+const HIGH_PERCENT: u64 = 95;
+const LOW_PERCENT: u64 = 90;
+
+/// How long a stop waits for a look at the files that is under way.
+const FINISH_SCAN_MAX: Duration = Duration::from_secs(1);
+
+/// How large the store may become.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bound {
+    pub(crate) bytes_max: u64,
+    /// What stays free on the disk, whoever uses the rest.
+    pub(crate) reserve_bytes: u64,
+}
+
+impl Bound {
+    /// The bound of a store that takes up `bytes` on a disk with `free_bytes` to spare, if that is known.
+    pub(crate) fn bytes(self, bytes: u64, free_bytes: Option<u64>) -> u64 {
+        let disk = free_bytes.map_or(u64::MAX, |free| (bytes + free).saturating_sub(self.reserve_bytes));
+        self.bytes_max.min(disk)
+    }
+}
+
+/// Free bytes on the disk of the store; `None` where the system does not tell.
+pub(crate) fn free_bytes_of(layout: &Layout) -> Option<u64> {
+    free_bytes(layout.root()).unwrap_or_else(|error| {
+        warn!(%error, "the disk does not say how much of it is free");
+        None
+    })
+}
+
+pub(crate) struct Keeper {
+    pub(crate) layout: Layout,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) evictor: Evictor,
+    pub(crate) bound: Bound,
+    pub(crate) marker: Option<Marker>,
+    pub(crate) open_time_max: Duration,
+}
+
+/// The index, and the look at the files that fills it.
+struct Open {
+    index: Index,
+    scan: Option<Scan>,
+}
+
+impl Keeper {
+    pub(crate) fn start(self) -> std::io::Result<JoinHandle<()>> {
+        std::thread::Builder::new().name("keeper".to_owned()).spawn(move || self.run())
+    }
+
+    fn run(mut self) {
+        let mut open = self.open();
+        let mut stop_by = None;
+        loop {
+            let wait = if open.scan.is_some() { Duration::ZERO } else { ROUND_EVERY };
+            let round = self.ledger.begin_round(wait);
+            let stopping = round.stopping;
+            if let Err(error) = self.round(&mut open, round) {
+                warn!(error = with_cause(&error), "the index is thrown away and rebuilt");
+                open = self.rebuild();
+            }
+            self.ledger.end_round();
+            if stopping {
+                let stop_by = *stop_by.get_or_insert_with(|| Instant::now() + FINISH_SCAN_MAX);
+                if open.scan.is_none() || Instant::now() > stop_by {
+                    break;
+                }
+            }
+        }
+        self.close(open);
+    }
+
+    fn open(&mut self) -> Open {
+        match place::reopen(&self.layout.index(), self.marker.take(), self.open_time_max) {
+            Some(index) => {
+                info!(files = index.total().files, bytes = index.total().bytes, "the index is open");
+                Open { index, scan: None }
+            }
+            None => self.rebuild(),
+        }
+    }
+
+    fn rebuild(&self) -> Open {
+        let root = self.layout.index();
+        let index = place::begin(&root, self.open_time_max);
+        place::sweep(&root, index.folder());
+        Open { index, scan: Some(Scan::new(&self.layout)) }
+    }
+
+    fn round(&self, open: &mut Open, round: Round) -> Result<(), IndexError> {
+        let uses: Vec<(FileKey, Use)> = round.used.into_iter().collect();
+        open.index.remove(&round.gone)?;
+        open.index.put(&uses)?;
+        if let Some(scan) = &mut open.scan {
+            if let Some(files) = scan.next_folder() {
+                open.index.put(&files)?;
+            } else {
+                info!(files = scan.files, "the index is rebuilt");
+                open.scan = None;
+            }
+        }
+        self.keep_bound(&mut open.index)
+    }
+
+    fn keep_bound(&self, index: &mut Index) -> Result<(), IndexError> {
+        let measure = |index: &Index| {
+            let free = free_bytes_of(&self.layout);
+            self.ledger.measure(index.total().bytes, |bytes| self.bound.bytes(bytes, free))
+        };
+        let fullness = measure(index);
+        let demand = fullness.bytes.saturating_add(fullness.wanted_bytes);
+        if demand > percent(fullness.bound_bytes, HIGH_PERCENT) {
+            self.evictor.evict(index, demand - percent(fullness.bound_bytes, LOW_PERCENT))?;
+            measure(index);
+        }
+        Ok(())
+    }
+
+    fn close(&self, open: Open) {
+        if open.scan.is_some() {
+            return; // Half an index is none.
+        }
+        if let Err(error) = place::close(&self.layout.index(), open.index) {
+            warn!(error = with_cause(&error), "the index is not kept; the next start rebuilds it");
+        }
+    }
+}
+
+fn percent(bytes: u64, percent: u64) -> u64 {
+    bytes / 100 * percent + bytes % 100 * percent / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bound_leaves_the_disk_its_reserve() {
+        let bound = Bound { bytes_max: 1000, reserve_bytes: 100 };
+        assert_eq!(bound.bytes(500, Some(10_000)), 1000);
+        assert_eq!(bound.bytes(500, Some(200)), 600);
+        assert_eq!(bound.bytes(500, Some(0)), 400);
+        assert_eq!(bound.bytes(50, Some(0)), 0);
+        assert_eq!(bound.bytes(500, None), 1000);
+    }
+
+    #[test]
+    fn percents_of_large_numbers_do_not_overflow() {
+        assert_eq!(percent(u64::MAX, 50), u64::MAX / 2);
+        assert_eq!(percent(1000, 95), 950);
+    }
+}

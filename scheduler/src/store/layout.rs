@@ -1,0 +1,169 @@
+//! [`Layout`]: where everything lies in the data folder.
+//!
+//! ```text
+//! DIR/lock                                     held while a server uses the folder
+//! DIR/cas/sha256/ab/HASH-SIZE                  the bytes of a blob
+//! DIR/results/INSTANCE/sha256/ab/HASH-SIZE     header and ActionResult
+//! DIR/tmp/                                     files that are being written or removed
+//! DIR/index/                                   what was used when; can be thrown away
+//! ```
+//!
+//! The path of a blob or a result is a pure function of its name, so finding it needs no index.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use castwork_cas::{ActionKey, Digest, DigestFunction};
+
+/// The folder of an instance's results: a hash of its name, so that any name makes a legal folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct InstanceKey([u8; 16]);
+
+impl InstanceKey {
+    pub(crate) fn of(instance: &str) -> Self {
+        let hash = blake3::hash(instance.as_bytes());
+        Self(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+    }
+}
+
+/// A file of the store. Written as its path below the data folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum FileKey {
+    /// The bytes of a blob.
+    Blob(Digest),
+    /// The result of an action.
+    Result(InstanceKey, Digest),
+}
+
+impl FileKey {
+    pub(crate) fn of_result(key: &ActionKey) -> Self {
+        Self::Result(InstanceKey::of(&key.instance), key.action)
+    }
+
+    /// Reads what [`fmt::Display`] wrote; nothing else is a file of the store.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('/');
+        let key = match parts.next()? {
+            "cas" => Self::Blob(parse_digest(&mut parts)?),
+            "results" => {
+                let mut instance = [0; 16];
+                hex::decode_to_slice(parts.next()?, &mut instance).ok()?;
+                Self::Result(InstanceKey(instance), parse_digest(&mut parts)?)
+            }
+            _ => return None,
+        };
+        // Reading is more lenient than writing (case of letters, leading zeros): one file, one name.
+        (parts.next().is_none() && key.to_string() == text).then_some(key)
+    }
+}
+
+impl fmt::Display for FileKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = match self {
+            Self::Blob(digest) => {
+                f.write_str("cas/")?;
+                digest
+            }
+            Self::Result(instance, digest) => {
+                write!(f, "results/{}/", hex::encode(instance.0))?;
+                digest
+            }
+        };
+        let hash = digest.hash_hex();
+        write!(f, "{}/{}/{hash}-{}", digest.function().name(), &hash[..2], digest.size_bytes())
+    }
+}
+
+fn parse_digest<'a>(parts: &mut impl Iterator<Item = &'a str>) -> Option<Digest> {
+    let function = DigestFunction::from_name(parts.next()?)?;
+    let _shard = parts.next()?;
+    let (hash, size) = parts.next()?.split_once('-')?;
+    Digest::from_hex(function, hash, size.parse().ok()?).ok()
+}
+
+/// The data folder.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where a file of the store lies.
+    pub(crate) fn path(&self, key: &FileKey) -> PathBuf {
+        self.root.join(key.to_string())
+    }
+
+    /// The file of the store that lies at `path`, if it is one.
+    pub(crate) fn key(&self, path: &Path) -> Option<FileKey> {
+        let parts: Option<Vec<&str>> =
+            path.strip_prefix(&self.root).ok()?.iter().map(std::ffi::OsStr::to_str).collect();
+        FileKey::parse(&parts?.join("/"))
+    }
+
+    /// The folders below which the files of the store lie.
+    pub(crate) fn trees(&self) -> [PathBuf; 2] {
+        [self.root.join("cas"), self.root.join("results")]
+    }
+
+    pub(crate) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    pub(crate) fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_says_which_file_it_is() {
+        let layout = Layout::new(Path::new("/data"));
+        let digest = Digest::of(DigestFunction::Blake3, b"abc");
+        let keys = [FileKey::Blob(digest), FileKey::Result(InstanceKey::of("team/main"), digest)];
+        for key in keys {
+            assert_eq!(layout.key(&layout.path(&key)), Some(key));
+        }
+        assert!(layout.path(&keys[0]).starts_with("/data/cas/blake3/64"));
+    }
+
+    #[test]
+    fn what_is_not_named_like_a_file_of_the_store_is_none() {
+        let digest = Digest::of(DigestFunction::Sha256, b"abc");
+        let good = FileKey::Blob(digest).to_string();
+        let parent = good.rsplit_once('/').unwrap().0;
+        for bad in [
+            "cas/sha256/ba/README".to_owned(),
+            good.replace("sha256", "md5"),
+            good.replace("/ba/", "/bb/"),
+            format!("{good}/x"),
+            good.replace("-3", "-03"),
+            parent.to_owned(),
+            good.replace("cas/", "tmp/"),
+        ] {
+            assert_eq!(FileKey::parse(&bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn instances_do_not_share_results() {
+        let digest = Digest::of(DigestFunction::Sha256, b"abc");
+        let key = |name| FileKey::Result(InstanceKey::of(name), digest).to_string();
+        assert_ne!(key(""), key("a"));
+        assert_ne!(key("a/b"), key("a"));
+    }
+}

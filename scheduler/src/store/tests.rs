@@ -1,0 +1,393 @@
+//! What the store promises, on a real disk.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use castwork_cas::store::{collect, stream_of};
+use castwork_cas::{
+    ActionCache as _, ActionKey, BlobStore as _, ByteRange, Digest, DigestFunction, StoreError,
+};
+use castwork_proto::reapi::ActionResult;
+use futures::StreamExt as _;
+use futures::future::join_all;
+use tempfile::TempDir;
+
+use super::layout::{FileKey, Layout};
+use super::pins::Pins;
+use super::{Store, StoreConfig, StoreOpenError};
+use crate::counters::Counters;
+
+const SHA256: DigestFunction = DigestFunction::Sha256;
+
+/// A store in a folder of its own, which may be closed and opened again.
+struct Bench {
+    folder: TempDir,
+    store: Option<Store>,
+    pins: Pins,
+    counters: Arc<Counters>,
+    bytes_max: u64,
+}
+
+impl Bench {
+    fn new(bytes_max: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bench =
+            Self { folder, store: None, pins: Pins::default(), counters: Arc::default(), bytes_max };
+        bench.reopen();
+        bench
+    }
+
+    fn large() -> Self {
+        Self::new(1 << 30)
+    }
+
+    fn open(&self) -> Result<Store, StoreOpenError> {
+        let config = StoreConfig { folder: self.folder.path().to_owned(), bytes_max: self.bytes_max };
+        Store::open(&config, self.pins.clone(), Arc::clone(&self.counters))
+    }
+
+    fn reopen(&mut self) {
+        self.store = None;
+        self.store = Some(self.open().unwrap());
+    }
+
+    /// As a crash would leave it for the next start: without the index's marker.
+    fn crash(&mut self) {
+        self.store = None;
+        fs::remove_file(self.folder.path().join("index/clean.json")).unwrap();
+        self.reopen();
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().unwrap()
+    }
+
+    fn path(&self, digest: &Digest) -> PathBuf {
+        Layout::new(self.folder.path()).path(&FileKey::Blob(*digest))
+    }
+
+    async fn put(&self, data: &Bytes) -> Digest {
+        let digest = Digest::of(SHA256, data);
+        self.store().blobs().put(&digest, stream_of(data.clone())).await.unwrap();
+        digest
+    }
+
+    async fn get(&self, digest: &Digest, range: ByteRange) -> Result<Bytes, StoreError> {
+        collect(self.store().blobs().get(digest, range).await?, u64::MAX).await
+    }
+
+    async fn has(&self, digest: &Digest) -> bool {
+        self.store().blobs().find_missing(&[*digest]).await.unwrap().is_empty()
+    }
+}
+
+/// Bytes that no compression and no other seed has.
+fn data(seed: u8, length: usize) -> Bytes {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+const PART: ByteRange = ByteRange { offset: 5, limit: Some(10) };
+
+#[tokio::test]
+async fn a_blob_comes_back_whole_and_in_parts_also_after_a_restart() {
+    let mut bench = Bench::large();
+    for length in [1, 4096, 256 * 1024, 256 * 1024 + 1, 3_000_000] {
+        let data = data(1, length);
+        let digest = bench.put(&data).await;
+        for _ in 0..2 {
+            let range = |offset, limit| ByteRange { offset, limit };
+            let size = length as u64;
+            assert_eq!(bench.get(&digest, ByteRange::ALL).await.unwrap(), data);
+            assert_eq!(bench.get(&digest, range(size, None)).await.unwrap(), "");
+            assert_eq!(bench.get(&digest, range(size / 2, None)).await.unwrap(), data.slice(length / 2..));
+            assert_eq!(bench.get(&digest, range(0, Some(size + 9))).await.unwrap(), data);
+            let middle = bench.get(&digest, range(size / 3, Some(1))).await.unwrap();
+            assert_eq!(middle, data.slice(length / 3..=length / 3));
+            let past = bench.get(&digest, range(size + 1, None)).await;
+            assert!(matches!(past, Err(StoreError::Range { .. })));
+            bench.reopen();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_empty_blob_is_there_and_another_of_no_bytes_is_not() {
+    let bench = Bench::large();
+    let empty = Digest::empty(DigestFunction::Blake3);
+    assert!(bench.has(&empty).await);
+    assert_eq!(bench.get(&empty, ByteRange::ALL).await.unwrap(), "");
+    bench.store().blobs().put(&empty, stream_of(Bytes::new())).await.unwrap();
+    let liar = Digest::from_hex(SHA256, &"0".repeat(64), 0).unwrap();
+    assert!(!bench.has(&liar).await);
+    assert!(matches!(bench.get(&liar, ByteRange::ALL).await, Err(StoreError::Missing(_))));
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_refused_and_nothing_is_kept() {
+    let bench = Bench::large();
+    let good = data(2, 1_000_000);
+    let digest = Digest::of(SHA256, &good);
+    let wrong = [data(3, 1_000_000), good.slice(1..), [&good[..], b"!"].concat().into()];
+    for bytes in wrong {
+        let refused = bench.store().blobs().put(&digest, stream_of(bytes)).await;
+        assert!(matches!(refused, Err(StoreError::Mismatch { .. })));
+        assert!(!bench.has(&digest).await);
+    }
+    let tmp = bench.folder.path().join("tmp");
+    assert_eq!(fs::read_dir(tmp).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_right_hash_with_another_size_is_another_blob() {
+    let bench = Bench::large();
+    let data = data(4, 1000);
+    let digest = bench.put(&data).await;
+    let other = Digest::from_hex(SHA256, &digest.hash_hex(), 999).unwrap();
+    assert!(!bench.has(&other).await);
+    assert!(matches!(bench.get(&other, ByteRange::ALL).await, Err(StoreError::Missing(_))));
+    let refused = bench.store().blobs().put(&other, stream_of(data)).await;
+    assert!(matches!(refused, Err(StoreError::Mismatch { .. })));
+}
+
+#[tokio::test]
+async fn many_uploads_of_one_blob_leave_one_copy() {
+    let bench = Bench::large();
+    let data = data(5, 700_000);
+    let digests = join_all((0..32).map(|_| bench.put(&data))).await;
+    assert_eq!(bench.get(&digests[0], ByteRange::ALL).await.unwrap(), data);
+    assert_eq!(fs::read_dir(bench.path(&digests[0]).parent().unwrap()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(bench.folder.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_found_on_the_first_read_after_a_restart() {
+    for (length, range) in
+        [(100, ByteRange::ALL), (100, PART), (2_000_000, ByteRange::ALL), (2_000_000, PART)]
+    {
+        let mut bench = Bench::large();
+        let digest = bench.put(&data(6, length)).await;
+        bench.reopen();
+        flip(&bench.path(&digest), length - 1);
+        assert!(matches!(bench.get(&digest, range).await, Err(StoreError::Missing(_))));
+        assert!(!bench.has(&digest).await);
+        assert_eq!(bench.counters.corrupt.value(), 1);
+    }
+}
+
+#[tokio::test]
+async fn of_a_damaged_blob_the_last_byte_never_gets_out() {
+    let mut bench = Bench::large();
+    let digest = bench.put(&data(7, 2_000_000)).await;
+    bench.reopen();
+    flip(&bench.path(&digest), 3);
+    let mut stream = bench.store().blobs().get(&digest, ByteRange::ALL).await.unwrap();
+    let mut bytes = 0;
+    let end = loop {
+        match stream.next().await {
+            Some(Ok(piece)) => bytes += piece.len(),
+            end => break end,
+        }
+    };
+    assert!(matches!(end, Some(Err(StoreError::Missing(_)))));
+    assert!(bytes < 2_000_000);
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_healed_by_an_upload() {
+    let mut bench = Bench::large();
+    let data = data(8, 10_000);
+    let digest = bench.put(&data).await;
+    bench.reopen();
+    flip(&bench.path(&digest), 9);
+    bench.put(&data).await;
+    assert_eq!(bench.get(&digest, ByteRange::ALL).await.unwrap(), data);
+}
+
+#[tokio::test]
+async fn a_blob_that_was_cut_short_is_missing() {
+    let mut bench = Bench::large();
+    let digest = bench.put(&data(9, 10_000)).await;
+    bench.reopen();
+    fs::File::options().write(true).open(bench.path(&digest)).unwrap().set_len(9_999).unwrap();
+    assert!(!bench.has(&digest).await);
+    assert!(!bench.path(&digest).exists());
+}
+
+#[tokio::test]
+async fn what_was_half_written_when_the_server_ended_is_gone_after_the_start() {
+    let mut bench = Bench::large();
+    let litter = bench.folder.path().join("tmp/left-behind");
+    fs::write(&litter, b"half a blob").unwrap();
+    bench.reopen();
+    assert!(!litter.exists());
+}
+
+#[tokio::test]
+async fn a_second_server_on_the_same_folder_is_refused() {
+    let bench = Bench::large();
+    let Err(error) = bench.open() else { panic!("it is in use") };
+    assert!(error.to_string().contains("in use by another server"), "{error}");
+}
+
+fn key(instance: &str, action: &[u8]) -> ActionKey {
+    ActionKey { instance: instance.into(), action: Digest::of(SHA256, action) }
+}
+
+fn result(exit_code: i32) -> ActionResult {
+    ActionResult { exit_code, ..Default::default() }
+}
+
+#[tokio::test]
+async fn results_are_kept_replaced_and_apart_by_instance_and_function() {
+    let mut bench = Bench::large();
+    let one = key("", b"action");
+    let blake3 = ActionKey { action: Digest::of(DigestFunction::Blake3, b"action"), ..one.clone() };
+    let results = bench.store().results();
+    results.put(&one, result(1)).await.unwrap();
+    results.put(&key("other", b"action"), result(2)).await.unwrap();
+    results.put(&one, result(3)).await.unwrap();
+    drop(results);
+    bench.reopen();
+    let results = bench.store().results();
+    assert_eq!(results.get(&one).await.unwrap(), Some(result(3)));
+    assert_eq!(results.get(&key("other", b"action")).await.unwrap(), Some(result(2)));
+    assert_eq!(results.get(&blake3).await.unwrap(), None);
+    assert_eq!(results.get(&key("", b"another")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_damaged_result_and_one_in_the_wrong_place_are_no_results() {
+    let bench = Bench::large();
+    let results = bench.store().results();
+    let layout = Layout::new(bench.folder.path());
+    let keys = [key("", b"a"), key("", b"b"), key("", b"c")];
+    let paths = keys.each_ref().map(|key| layout.path(&FileKey::of_result(key)));
+    for key in &keys {
+        results.put(key, result(1)).await.unwrap();
+    }
+    let length = fs::metadata(&paths[0]).unwrap().len();
+    flip(&paths[0], usize::try_from(length).unwrap() - 1);
+    fs::File::options().write(true).open(&paths[1]).unwrap().set_len(20).unwrap();
+    results.put(&key("", b"d"), result(2)).await.unwrap();
+    fs::copy(layout.path(&FileKey::of_result(&key("", b"d"))), &paths[2]).unwrap();
+    for (key, path) in keys.iter().zip(&paths) {
+        assert_eq!(results.get(key).await.unwrap(), None);
+        assert!(!path.exists());
+    }
+    assert_eq!(bench.counters.corrupt.value(), 3);
+}
+
+const BLOCK: usize = 4096;
+
+#[tokio::test]
+async fn the_least_recently_used_goes_when_there_is_no_more_room() {
+    let bench = Bench::new(40 * BLOCK as u64);
+    let used = bench.put(&data(0, BLOCK)).await;
+    let unused = bench.put(&data(1, BLOCK)).await;
+    for seed in 2..100 {
+        bench.put(&data(seed, BLOCK)).await;
+        assert!(bench.has(&used).await);
+    }
+    assert!(!bench.has(&unused).await);
+    assert!(bench.has(&Digest::of(SHA256, &data(99, BLOCK))).await);
+    assert!(bench.counters.evictions.value() >= 60);
+    let fullness = bench.store().shared.ledger.fullness();
+    assert!(fullness.bytes <= fullness.bound_bytes);
+}
+
+#[tokio::test]
+async fn what_is_pinned_or_being_read_is_not_evicted() {
+    let bench = Bench::new(400 * BLOCK as u64);
+    let pinned = bench.put(&data(0, BLOCK)).await;
+    let read = data(1, 100 * BLOCK);
+    let stream = {
+        let digest = bench.put(&read).await;
+        bench.store().blobs().get(&digest, ByteRange::ALL).await.unwrap()
+    };
+    let guard = bench.pins.pin([pinned]);
+    for seed in 2..30 {
+        bench.put(&data(seed, 50 * BLOCK)).await;
+    }
+    assert!(bench.path(&pinned).exists());
+    assert!(bench.path(&Digest::of(SHA256, &read)).exists());
+    assert_eq!(collect(stream, u64::MAX).await.unwrap(), read);
+    drop(guard);
+    for seed in 30..60 {
+        bench.put(&data(seed, 50 * BLOCK)).await;
+    }
+    assert!(!bench.path(&pinned).exists());
+}
+
+#[tokio::test]
+async fn a_full_store_refuses_reads_on_and_recovers() {
+    let bench = Bench::new(40 * BLOCK as u64);
+    let first = data(0, 30 * BLOCK);
+    let digest = bench.put(&first).await;
+    let guard = bench.pins.pin([digest]);
+    let second = data(1, 30 * BLOCK);
+    let refused = bench.store().blobs().put(&Digest::of(SHA256, &second), stream_of(second.clone())).await;
+    assert!(matches!(refused, Err(StoreError::Full { .. })), "{refused:?}");
+    assert_eq!(bench.get(&digest, ByteRange::ALL).await.unwrap(), first);
+    assert_eq!(bench.counters.refused_full.value(), 1);
+    drop(guard);
+    bench.put(&second).await;
+}
+
+#[tokio::test]
+async fn without_its_index_the_store_has_everything_and_keeps_its_bound() {
+    let mut bench = Bench::new(40 * BLOCK as u64);
+    let mut digests = Vec::new();
+    for seed in 0..30 {
+        digests.push(bench.put(&data(seed, BLOCK)).await);
+    }
+    bench.crash();
+    for digest in &digests {
+        assert!(bench.get(digest, ByteRange::ALL).await.is_ok());
+    }
+    for seed in 30..60 {
+        bench.put(&data(seed, BLOCK)).await;
+    }
+    // Closing it has the keeper finish its account.
+    bench.reopen();
+    let shard_files = |shard: fs::DirEntry| fs::read_dir(shard.path()).unwrap().count();
+    let shards = fs::read_dir(bench.folder.path().join("cas/sha256")).unwrap();
+    let files: usize = shards.map(|shard| shard_files(shard.unwrap())).sum();
+    assert!(files <= 40, "{files} files");
+    assert!(bench.has(&Digest::of(SHA256, &data(59, BLOCK))).await);
+}
+
+#[tokio::test]
+async fn a_damaged_index_costs_nothing_that_was_stored() {
+    let mut bench = Bench::large();
+    let digest = bench.put(&data(1, BLOCK)).await;
+    bench.store = None;
+    for entry in fs::read_dir(bench.folder.path().join("index")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            super::index::place::cut_files_in_half(&path);
+        }
+    }
+    bench.reopen();
+    assert!(bench.get(&digest, ByteRange::ALL).await.is_ok());
+    bench.reopen();
+    assert!(bench.has(&digest).await);
+}
+
+#[tokio::test]
+async fn an_index_of_a_closed_store_knows_its_bytes_at_once() {
+    let mut bench = Bench::large();
+    bench.put(&data(1, 3 * BLOCK)).await;
+    bench.store().results().put(&key("", b"a"), result(1)).await.unwrap();
+    bench.reopen();
+    assert_eq!(bench.store().shared.ledger.fullness().bytes, 4 * BLOCK as u64);
+}

@@ -1,0 +1,200 @@
+//! [`Upload`]: a blob on its way into the store.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use castwork_cas::{Digest, Hasher, StoreError};
+use tempfile::{NamedTempFile, TempPath};
+
+use super::layout::FileKey;
+use super::ledger::Reservation;
+use super::pins::PinGuard;
+use super::shared::{Shared, blocking};
+
+/// Bytes are written in pieces of at least this, so that small messages do not cost a call each.
+const WRITE_BYTES_MIN: u64 = 256 * 1024;
+
+/// Hashes a blob as it arrives and writes it to a temporary file; [`Upload::finish`] keeps it.
+///
+/// Dropping it removes the file. Not cancel-safe: after a call that was dropped, all others fail.
+pub struct Upload {
+    shared: Arc<Shared>,
+    digest: Digest,
+    received_bytes: u64,
+    /// Not there while a thread works on them, nor after that failed.
+    parts: Option<Parts>,
+    reservation: Reservation,
+    /// From the moment that it is stored until its use is written down nobody may evict it.
+    pin: PinGuard,
+}
+
+struct Parts {
+    pending: Vec<Bytes>,
+    pending_bytes: u64,
+    hasher: Hasher,
+    /// Made when there is something to write.
+    file: Option<NamedTempFile>,
+}
+
+impl Upload {
+    pub(crate) fn begin(shared: Arc<Shared>, digest: Digest) -> Self {
+        let parts = Parts {
+            pending: Vec::new(),
+            pending_bytes: 0,
+            hasher: Hasher::new(digest.function()),
+            file: None,
+        };
+        let pin = shared.pins.pin([digest]);
+        let reservation = Reservation::none(&shared.ledger);
+        Self { shared, digest, received_bytes: 0, parts: Some(parts), reservation, pin }
+    }
+
+    /// What the blob is to be.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Bytes so far.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] as soon as there are more than the digest says, [`StoreError::Full`] if
+    /// there is no room for them.
+    pub async fn append(&mut self, data: Bytes) -> Result<(), StoreError> {
+        let mut parts = self.take()?;
+        self.received_bytes += data.len() as u64;
+        parts.pending_bytes += data.len() as u64;
+        parts.pending.push(data);
+        if self.received_bytes > self.digest.size_bytes() {
+            return Err(self.mismatch(parts.into_digest()));
+        }
+        let is_enough = parts.pending_bytes >= WRITE_BYTES_MIN;
+        self.parts = Some(parts);
+        if is_enough { self.flush().await } else { Ok(()) }
+    }
+
+    /// Writes out what is still in memory.
+    ///
+    /// # Errors
+    /// As [`Upload::append`].
+    pub async fn flush(&mut self) -> Result<(), StoreError> {
+        let parts = self.take()?;
+        self.reserve(parts.pending_bytes).await?;
+        let shared = Arc::clone(&self.shared);
+        let (parts, written) = blocking(move || {
+            let mut parts = parts;
+            let written = parts.write(&shared);
+            (parts, written)
+        })
+        .await;
+        written.map_err(|error| self.shared.write_failed(&self.digest, "write", error))?;
+        self.parts = Some(parts);
+        Ok(())
+    }
+
+    /// Verifies the blob and keeps it. When this returns, a power cut will not take it away.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] if the bytes are not the digest's.
+    pub async fn finish(mut self) -> Result<(), StoreError> {
+        let parts = self.take()?;
+        self.reserve(parts.pending_bytes).await?;
+        let (shared, digest) = (Arc::clone(&self.shared), self.digest);
+        match blocking(move || parts.finish(&shared, &digest)).await? {
+            Finished::IsThere if digest.is_empty_blob() => {}
+            Finished::IsThere => self.shared.ledger.used([(FileKey::Blob(digest), digest.size_bytes())]),
+            Finished::File { temporary, changed } => self.commit(temporary, changed).await?,
+        }
+        Ok(())
+    }
+
+    async fn commit(self, temporary: TempPath, changed: SystemTime) -> Result<(), StoreError> {
+        let Self { shared, digest, reservation, pin, .. } = self;
+        let key = FileKey::Blob(digest);
+        let committed = shared.committer.commit(key, temporary).await;
+        committed.map_err(|error| shared.write_failed(&digest, "keep", error))?;
+        reservation.stored(key, digest.size_bytes());
+        drop(pin);
+        shared.verified.insert(&digest, changed);
+        shared.counters.blobs_stored.add(1);
+        shared.counters.blob_bytes_stored.add(digest.size_bytes());
+        Ok(())
+    }
+
+    fn take(&mut self) -> Result<Parts, StoreError> {
+        self.parts.take().ok_or_else(|| StoreError::Disk {
+            step: format!("go on with the upload of `{}`", self.digest),
+            source: io::Error::other("it was broken off"),
+        })
+    }
+
+    async fn reserve(&mut self, bytes: u64) -> Result<(), StoreError> {
+        if self.shared.ledger.reserve(bytes, &mut self.reservation).await {
+            Ok(())
+        } else {
+            Err(self.shared.no_room(&self.digest))
+        }
+    }
+
+    fn mismatch(&self, got: Digest) -> StoreError {
+        StoreError::Mismatch { expected: self.digest, got: got.into() }
+    }
+}
+
+enum Finished {
+    File { temporary: TempPath, changed: SystemTime },
+    IsThere,
+}
+
+impl Parts {
+    /// Hashes and writes what is pending. Blocks.
+    fn write(&mut self, shared: &Shared) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(NamedTempFile::new_in(shared.layout.tmp())?),
+        };
+        for piece in self.pending.drain(..) {
+            self.hasher.update(&piece);
+            file.write_all(&piece)?;
+        }
+        self.pending_bytes = 0;
+        Ok(())
+    }
+
+    /// The digest of all bytes, written or not.
+    fn into_digest(mut self) -> Digest {
+        self.pending.iter().for_each(|piece| self.hasher.update(piece));
+        self.hasher.finish()
+    }
+
+    /// Verifies the bytes and has the disk keep them. Blocks.
+    fn finish(mut self, shared: &Shared, digest: &Digest) -> Result<Finished, StoreError> {
+        self.write(shared).map_err(|error| shared.write_failed(digest, "write", error))?;
+        let got = self.hasher.finish();
+        if got != *digest {
+            return Err(StoreError::Mismatch { expected: *digest, got: got.into() });
+        }
+        // The blob of no bytes is everywhere, and another upload may have been faster.
+        let Some(file) = self.file.filter(|_| !shared.has_verified(digest)) else {
+            return Ok(Finished::IsThere);
+        };
+        let changed = sync(file.as_file()).map_err(|error| shared.write_failed(digest, "sync", error))?;
+        Ok(Finished::File { temporary: file.into_temp_path(), changed })
+    }
+}
+
+/// If this fails, nobody knows what is on the disk, and asking again would not tell: the file goes.
+fn sync(file: &File) -> io::Result<SystemTime> {
+    file.sync_data()?;
+    file.metadata()?.modified()
+}
