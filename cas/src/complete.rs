@@ -6,11 +6,12 @@ use async_trait::async_trait;
 use castwork_proto::reapi::{self, ActionResult};
 use tracing::{debug, warn};
 
-use crate::merkle::{Limits, TreeReader, WalkError, walk_complete};
+use crate::merkle::{Limits, MerkleError, TreeReader, WalkError, walk_complete};
 use crate::store::{ByteRange, collect};
 use crate::{ActionCache, ActionKey, BlobStore, Digest, DigestFunction, StoreError};
 
-/// How much is read of the trees of one result. A result with more counts as incomplete.
+/// How much is read of the trees of one result, `bytes_max` of all of them together. A result with more
+/// counts as incomplete.
 const TREES: Limits = Limits {
     depth_max: 256,
     directories_max: 200_000,
@@ -47,8 +48,9 @@ pub async fn missing_of<S: BlobStore + ?Sized>(
     function: DigestFunction,
 ) -> Result<Vec<Digest>, StoreError> {
     let mut wanted = named_directly(result, function)?;
+    let mut limits = TREES;
     for directory in &result.output_directories {
-        let named = in_directory(blobs, directory, function).await;
+        let named = in_directory(blobs, directory, function, &mut limits).await;
         match named {
             Ok(named) => wanted.extend(named),
             Err(WalkError::Missing(missing)) => return Ok(missing),
@@ -77,22 +79,29 @@ fn checked(digest: Option<&reapi::Digest>, function: DigestFunction) -> Result<O
     Ok(digest.map(|digest| Digest::from_proto(digest, function)).transpose()?)
 }
 
-/// Everything that an output directory stands for: its tree, and the files in it.
+/// Everything that an output directory stands for: its tree, and the files in it. What is read is taken off
+/// the bytes of `limits`.
 async fn in_directory<S: BlobStore + ?Sized>(
     blobs: &S,
     directory: &reapi::OutputDirectory,
     function: DigestFunction,
+    limits: &mut Limits,
 ) -> Result<BTreeSet<Digest>, WalkError> {
     let mut named = BTreeSet::new();
     if let Some(tree) = checked(directory.tree_digest.as_ref(), function)? {
-        let data = collect(blobs.get(&tree, ByteRange::ALL).await?, TREES.bytes_max).await?;
-        let reader = TreeReader::from_bytes(&data, function, &TREES)?;
-        named.extend(reader.to_flat(&TREES)?.file_digests());
+        if tree.size_bytes() > limits.bytes_max {
+            return Err(MerkleError::TooMuch { what: "bytes in trees", max: TREES.bytes_max }.into());
+        }
+        let data = collect(blobs.get(&tree, ByteRange::ALL).await?, tree.size_bytes()).await?;
+        let reader = TreeReader::from_bytes(&data, function, limits)?;
+        named.extend(reader.to_flat(limits)?.file_digests());
+        limits.bytes_max -= tree.size_bytes();
         named.insert(tree);
     }
     if let Some(root) = checked(directory.root_directory_digest.as_ref(), function)? {
         // Asks for the files itself; the directories it read count as used.
-        walk_complete(blobs, &root, &TREES).await?;
+        let tree = walk_complete(blobs, &root, limits).await?;
+        limits.bytes_max -= tree.directories().map(|(directory, _)| directory.size_bytes()).sum::<u64>();
     }
     Ok(named)
 }
@@ -240,6 +249,28 @@ mod tests {
         for wrong in [no_tree, no_digest] {
             it.blobs.results().put(&it.key, wrong.clone()).await.unwrap();
             assert_eq!(it.cache.get(&it.key).await.unwrap(), None, "{:?}", wrong.encode_to_vec());
+        }
+    }
+    #[tokio::test]
+    async fn a_result_with_more_trees_than_are_read_is_none() {
+        let it = fixture();
+        for (_, data) in &it.parts {
+            it.blobs.put_bytes(&digest(data), data).unwrap();
+        }
+        // A tree of one root and a field that is unknown, to make it large.
+        let tree = |bytes: usize| {
+            let mut message = vec![0x0a, 0];
+            prost::encoding::bytes::encode(15, &vec![0_u8; bytes], &mut message);
+            it.blobs.put_bytes(&digest(&message), &message).unwrap();
+            let tree_digest = Some(digest(&message).to_proto());
+            reapi::OutputDirectory { tree_digest, ..Default::default() }
+        };
+        let half = usize::try_from(TREES.bytes_max / 2).unwrap();
+        let mut result = it.result.clone();
+        for (more, known) in [(tree(half), true), (tree(half - 100_000), true), (tree(half), false)] {
+            result.output_directories.push(more);
+            it.blobs.results().put(&it.key, result.clone()).await.unwrap();
+            assert_eq!(it.cache.get(&it.key).await.unwrap().is_some(), known);
         }
     }
 }
