@@ -1,7 +1,7 @@
 //! [`ReadThrough`]: a fast store in front of a slow one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::Mutex as AsyncMutex;
@@ -16,13 +16,13 @@ use crate::{BlobStore, BlobStream, Digest, StoreError};
 pub struct ReadThrough<Fast, Slow> {
     fast: Fast,
     slow: Slow,
-    fetching: Mutex<HashMap<Digest, Weak<AsyncMutex<()>>>>,
+    turns: Turns,
 }
 
 impl<Fast: BlobStore, Slow: BlobStore> ReadThrough<Fast, Slow> {
     /// Puts `fast` in front of `slow`.
     pub fn new(fast: Fast, slow: Slow) -> Self {
-        Self { fast, slow, fetching: Mutex::default() }
+        Self { fast, slow, turns: Mutex::default() }
     }
 
     /// Sees to it that the fast store has a blob.
@@ -31,13 +31,8 @@ impl<Fast: BlobStore, Slow: BlobStore> ReadThrough<Fast, Slow> {
     /// What the slow store says, or the fast one if it can't keep the blob.
     pub async fn fetch(&self, digest: &Digest) -> Result<(), StoreError> {
         let turn = self.turn(digest);
-        let result = {
-            let _mine = turn.lock().await;
-            self.fetch_alone(digest).await
-        };
-        drop(turn);
-        self.forget_turns(digest);
-        result
+        let _mine = turn.lock.lock().await;
+        self.fetch_alone(digest).await
     }
 
     async fn fetch_alone(&self, digest: &Digest) -> Result<(), StoreError> {
@@ -48,21 +43,28 @@ impl<Fast: BlobStore, Slow: BlobStore> ReadThrough<Fast, Slow> {
         self.fast.put(digest, self.slow.get(digest, ByteRange::ALL).await?).await
     }
 
-    /// The lock of everyone who fetches this blob now.
-    fn turn(&self, digest: &Digest) -> Arc<AsyncMutex<()>> {
-        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = fetching.get(digest).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::new(AsyncMutex::new(()));
-        fetching.insert(*digest, Arc::downgrade(&turn));
-        turn
+    fn turn(&self, digest: &Digest) -> Turn<'_> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = turns.entry(*digest).or_default().clone();
+        Turn { turns: &self.turns, digest: *digest, lock }
     }
+}
 
-    fn forget_turns(&self, digest: &Digest) {
-        let mut fetching = self.fetching.lock().unwrap_or_else(PoisonError::into_inner);
-        if fetching.get(digest).is_some_and(|turn| turn.strong_count() == 0) {
-            fetching.remove(digest);
+type Turns = Mutex<HashMap<Digest, Arc<AsyncMutex<()>>>>;
+
+/// The lock of everyone who fetches a blob now; forgotten with the last of them, also one who gives up.
+struct Turn<'a> {
+    turns: &'a Turns,
+    digest: Digest,
+    lock: Arc<AsyncMutex<()>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        // One is the map's, one is ours; nobody can take another while the map is locked.
+        if Arc::strong_count(&self.lock) == 2 {
+            turns.remove(&self.digest);
         }
     }
 }
@@ -79,8 +81,16 @@ impl<Fast: BlobStore, Slow: BlobStore> BlobStore for ReadThrough<Fast, Slow> {
             Err(StoreError::Missing(_)) => {}
             answer => return answer,
         }
-        self.fetch(digest).await?;
-        self.fast.get(digest, range).await
+        match self.fetch(digest).await {
+            // It is too large for the fast store; that is no reason not to have it.
+            Err(StoreError::Full { .. }) => return self.slow.get(digest, range).await,
+            fetched => fetched?,
+        }
+        match self.fast.get(digest, range).await {
+            // It had to make room for others in between.
+            Err(StoreError::Missing(_)) => self.slow.get(digest, range).await,
+            answer => answer,
+        }
     }
 
     async fn put(&self, digest: &Digest, data: BlobStream) -> Result<(), StoreError> {
@@ -143,7 +153,7 @@ mod tests {
         assert!(futures::future::join_all(reads).await.iter().all(|data| data == "abc"));
         assert_eq!(slow.reads.load(Ordering::Relaxed), 1);
         assert!(fast.find_missing(&[digest]).await.unwrap().is_empty());
-        assert!(store.fetching.lock().unwrap().is_empty(), "turns are forgotten");
+        assert!(store.turns.lock().unwrap().is_empty(), "turns are forgotten");
     }
 
     #[tokio::test]
@@ -154,5 +164,30 @@ mod tests {
         for end in [fast, slow] {
             assert!(end.find_missing(&[digest]).await.unwrap().is_empty());
         }
+    }
+
+    #[tokio::test]
+    async fn a_blob_too_large_for_the_fast_store_comes_from_the_slow_one() {
+        let slow = Arc::new(Map::default());
+        let store = ReadThrough::new(crate::MemoryBlobs::new(1), slow.clone());
+        let digest = Digest::of(DigestFunction::Sha256, b"abc");
+        slow.put(&digest, stream_of("abc".into())).await.unwrap();
+        let data = store.get(&digest, ByteRange::ALL).await.unwrap();
+        assert_eq!(collect(data, 3).await.unwrap(), "abc");
+    }
+
+    #[tokio::test]
+    async fn who_gives_up_leaves_nothing_behind() {
+        let (_, slow, store, digest) = stores();
+        slow.put(&digest, stream_of("abc".into())).await.unwrap();
+        {
+            let mut read = std::pin::pin!(store.get(&digest, ByteRange::ALL));
+            // The first poll goes as far as the fast store, the next ones into the fetch.
+            while store.turns.lock().unwrap().is_empty() {
+                assert!(futures::poll!(read.as_mut()).is_pending());
+            }
+        }
+        assert!(store.turns.lock().unwrap().is_empty());
+        assert!(store.get(&digest, ByteRange::ALL).await.is_ok());
     }
 }
