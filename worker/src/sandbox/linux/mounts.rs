@@ -1,0 +1,222 @@
+//! What the command sees: its root, built in a mount namespace of its own.
+//!
+//! The current folder is the action's scratch folder all along, and everything of the action is
+//! named relative to it: the way to it may be closed to the user that this process has become.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::{chdir, pivot_root};
+
+use super::step::{At, Failed};
+use super::wire::Order;
+use crate::sandbox::{INPUTS, Layout, Root};
+
+/// Where the inputs are with `root=worker`: the same on every worker, because compilers write
+/// the name of their folder into what they make.
+pub(super) const BUILD: &str = "/build";
+
+/// Folders in scratch: the new root, and the overlay's two.
+pub(super) const ROOT: &str = "root";
+pub(super) const UPPER: &str = "upper";
+pub(super) const WORK: &str = "work";
+
+/// The worker's folders that a command sees with `root=worker`.
+const SYSTEM_FOLDERS: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt"];
+
+/// The devices there are.
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+
+/// Links that programs expect in `/dev`.
+const DEVICE_LINKS: [(&str, &str); 4] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// Bounds of file systems that hold only names: a skeleton is all that is in them.
+const SKELETON: &str = "size=1m,nr_inodes=1k,mode=0755";
+
+/// Flags of everything that is mounted.
+const GUARDED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
+
+/// Builds the root and moves into it; the worker's own is out of reach afterwards.
+pub(super) fn build(order: &Order) -> Result<(), Failed> {
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).at("make mounts private")?;
+    let root = Path::new(ROOT);
+    match order.root {
+        Root::Worker => {
+            mount_tmpfs(root, SKELETON)?;
+            bind_system_folders(root)?;
+            hide(root, &order.hidden)?;
+            make_folder(&root.join("build"))?;
+            mount_inputs(order.layout, &root.join("build"))?;
+        }
+        Root::Inputs => mount_inputs(order.layout, root)?,
+    }
+    mount_own(order, root)?;
+    if order.root == Root::Worker {
+        make_folder(&root.join("var"))?;
+        symlink("/tmp", root.join("var/tmp")).at("link `/var/tmp`")?;
+        close_skeleton(root)?;
+    }
+    chdir(root).at("enter the new root")?;
+    pivot_root(".", ".").at("change the root")?;
+    umount2(".", MntFlags::MNT_DETACH).at("let go of the old root")?;
+    chdir("/").at("enter the root")
+}
+
+const NONE: Option<&str> = None;
+
+/// The inputs, such that no write gets through to the laid-out files.
+fn mount_inputs(layout: Layout, target: &Path) -> Result<(), Failed> {
+    match layout {
+        Layout::Links => {
+            // `volatile`: nothing of this layer outlives the action, so nothing is ever synced.
+            let options = format!("lowerdir={INPUTS},upperdir={UPPER},workdir={WORK},userxattr,volatile");
+            mount(Some("overlay"), target, Some("overlay"), GUARDED, Some(options.as_str()))
+                .at("mount the overlay over the inputs")
+        }
+        Layout::Copies => {
+            bind(Path::new(INPUTS), target)?;
+            restrict(target, false)
+        }
+    }
+}
+
+fn bind_system_folders(root: &Path) -> Result<(), Failed> {
+    for name in SYSTEM_FOLDERS {
+        let (source, target) = (Path::new("/").join(name), root.join(name));
+        let Ok(metadata) = fs::symlink_metadata(&source) else { continue };
+        if metadata.is_symlink() {
+            let points_to = fs::read_link(&source).at("read a link of the system")?;
+            symlink(points_to, &target).at("repeat a link of the system")?;
+        } else if metadata.is_dir() {
+            make_folder(&target)?;
+            bind(&source, &target)?;
+            restrict(&target, true)?;
+        }
+    }
+    Ok(())
+}
+
+/// Covers what the worker keeps for itself inside of a system folder.
+fn hide(root: &Path, hidden: &[PathBuf]) -> Result<(), Failed> {
+    for path in hidden {
+        let Ok(relative) = path.strip_prefix("/") else { continue };
+        let covered = root.join(relative);
+        match fs::symlink_metadata(&covered) {
+            Ok(metadata) if metadata.is_dir() => {
+                mount_tmpfs(&covered, "size=4k,nr_inodes=2,mode=0555")?;
+                restrict(&covered, true)?;
+            }
+            Ok(_) => bind(Path::new("/dev/null"), &covered)?,
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// `/proc`, `/dev` and `/tmp`, which no one else has.
+fn mount_own(order: &Order, root: &Path) -> Result<(), Failed> {
+    let proc = own_folder(root, "proc")?;
+    let flags = GUARDED | MsFlags::MS_NOEXEC;
+    mount(Some("proc"), &proc, Some("proc"), flags, Some("subset=pid,hidepid=invisible"))
+        .at("mount `/proc`")?;
+    mount_devices(&own_folder(root, "dev")?, order.tmp_bytes_max)?;
+    let temporary = own_folder(root, "tmp")?;
+    mount_tmpfs(&temporary, &writable(order.tmp_bytes_max))
+}
+
+fn writable(bytes_max: u64) -> String {
+    format!("size={bytes_max},nr_inodes=200k,mode=1777")
+}
+
+/// A folder to mount on, which the inputs may already have, but not as something else.
+fn own_folder(root: &Path, name: &str) -> Result<PathBuf, Failed> {
+    let path = root.join(name);
+    if fs::symlink_metadata(&path).is_err() {
+        make_folder(&path)?;
+    }
+    let metadata = fs::symlink_metadata(&path).at("look at a folder to mount on")?;
+    if metadata.is_dir() {
+        return Ok(path);
+    }
+    Err(Failed { step: format!("mount on `/{name}`, which is no folder in the inputs"), errno: Errno::ENOTDIR })
+}
+
+fn mount_devices(folder: &Path, shared_bytes_max: u64) -> Result<(), Failed> {
+    mount_tmpfs(folder, SKELETON)?;
+    for name in DEVICES {
+        let target = folder.join(name);
+        fs::write(&target, "").at("make a place for a device")?;
+        bind(&Path::new("/dev").join(name), &target)?;
+    }
+    for (name, points_to) in DEVICE_LINKS {
+        symlink(points_to, folder.join(name)).at("link a device")?;
+    }
+    let shared = folder.join("shm");
+    make_folder(&shared)?;
+    close_skeleton(folder)?;
+    mount_tmpfs(&shared, &writable(shared_bytes_max))
+}
+
+fn make_folder(path: &Path) -> Result<(), Failed> {
+    fs::create_dir(path).at(&format!("make the folder `{}`", path.display()))
+}
+
+fn mount_tmpfs(target: &Path, options: &str) -> Result<(), Failed> {
+    mount(Some("tmpfs"), target, Some("tmpfs"), GUARDED, Some(options))
+        .at(&format!("mount a tmpfs on `{}`", target.display()))
+}
+
+fn close_skeleton(target: &Path) -> Result<(), Failed> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | GUARDED;
+    mount(NONE, target, NONE, flags, NONE).at(&format!("make `{}` read-only", target.display()))
+}
+
+/// Recursive, because in a user namespace a folder can't be parted from what is mounted in it.
+fn bind(source: &Path, target: &Path) -> Result<(), Failed> {
+    mount(Some(source), target, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+        .at(&format!("bind `{}`", source.display()))
+}
+
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+const ATTRIBUTE_READ_ONLY: u64 = 1;
+const ATTRIBUTE_NO_SUID: u64 = 2;
+const ATTRIBUTE_NO_DEVICES: u64 = 4;
+
+/// Makes a mount and all below it nosuid, nodev and, if asked, read-only.
+#[allow(unsafe_code, reason = "nix has no mount_setattr")]
+fn restrict(target: &Path, is_read_only: bool) -> Result<(), Failed> {
+    let read_only = if is_read_only { ATTRIBUTE_READ_ONLY } else { 0 };
+    let set = read_only | ATTRIBUTE_NO_SUID | ATTRIBUTE_NO_DEVICES;
+    let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let step = format!("restrict `{}`", target.display());
+    let path = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())
+        .expect("no path of ours has a NUL");
+    // SAFETY: path and attributes live until the call is over, and the size is theirs.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    Errno::result(done).map(drop).at(&step)
+}

@@ -1,0 +1,32 @@
+//! [`Failed`]: which step of setting up a sandbox failed, and how.
+
+use nix::errno::Errno;
+
+/// A step that failed. Travels to the worker as numbers and text.
+#[derive(Debug)]
+pub(super) struct Failed {
+    /// What was tried: `mount the overlay`, …
+    pub step: String,
+    /// What the system said.
+    pub errno: Errno,
+}
+
+/// Names the step when something fails.
+pub(super) trait At<T> {
+    fn at(self, step: &str) -> Result<T, Failed>;
+}
+
+impl<T> At<T> for nix::Result<T> {
+    fn at(self, step: &str) -> Result<T, Failed> {
+        self.map_err(|errno| Failed { step: step.to_owned(), errno })
+    }
+}
+
+impl<T> At<T> for std::io::Result<T> {
+    fn at(self, step: &str) -> Result<T, Failed> {
+        self.map_err(|error| {
+            let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+            Failed { step: step.to_owned(), errno }
+        })
+    }
+}

@@ -1,0 +1,190 @@
+//! A stage for sandbox tests: a local CAS of two files, inputs laid out from it, a sandbox.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use castwork_cas::{Digest, DigestFunction};
+use castwork_worker::sandbox::{
+    Captured, Confined, Ended, Layout, Root, RunSpec, Sandbox, SandboxError, Surroundings, set_mode,
+};
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// Set in the environment of the run without privileges.
+const AGAIN: &str = "CASTWORK_TEST_UNPRIVILEGED";
+
+/// What must not change about a file of the CAS.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Laid {
+    digest: Digest,
+    mode: u32,
+    modified: (i64, i64),
+}
+
+impl Laid {
+    pub fn of(path: &Path) -> Self {
+        let metadata = std::fs::symlink_metadata(path).unwrap();
+        let digest = Digest::of(DigestFunction::Sha256, &std::fs::read(path).unwrap());
+        Self { digest, mode: metadata.mode(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+/// One action's surroundings.
+pub struct Stage {
+    pub folder: TempDir,
+    pub sandbox: Confined,
+    cas: Mutex<Vec<(PathBuf, Laid)>>,
+}
+
+impl Stage {
+    /// `None`, with the reason printed, where this machine can't confine anything.
+    pub async fn set() -> Option<Self> {
+        let folder = TempDir::new().unwrap();
+        set_mode(folder.path(), 0o700).unwrap();
+        let surroundings = Surroundings {
+            data_dir: folder.path().to_owned(),
+            hidden: Vec::new(),
+            slots: 2,
+            program: Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker"))),
+        };
+        let sandbox = match Confined::probe(&surroundings).await {
+            Ok(sandbox) => sandbox,
+            Err(error @ SandboxError::Unavailable { .. }) => {
+                println!("skipped: {error}");
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(sandbox.layout(), Layout::Links, "this machine has overlays");
+        let stage = Self { folder, sandbox, cas: Mutex::default() };
+        stage.make_inputs();
+        Some(stage)
+    }
+
+    fn make_inputs(&self) {
+        std::fs::create_dir_all(self.inputs()).unwrap();
+        self.sandbox.owner().take(&self.inputs()).unwrap();
+        std::fs::create_dir_all(self.folder.path().join("cas")).unwrap();
+    }
+
+    /// The same worker, another action.
+    pub fn again(&self) -> &Self {
+        castwork_worker::sandbox::remove_tree(&self.scratch()).unwrap();
+        self.make_inputs();
+        self
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.folder.path().join("action")
+    }
+
+    fn inputs(&self) -> PathBuf {
+        self.scratch().join("inputs")
+    }
+
+    /// Puts a file into the CAS and a hard link to it into the inputs.
+    pub fn input(&self, path: &str, content: &str) {
+        let digest = Digest::of(DigestFunction::Sha256, format!("{path} {content}").as_bytes());
+        let blob = self.folder.path().join("cas").join(digest.hash_hex());
+        std::fs::write(&blob, content).unwrap();
+        set_mode(&blob, 0o444).unwrap();
+        self.link(&blob, path);
+    }
+
+    /// Compiles a program that needs no shared library, if that is possible here.
+    pub fn static_program(&self, source: &str) -> Option<PathBuf> {
+        let (file, program) = (self.folder.path().join("program.c"), self.folder.path().join("program"));
+        std::fs::write(&file, source).unwrap();
+        let done = Command::new("cc").arg("-static").arg(&file).arg("-o").arg(&program).status();
+        done.is_ok_and(|status| status.success()).then_some(program)
+    }
+
+    /// Puts a program into the CAS and a hard link to it into the inputs.
+    pub fn copy_program(&self, from: &Path, path: &str) {
+        let blob = self.folder.path().join("cas/program");
+        std::fs::copy(from, &blob).unwrap();
+        set_mode(&blob, 0o555).unwrap();
+        self.link(&blob, path);
+    }
+
+    fn link(&self, blob: &Path, path: &str) {
+        self.sandbox.owner().take(blob).unwrap();
+        let place = self.inputs().join(path);
+        let mut made = self.inputs();
+        for folder in Path::new(path).parent().unwrap() {
+            made.push(folder);
+            if !made.exists() {
+                std::fs::create_dir(&made).unwrap();
+                self.sandbox.owner().take(&made).unwrap();
+            }
+        }
+        std::fs::hard_link(blob, place).unwrap();
+        self.cas.lock().unwrap().push((blob.to_owned(), Laid::of(blob)));
+    }
+
+    /// Every file of the CAS, as it was before the action.
+    pub fn laid(&self) -> Vec<(PathBuf, Laid)> {
+        std::mem::take(&mut *self.cas.lock().unwrap())
+    }
+
+    pub fn shell(&self, script: &str) -> RunSpec {
+        RunSpec {
+            scratch: self.scratch(),
+            root: Root::Worker,
+            arguments: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
+            environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
+            working_directory: String::new(),
+            timeout: Duration::from_secs(120),
+        }
+    }
+
+    pub async fn run(&self, spec: &RunSpec) -> Ended {
+        self.sandbox.run(spec, &CancellationToken::new()).await.unwrap_or_else(|error| {
+            panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string))
+        })
+    }
+}
+
+/// What was captured, as text.
+pub fn text(captured: &Captured) -> String {
+    captured.path.as_ref().map_or_else(String::new, |path| std::fs::read_to_string(path).unwrap())
+}
+
+/// How many processes of this machine run a program of that name.
+pub fn processes_named(name: &str) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes
+        .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
+        .filter(|line| String::from_utf8_lossy(line).contains(name))
+        .count()
+}
+
+/// Runs the whole test program once more as a user without privileges, all but the test `caller`.
+pub fn run_again_unprivileged(caller: &str) {
+    if std::env::var_os(AGAIN).is_some() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: this run is without privileges itself");
+        return;
+    }
+    let temporary = TempDir::new().unwrap();
+    set_mode(temporary.path(), 0o777).unwrap();
+    let done = Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--skip", caller])
+        .env(AGAIN, "1")
+        .env("TMPDIR", temporary.path())
+        .output();
+    match done {
+        Err(error) => println!("skipped: can't start `setpriv`: {error}"),
+        Ok(done) => {
+            let said = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
+        }
+    }
+}
