@@ -1,5 +1,66 @@
 //! `castwork-worker`: a worker as a program of its own.
 
-fn main() {
+use std::error::Error;
+use std::process::ExitCode;
+
+use castwork_worker::flags::{Flags, LogFormat};
+use castwork_worker::{Stop, WorkerConfig, sandbox};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
     castwork_worker::enter_sandbox_if_asked();
+    let (config, log_format) = match Flags::parse().resolve() {
+        Ok(resolved) => resolved,
+        Err(complaints) => return fail(&complaints),
+    };
+    start_logs(log_format);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error),
+    }
+}
+
+async fn run(config: WorkerConfig) -> Result<(), Box<dyn Error>> {
+    let stop = Stop::default();
+    let listener = tokio::spawn(listen(stop.clone()));
+    let done = castwork_worker::run(config, stop).await;
+    listener.abort();
+    Ok(done?)
+}
+
+/// The first signal asks to finish, the second to end at once.
+async fn listen(stop: Stop) {
+    for token in [stop.drain, stop.now] {
+        if let Err(error) = sandbox::stop_asked().await {
+            tracing::warn!(%error, "can't listen to signals");
+            return;
+        }
+        token.cancel();
+    }
+}
+
+fn start_logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("CASTWORK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => logs.with_target(false).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+/// Says what went wrong, with its causes.
+fn fail(error: &dyn Error) -> ExitCode {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    eprintln!("castwork-worker: {text}");
+    ExitCode::FAILURE
 }

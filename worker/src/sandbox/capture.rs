@@ -63,11 +63,7 @@ pub(super) async fn add_line(captured: &mut Captured, path: &Path, line: &str) -
     Ok(())
 }
 
-async fn keep(
-    mut pipe: impl AsyncRead + Unpin,
-    path: PathBuf,
-    bytes_max: u64,
-) -> io::Result<Captured> {
+async fn keep(mut pipe: impl AsyncRead + Unpin, path: PathBuf, bytes_max: u64) -> io::Result<Captured> {
     let mut piece = vec![0; PIECE_BYTES];
     let mut file: Option<File> = None;
     let mut room = bytes_max;

@@ -16,7 +16,7 @@ mod unix;
 mod windows;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -30,12 +30,12 @@ pub use macos::{Confined, enter_if_asked};
 pub use none::Unconfined;
 #[cfg(unix)]
 pub use unix::{
-    FileIdentity, Folder, Owner, ProcessTree, make_symlink, remove_tree, set_mode, stop_asked,
+    FileIdentity, Folder, Owner, ProcessTree, host_name, make_symlink, remove_tree, set_mode, stop_asked,
 };
 #[cfg(windows)]
 pub use windows::{
-    Confined, FileIdentity, Folder, Owner, ProcessTree, enter_if_asked, make_symlink, remove_tree, set_mode,
-    stop_asked,
+    Confined, FileIdentity, Folder, Owner, ProcessTree, enter_if_asked, host_name, make_symlink, remove_tree,
+    set_mode, stop_asked,
 };
 
 /// Folder in [`RunSpec::scratch`] where the inputs are laid out.
@@ -171,6 +171,9 @@ pub trait Sandbox: Send + Sync + 'static {
 
     /// Whom laid-out inputs have to belong to.
     fn owner(&self) -> Owner;
+
+    /// Whether an action with `root=worker` sees this absolute path of the worker's.
+    fn shows(&self, path: &Path) -> bool;
 
     /// Runs a command to its end, to its timeout, or until `cancel`.
     ///

@@ -1,6 +1,7 @@
 //! [`Unconfined`]: no confinement at all. Has to be asked for by name.
 
 use std::io;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use async_trait::async_trait;
@@ -9,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::capture::{self, Capture};
 use super::{
-    CAPTURE_BYTES_MAX, Captured, End, Ended, Folder, INPUTS, Layout, Owner, ProcessTree, Root, RunSpec, Sandbox,
-    SandboxError, Usage,
+    CAPTURE_BYTES_MAX, Captured, End, Ended, Folder, INPUTS, Layout, Owner, ProcessTree, Root, RunSpec,
+    Sandbox, SandboxError, Usage,
 };
 
 /// Exit code of a shell for a program that is not there.
@@ -42,6 +43,10 @@ impl Sandbox for Unconfined {
 
     fn owner(&self) -> Owner {
         Owner::of_this_process()
+    }
+
+    fn shows(&self, _: &Path) -> bool {
+        true
     }
 
     async fn run(&self, spec: &RunSpec, cancel: &CancellationToken) -> Result<Ended, SandboxError> {
@@ -82,7 +87,8 @@ pub(super) async fn run_command(
     let stderr = child.stderr.take().expect("stderr was piped");
     let stdout = Capture::start(stdout, spec.scratch.join("stdout"), CAPTURE_BYTES_MAX);
     let stderr = Capture::start(stderr, stderr_path, CAPTURE_BYTES_MAX);
-    let end = wait(&mut child, &tree, spec, cancel).await.map_err(SandboxError::at("wait for the command"))?;
+    let end =
+        wait(&mut child, &tree, spec, cancel).await.map_err(SandboxError::at("wait for the command"))?;
     tree.kill();
     let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
     let stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
@@ -123,4 +129,3 @@ async fn not_started(spec: &RunSpec, error: &io::Error, root: Folder) -> Result<
     let (end, usage) = (End::Exited(code), Usage::default());
     Ok(Ended { end, usage, stdout: Captured::default(), stderr, root })
 }
-

@@ -18,14 +18,14 @@ const AGAIN: &str = "CASTWORK_TEST_UNPRIVILEGED";
 
 /// What must not change about a file of the CAS.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Laid {
+pub(crate) struct Laid {
     digest: Digest,
     mode: u32,
     modified: (i64, i64),
 }
 
 impl Laid {
-    pub fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         let metadata = std::fs::symlink_metadata(path).unwrap();
         let digest = Digest::of(DigestFunction::Sha256, &std::fs::read(path).unwrap());
         Self { digest, mode: metadata.mode(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
@@ -33,7 +33,7 @@ impl Laid {
 }
 
 /// One action's surroundings.
-pub struct Stage {
+pub(crate) struct Stage {
     pub folder: TempDir,
     pub sandbox: Confined,
     cas: Mutex<Vec<(PathBuf, Laid)>>,
@@ -41,7 +41,7 @@ pub struct Stage {
 
 impl Stage {
     /// `None`, with the reason printed, where this machine can't confine anything.
-    pub async fn set() -> Option<Self> {
+    pub(crate) async fn set() -> Option<Self> {
         let folder = TempDir::new().unwrap();
         set_mode(folder.path(), 0o700).unwrap();
         let surroundings = Surroundings {
@@ -53,7 +53,7 @@ impl Stage {
         let sandbox = match Confined::probe(&surroundings).await {
             Ok(sandbox) => sandbox,
             Err(error @ SandboxError::Unavailable { .. }) => {
-                println!("skipped: {error}");
+                eprintln!("skipped: {error}");
                 return None;
             }
             Err(error) => panic!("{error}"),
@@ -71,7 +71,7 @@ impl Stage {
     }
 
     /// The same worker, another action.
-    pub fn again(&self) -> &Self {
+    pub(crate) fn again(&self) -> &Self {
         castwork_worker::sandbox::remove_tree(&self.scratch()).unwrap();
         self.make_inputs();
         self
@@ -86,7 +86,7 @@ impl Stage {
     }
 
     /// Puts a file into the CAS and a hard link to it into the inputs.
-    pub fn input(&self, path: &str, content: &str) {
+    pub(crate) fn input(&self, path: &str, content: &str) {
         let digest = Digest::of(DigestFunction::Sha256, format!("{path} {content}").as_bytes());
         let blob = self.folder.path().join("cas").join(digest.hash_hex());
         std::fs::write(&blob, content).unwrap();
@@ -95,7 +95,7 @@ impl Stage {
     }
 
     /// Compiles a program that needs no shared library, if that is possible here.
-    pub fn static_program(&self, source: &str) -> Option<PathBuf> {
+    pub(crate) fn static_program(&self, source: &str) -> Option<PathBuf> {
         let (file, program) = (self.folder.path().join("program.c"), self.folder.path().join("program"));
         std::fs::write(&file, source).unwrap();
         let done = Command::new("cc").arg("-static").arg(&file).arg("-o").arg(&program).status();
@@ -103,7 +103,7 @@ impl Stage {
     }
 
     /// Puts a program into the CAS and a hard link to it into the inputs.
-    pub fn copy_program(&self, from: &Path, path: &str) {
+    pub(crate) fn copy_program(&self, from: &Path, path: &str) {
         let blob = self.folder.path().join("cas/program");
         std::fs::copy(from, &blob).unwrap();
         set_mode(&blob, 0o555).unwrap();
@@ -126,11 +126,11 @@ impl Stage {
     }
 
     /// Every file of the CAS, as it was before the action.
-    pub fn laid(&self) -> Vec<(PathBuf, Laid)> {
+    pub(crate) fn laid(&self) -> Vec<(PathBuf, Laid)> {
         std::mem::take(&mut *self.cas.lock().unwrap())
     }
 
-    pub fn shell(&self, script: &str) -> RunSpec {
+    pub(crate) fn shell(&self, script: &str) -> RunSpec {
         RunSpec {
             scratch: self.scratch(),
             root: Root::Worker,
@@ -141,7 +141,7 @@ impl Stage {
         }
     }
 
-    pub async fn run(&self, spec: &RunSpec) -> Ended {
+    pub(crate) async fn run(&self, spec: &RunSpec) -> Ended {
         self.sandbox.run(spec, &CancellationToken::new()).await.unwrap_or_else(|error| {
             panic!("{error}: {:?}", std::error::Error::source(&error).map(ToString::to_string))
         })
@@ -149,12 +149,12 @@ impl Stage {
 }
 
 /// What was captured, as text.
-pub fn text(captured: &Captured) -> String {
+pub(crate) fn text(captured: &Captured) -> String {
     captured.path.as_ref().map_or_else(String::new, |path| std::fs::read_to_string(path).unwrap())
 }
 
 /// How many processes of this machine run a program of that name.
-pub fn processes_named(name: &str) -> usize {
+pub(crate) fn processes_named(name: &str) -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     processes
         .filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok())
@@ -163,12 +163,12 @@ pub fn processes_named(name: &str) -> usize {
 }
 
 /// Runs the whole test program once more as a user without privileges, all but the test `caller`.
-pub fn run_again_unprivileged(caller: &str) {
+pub(crate) fn run_again_unprivileged(caller: &str) {
     if std::env::var_os(AGAIN).is_some() {
         return;
     }
     if !nix::unistd::geteuid().is_root() {
-        println!("skipped: this run is without privileges itself");
+        eprintln!("skipped: this run is without privileges itself");
         return;
     }
     let temporary = TempDir::new().unwrap();
@@ -181,7 +181,7 @@ pub fn run_again_unprivileged(caller: &str) {
         .env("TMPDIR", temporary.path())
         .output();
     match done {
-        Err(error) => println!("skipped: can't start `setpriv`: {error}"),
+        Err(error) => eprintln!("skipped: can't start `setpriv`: {error}"),
         Ok(done) => {
             let said = String::from_utf8_lossy(&done.stdout);
             assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));

@@ -69,7 +69,7 @@ fn confine(control: &OwnedFd) -> Result<Report, Failed> {
     match fork_alone().at("start the first process")? {
         ForkResult::Child => {
             drop(held);
-            be_first(&order, control, alive)
+            be_first(&order, control, &alive)
         }
         ForkResult::Parent { child } => {
             drop(alive);
@@ -114,14 +114,14 @@ fn fork_alone() -> Result<ForkResult, Errno> {
 }
 
 /// Becomes process 1 of the new namespace, which ends with it.
-fn be_first(order: &Order, control: &OwnedFd, alive: PipeReader) -> ! {
+fn be_first(order: &Order, control: &OwnedFd, alive: &PipeReader) -> ! {
     if let Err(Failed { step, errno }) = die_with_parent(alive).and_then(|()| init::run(order, control)) {
         wire::send(control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
     }
     exit_now(0)
 }
 
-fn die_with_parent(alive: PipeReader) -> Result<(), Failed> {
+fn die_with_parent(alive: &PipeReader) -> Result<(), Failed> {
     prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the parent dies")?;
     // It may have died before that: then nobody holds the other end.
     let mut polled = [PollFd::new(alive.as_fd(), PollFlags::POLLIN)];
@@ -136,10 +136,8 @@ fn die_with_parent(alive: PipeReader) -> Result<(), Failed> {
 fn watch(first: Pid, control: &OwnedFd, held: PipeWriter) -> Result<Report, Failed> {
     let ended = open_pidfd(first).at("watch the first process")?;
     loop {
-        let mut polled = [
-            PollFd::new(control.as_fd(), PollFlags::POLLIN),
-            PollFd::new(ended.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut polled =
+            [PollFd::new(control.as_fd(), PollFlags::POLLIN), PollFd::new(ended.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, PollTimeout::NONE) {
             Ok(_) => {}
             Err(Errno::EINTR) => continue,

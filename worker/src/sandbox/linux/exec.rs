@@ -3,12 +3,12 @@
 use std::ffi::{CStr, CString};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, SigHandler, Signal, signal, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{execve, setsid, write};
 
 use super::enter::exit_now;
-use super::wire::Order;
 use super::privileges;
+use super::wire::Order;
 use crate::sandbox::PATH_DEFAULT;
 
 /// A shell's exit code for a program that is not there.
@@ -37,7 +37,11 @@ impl Program {
             candidates: candidates(&name, path),
             name,
             arguments: order.arguments.iter().map(|argument| c_string(argument)).collect(),
-            environment: order.environment.iter().map(|(key, value)| c_string(&format!("{key}={value}"))).collect(),
+            environment: order
+                .environment
+                .iter()
+                .map(|(key, value)| c_string(&format!("{key}={value}")))
+                .collect(),
         }
     }
 

@@ -32,7 +32,9 @@ fn ranges(map: &str) -> impl Iterator<Item = (u32, u32, u32)> {
 }
 
 fn outer_of(map: &str, id: u32) -> Option<u32> {
-    ranges(map).find(|(inner, _, count)| id >= *inner && id - inner < *count).map(|(inner, outer, _)| outer + (id - inner))
+    ranges(map)
+        .find(|(inner, _, count)| id >= *inner && id - inner < *count)
+        .map(|(inner, outer, _)| outer + (id - inner))
 }
 
 fn is_mapped(map: &str, id: u32) -> bool {

@@ -30,8 +30,7 @@ use self::conversation::Conversation;
 use self::wire::Order;
 use super::capture::Capture;
 use super::{
-    CAPTURE_BYTES_MAX, End, Ended, INPUTS, Layout, Owner, Root, RunSpec, Sandbox,
-    SandboxError, Surroundings,
+    CAPTURE_BYTES_MAX, End, Ended, INPUTS, Layout, Owner, Root, RunSpec, Sandbox, SandboxError, Surroundings,
 };
 pub use enter::enter_if_asked;
 
@@ -67,7 +66,8 @@ impl Confined {
     /// # Errors
     /// [`SandboxError::Unavailable`], with the reason, where they can't.
     pub async fn probe(surroundings: &Surroundings) -> Result<Self, SandboxError> {
-        let become_id = identity::for_actions().map_err(|reason| SandboxError::Unavailable { reason, hint: HINT })?;
+        let become_id =
+            identity::for_actions().map_err(|reason| SandboxError::Unavailable { reason, hint: HINT })?;
         let program = surroundings.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
         let hidden = surroundings.hidden.clone();
         let tmp_bytes_max = tmp_bytes_max(surroundings.slots);
@@ -151,21 +151,21 @@ impl Confined {
         cancel: &CancellationToken,
     ) -> Result<Option<End>, SandboxError> {
         let ready = tokio::time::timeout(SETUP_WAIT, talk.hear(Conversation::is_ready));
-        let forced = tokio::select! {
+        let mut forced = tokio::select! {
             heard = ready => match heard {
-                Ok(heard) => { heard?; None }
+                Ok(heard) => heard.map(|()| None)?,
                 Err(_) => return Err(SandboxError::Lost { status: "setting up took too long".to_owned() }),
             },
             () = cancel.cancelled() => Some(End::Cancelled),
         };
-        let forced = match forced {
-            Some(end) => Some(end),
-            None => tokio::select! {
-                heard = talk.hear(Conversation::is_gone) => { heard?; None }
+        if forced.is_none() {
+            // The command's time begins here: setting up is not its doing.
+            forced = tokio::select! {
+                heard = talk.hear(Conversation::is_gone) => heard.map(|()| None)?,
                 () = tokio::time::sleep(spec.timeout) => Some(End::TimedOut),
                 () = cancel.cancelled() => Some(End::Cancelled),
-            },
-        };
+            };
+        }
         if forced.is_some() {
             talk.ask_to_die().await;
             if tokio::time::timeout(KILL_WAIT, talk.hear(Conversation::is_gone)).await.is_err() {
@@ -192,6 +192,10 @@ impl Sandbox for Confined {
 
     fn owner(&self) -> Owner {
         self.become_id.map_or(Owner::of_this_process(), |(uid, gid)| Owner::user(uid, gid))
+    }
+
+    fn shows(&self, path: &Path) -> bool {
+        mounts::shows(path) && !self.hidden.iter().any(|hidden| path.starts_with(hidden))
     }
 
     async fn run(&self, spec: &RunSpec, cancel: &CancellationToken) -> Result<Ended, SandboxError> {
@@ -226,7 +230,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// A share of half the memory for each slot, within reason.
 fn tmp_bytes_max(slots: usize) -> u64 {
     let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total_kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
+    let total_kib = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
     let total_bytes: u64 = total_kib.unwrap_or(0) * 1024;
     let share = total_bytes / 2 / (slots as u64).max(1);
     share.clamp(TMP_BYTES.0, TMP_BYTES.1)

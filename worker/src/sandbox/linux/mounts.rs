@@ -71,6 +71,11 @@ pub(super) fn build(order: &Order) -> Result<(), Failed> {
     chdir("/").at("enter the root")
 }
 
+/// Whether an absolute path of the worker's is there, under its own name, with `root=worker`.
+pub(super) fn shows(path: &Path) -> bool {
+    SYSTEM_FOLDERS.iter().any(|name| path.starts_with(Path::new("/").join(name)))
+}
+
 const NONE: Option<&str> = None;
 
 /// The inputs, such that no write gets through to the laid-out files.
@@ -147,7 +152,10 @@ fn own_folder(root: &Path, name: &str) -> Result<PathBuf, Failed> {
     if metadata.is_dir() {
         return Ok(path);
     }
-    Err(Failed { step: format!("mount on `/{name}`, which is no folder in the inputs"), errno: Errno::ENOTDIR })
+    Err(Failed {
+        step: format!("mount on `/{name}`, which is no folder in the inputs"),
+        errno: Errno::ENOTDIR,
+    })
 }
 
 fn mount_devices(folder: &Path, shared_bytes_max: u64) -> Result<(), Failed> {
@@ -205,8 +213,8 @@ fn restrict(target: &Path, is_read_only: bool) -> Result<(), Failed> {
     let set = read_only | ATTRIBUTE_NO_SUID | ATTRIBUTE_NO_DEVICES;
     let attributes = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
     let step = format!("restrict `{}`", target.display());
-    let path = std::ffi::CString::new(target.as_os_str().as_encoded_bytes())
-        .expect("no path of ours has a NUL");
+    let path =
+        std::ffi::CString::new(target.as_os_str().as_encoded_bytes()).expect("no path of ours has a NUL");
     // SAFETY: path and attributes live until the call is over, and the size is theirs.
     let done = unsafe {
         libc::syscall(

@@ -78,6 +78,12 @@ pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
+/// What this machine calls itself.
+pub fn host_name() -> String {
+    nix::unistd::gethostname()
+        .map_or_else(|_| "unnamed".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 /// Returns at the next request to end: SIGTERM or SIGINT.
 pub async fn stop_asked() -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;

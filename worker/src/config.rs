@@ -1,0 +1,111 @@
+//! [`WorkerConfig`]: everything a worker has to be told, checked.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use castwork_proto::reapi::platform::Property;
+
+/// Size of the local CAS unless told otherwise, in bytes.
+pub const BYTES_MAX_DEFAULT: u64 = 10_000_000_000;
+
+/// How long a worker that was asked to stop lets its actions run, unless told otherwise.
+pub const DRAIN_WAIT_DEFAULT: Duration = Duration::from_secs(300);
+
+/// Whether commands are confined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SandboxChoice {
+    /// As well as the platform can; where it can't, the worker refuses to start.
+    #[default]
+    Auto,
+    /// Not at all.
+    None,
+}
+
+/// What a worker is and does.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// `grpc://HOST:PORT`
+    pub scheduler: String,
+    /// The worker's own folder.
+    pub data_dir: PathBuf,
+    /// How many actions it runs at once; above zero.
+    pub slots: usize,
+    /// Platform properties beside, or instead of, those that it knows of itself: name and value.
+    pub properties: Vec<(String, String)>,
+    /// Whether commands are confined.
+    pub sandbox: SandboxChoice,
+    /// For people; the host's name if empty.
+    pub name: String,
+    /// Bound of the local CAS, in bytes.
+    pub bytes_max: u64,
+    /// Written when the scheduler has accepted the worker.
+    pub ready_file: Option<PathBuf>,
+    /// How long actions may still run after the worker was asked to stop.
+    pub drain_wait: Duration,
+    /// Absolute paths that no action may see, such as a configuration with a token. The data folder
+    /// is always one.
+    pub hidden: Vec<PathBuf>,
+    /// The program that commands are confined by, which has to call
+    /// [`enter_sandbox_if_asked`](crate::enter_sandbox_if_asked) first thing; `None` for the current one.
+    pub sandbox_program: Option<PathBuf>,
+}
+
+impl WorkerConfig {
+    /// A worker with as many slots as the machine has processors, and defaults for the rest.
+    pub fn new(scheduler: impl Into<String>, data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            scheduler: scheduler.into(),
+            data_dir: data_dir.into(),
+            slots: slots_default(),
+            properties: Vec::new(),
+            sandbox: SandboxChoice::Auto,
+            name: String::new(),
+            bytes_max: BYTES_MAX_DEFAULT,
+            ready_file: None,
+            drain_wait: DRAIN_WAIT_DEFAULT,
+            hidden: Vec::new(),
+            sandbox_program: None,
+        }
+    }
+}
+
+/// One for each processor that this process may use.
+pub fn slots_default() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the worker offers: what it knows of itself, with each name that is configured replaced.
+/// Sorted by name, then value, each once.
+pub fn properties(configured: &[(String, String)], roots: &[&str]) -> Vec<Property> {
+    let isa = match std::env::consts::ARCH {
+        "x86_64" => "x86-64",
+        "aarch64" => "arm-a64",
+        other => other,
+    };
+    let own = [("OSFamily", std::env::consts::OS), ("ISA", isa), ("network", "off")];
+    let own = own.into_iter().chain(roots.iter().map(|root| ("root", *root)));
+    let own = own.filter(|(name, _)| configured.iter().all(|(configured, _)| configured != name));
+    let mut all: Vec<(&str, &str)> = own.collect();
+    all.extend(configured.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+    all.sort_unstable();
+    all.dedup();
+    let property = |(name, value): (&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
+    all.into_iter().map(property).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_sorted_and_configured_names_replace_the_workers_own() {
+        let configured = [("pool", "b"), ("pool", "a"), ("root", "worker"), ("pool", "a")];
+        let configured = configured.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let all = properties(&configured, &["worker", "inputs"]);
+        let all: Vec<_> =
+            all.iter().map(|property| (property.name.as_str(), property.value.as_str())).collect();
+        let rest = [("network", "off"), ("pool", "a"), ("pool", "b"), ("root", "worker")];
+        assert_eq!(all[2..], rest);
+        assert_eq!((all[0].0, all[1].0), ("ISA", "OSFamily"));
+    }
+}

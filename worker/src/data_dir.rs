@@ -1,0 +1,167 @@
+//! [`DataDir`]: the worker's folder, which is its own, and clean when it starts.
+//!
+//! ```text
+//! DIR/lock         held by the worker that uses the folder
+//! DIR/worker-id    who the worker is, over restarts
+//! DIR/cas          the local CAS
+//! DIR/programs     second copies of blobs, executable
+//! DIR/actions/N    scratch of a running action
+//! ```
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::sandbox::{INPUTS, remove_tree, set_mode};
+
+/// Why the folder can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// Somebody else is at it.
+    #[error("another worker uses `{}`\nhint: give each worker a `--data-dir` of its own", .0.display())]
+    InUse(PathBuf),
+    /// The disk refused.
+    #[error("can't {step} `{}`", path.display())]
+    Disk {
+        /// What was tried.
+        step: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The worker's folder, locked.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    worker_id: String,
+    next: AtomicU64,
+    /// As many scratch folders as may be there at once, those under removal included.
+    scratches: Arc<Semaphore>,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes the folder, makes it if need be, and removes what a predecessor left that was killed.
+    pub(crate) fn open(path: &Path, slots: usize) -> Result<Self, DataDirError> {
+        let at = |step, path: &Path| {
+            let path = path.to_owned();
+            move |source| DataDirError::Disk { step, path, source }
+        };
+        fs::create_dir_all(path).map_err(at("make", path))?;
+        let path = path.canonicalize().map_err(at("find", path))?;
+        set_mode(&path, 0o700).map_err(at("close to others", &path))?;
+        let lock_path = path.join("lock");
+        let lock = File::create(&lock_path).map_err(at("open", &lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(DataDirError::InUse(path)),
+            Err(fs::TryLockError::Error(error)) => return Err(at("lock", &lock_path)(error)),
+        }
+        for leftover in ["actions", "probe"].map(|name| path.join(name)) {
+            remove_tree(&leftover).map_err(at("remove the leftovers in", &leftover))?;
+        }
+        let actions = path.join("actions");
+        fs::create_dir(&actions).map_err(at("make", &actions))?;
+        let id_path = path.join("worker-id");
+        let worker_id = read_or_make_id(&id_path).map_err(at("keep", &id_path))?;
+        // One being removed for each one in use.
+        let scratches = Arc::new(Semaphore::new(slots * 2));
+        Ok(Self { path, worker_id, next: AtomicU64::new(1), scratches, _lock: lock })
+    }
+
+    /// The folder itself: absolute, without links.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// 32 hexadecimal digits that stay the same over restarts.
+    pub(crate) fn worker_id(&self) -> &str {
+        &self.worker_id
+    }
+
+    /// A new folder for an action, with an empty folder for its inputs. Waits while too many old
+    /// ones are still being removed.
+    pub(crate) async fn scratch(&self) -> io::Result<Scratch> {
+        let permit = self.scratches.clone().acquire_owned().await.expect("nobody closes it");
+        let path = self.path.join("actions").join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::create_dir(&path)?;
+        fs::create_dir(path.join(INPUTS))?;
+        Ok(Scratch { path, permit: Some(permit) })
+    }
+}
+
+fn read_or_make_id(path: &Path) -> io::Result<String> {
+    let is_id =
+        |text: &str| text.len() == 32 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    match fs::read_to_string(path) {
+        Ok(text) if is_id(text.trim_end()) => return Ok(text.trim_end().to_owned()),
+        // Torn by a power cut, say: a new worker then.
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let id = uuid::Uuid::new_v4().simple().to_string();
+    fs::write(path, &id)?;
+    Ok(id)
+}
+
+/// An action's folder. Dropping it removes it, on a thread that may block.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Scratch {
+    /// The folder.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let (path, permit) = (std::mem::take(&mut self.path), self.permit.take());
+        let remove = move || {
+            if let Err(error) = remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "an action's folder can't be removed");
+            }
+            drop(permit);
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_folder_is_one_workers_and_what_a_killed_one_left_is_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let first = DataDir::open(base.path(), 1).unwrap();
+        assert!(matches!(DataDir::open(base.path(), 1), Err(DataDirError::InUse(_))));
+        let scratch = first.scratch().await.unwrap();
+        let left = scratch.path().to_owned();
+        // As after `kill -9`: the lock is gone, and nobody has cleaned.
+        std::mem::drop(std::mem::ManuallyDrop::into_inner(std::mem::ManuallyDrop::new(scratch)));
+        let id = first.worker_id().to_owned();
+        drop(first);
+        assert!(left.exists());
+        let second = DataDir::open(base.path(), 1).unwrap();
+        assert!(!left.exists());
+        assert_eq!(second.worker_id(), id);
+    }
+}

@@ -1,0 +1,270 @@
+//! What is done around an action: fetch, lay out, run, collect, upload, with the time of each.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use castwork_cas::remote::Remote;
+use castwork_cas::{Digest, DigestFunction};
+use castwork_proto::reapi::{self, ActionResult, ExecutedActionMetadata};
+use castwork_proto::rpc;
+use castwork_proto::worker::{Lease, progress::Stage};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::action::CheckedAction;
+use crate::blocking::blocking;
+use crate::data_dir::{DataDir, Scratch};
+use crate::failure::Failure;
+use crate::host_files::HostFiles;
+use crate::inputs::{Fetcher, Plan, lay_out};
+use crate::local::Local;
+use crate::outputs::{Collected, collect, upload};
+use crate::remotes::Remotes;
+use crate::sandbox::{Captured, End, Ended, INPUTS, RunSpec, Sandbox, Usage};
+
+/// How often inputs are fetched anew because the local CAS evicted them before they were linked.
+const LAYOUTS_MAX: usize = 3;
+
+/// What siso knows an action's own timeout by; other deadlines it tries again.
+const TIMED_OUT: &str = "execution timeout exceeded";
+
+/// Exit code of a command killed by signal `n`, as a shell has it: this and `n`.
+const SIGNALED: i32 = 128;
+
+/// The signal that ends what has to end.
+const SIGKILL: i32 = 9;
+
+/// Everything that actions of one worker share.
+pub(crate) struct Workshop {
+    /// For people; goes into results.
+    pub name: String,
+    /// Runs commands.
+    pub sandbox: Arc<dyn Sandbox>,
+    /// Blobs that are here.
+    pub local: Local,
+    /// Brings more.
+    pub fetcher: Fetcher,
+    /// Knows the worker's own files.
+    pub host_files: Arc<HostFiles>,
+    /// Where scratch folders are made.
+    pub data_dir: DataDir,
+    /// The server's CAS.
+    pub remotes: Remotes,
+}
+
+/// How an action that was run came out.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    /// OK if the command ran to its end.
+    pub status: rpc::Status,
+    /// Every blob it names is in the server's CAS.
+    pub result: ActionResult,
+    /// What the command used.
+    pub usage: Usage,
+}
+
+impl Workshop {
+    /// Executes the action of a lease. `progress` hears of each stage as it begins.
+    ///
+    /// Not cancel-safe; `cancel` ends it early, with everything killed.
+    pub(crate) async fn execute(
+        &self,
+        lease: &Lease,
+        progress: impl Fn(Stage),
+        cancel: &CancellationToken,
+    ) -> Result<Executed, Failure> {
+        let mut times = Times { queued: unix_nanos(lease.queued_unix_nanos), ..Times::default() };
+        times.worker_start = now();
+        progress(Stage::FetchingInputs);
+        let action = CheckedAction::from_lease(lease)?;
+        let action = Arc::new(action);
+        let function = action.input_root.function();
+        let remote =
+            self.remotes.for_lease(lease, function).map_err(Failure::store("reach the CAS of the lease"))?;
+        self.check(&action).await?;
+        times.fetch = (now(), None);
+        let scratch = unless_cancelled(cancel, self.prepare(&remote, &action)).await?;
+        times.fetch.1 = now();
+
+        progress(Stage::Executing);
+        times.run = (now(), None);
+        let started = Instant::now();
+        let ended = self.sandbox.run(&spec(&action, &scratch, lease), cancel).await?;
+        times.run.1 = now();
+        let took = started.elapsed();
+        if ended.end == End::Cancelled {
+            return Err(Failure::Cancelled);
+        }
+        // A compiler that was replaced while it ran is not the client's either.
+        self.check(&action).await?;
+
+        progress(Stage::UploadingOutputs);
+        times.upload = (now(), None);
+        let usage = ended.usage;
+        let (mut result, blobs, failure) = self.gather(ended, &action, function).await?;
+        unless_cancelled(cancel, upload(&remote, &self.local, &blobs)).await?;
+        times.upload.1 = now();
+        result.execution_metadata = Some(times.metadata(&self.name, took));
+        Ok(Executed { status: failure, result, usage })
+    }
+
+    /// What has to hold before, and still after, the run.
+    async fn check(&self, action: &Arc<CheckedAction>) -> Result<(), Failure> {
+        if !self.sandbox.roots().contains(&action.root) {
+            return Err(Failure::Precondition(format!(
+                "this worker does not offer {:?} as root",
+                action.root
+            )));
+        }
+        if action.host_files.is_empty() {
+            return Ok(());
+        }
+        let (files, sandbox, action) = (self.host_files.clone(), self.sandbox.clone(), action.clone());
+        blocking(move || files.check(&action.host_files, &*sandbox)).await
+    }
+
+    /// Fetches the inputs and lays them out in a new folder.
+    async fn prepare(&self, remote: &Remote, action: &CheckedAction) -> Result<Arc<Scratch>, Failure> {
+        let tree = self.fetcher.tree(remote, &action.input_root).await?;
+        let plan = Arc::new(Plan::of(&tree, action)?);
+        let scratch = self.data_dir.scratch().await.map_err(Failure::disk("make a folder for the action"))?;
+        // Shared with the thread that lays out, so that a cancelled action's folder is removed after
+        // that thread has left it.
+        let scratch = Arc::new(scratch);
+        for _ in 0..LAYOUTS_MAX {
+            self.fetcher
+                .blobs(remote, plan.contents().into_iter().map(|(digest, _)| digest).collect())
+                .await?;
+            let (plan, folder, local) = (plan.clone(), scratch.clone(), self.local.clone());
+            let layout = self.sandbox.layout();
+            match blocking(move || lay_out(&plan, &folder.path().join(INPUTS), layout, &local)).await {
+                Err(Failure::Missing(_)) => {}
+                laid => return laid.map(|()| scratch),
+            }
+        }
+        let full =
+            std::io::Error::other("inputs were evicted again and again; it is too small for what runs");
+        Err(Failure::disk("keep inputs in the local CAS")(full))
+    }
+
+    /// Turns what the command left into a result whose blobs are in the local CAS. A timeout and
+    /// an output that is none leave what was said.
+    async fn gather(
+        &self,
+        ended: Ended,
+        action: &Arc<CheckedAction>,
+        function: DigestFunction,
+    ) -> Result<(ActionResult, BTreeSet<Digest>, rpc::Status), Failure> {
+        let (local, action) = (self.local.clone(), action.clone());
+        blocking(move || {
+            let mut result = ActionResult { exit_code: exit_code(ended.end), ..Default::default() };
+            let mut status = status_of(ended.end);
+            let mut collected = Collected::default();
+            if ended.end != End::TimedOut {
+                match collect(&ended.root, &action, function, &local) {
+                    Ok(all) => collected = all,
+                    Err(failure @ Failure::Precondition(_)) => status = failure.to_status(),
+                    Err(failure) => return Err(failure),
+                }
+            }
+            let stdout = keep_captured(&ended.stdout, function, &local)?;
+            let stderr = keep_captured(&ended.stderr, function, &local)?;
+            let mut blobs = std::mem::take(&mut collected.blobs);
+            blobs.extend([stdout, stderr]);
+            result.stdout_digest = Some(stdout.to_proto());
+            result.stderr_digest = Some(stderr.to_proto());
+            collected.add_to(&mut result, &action);
+            Ok((result, blobs, status))
+        })
+        .await
+    }
+}
+
+fn spec(action: &CheckedAction, scratch: &Scratch, lease: &Lease) -> RunSpec {
+    let timeout = lease.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
+    RunSpec {
+        scratch: scratch.path().to_owned(),
+        root: action.root,
+        arguments: action.arguments.clone(),
+        environment: action.environment.clone(),
+        working_directory: action.working_directory.clone(),
+        // Always set, says the protocol; and nothing runs without end.
+        timeout: timeout.unwrap_or_default(),
+    }
+}
+
+fn exit_code(end: End) -> i32 {
+    match end {
+        End::Exited(code) => code,
+        End::Signaled(signal) => SIGNALED + signal,
+        End::TimedOut | End::Cancelled => SIGNALED + SIGKILL,
+    }
+}
+
+fn status_of(end: End) -> rpc::Status {
+    let (code, message) = match end {
+        End::Exited(_) => (rpc::Code::Ok, String::new()),
+        End::Signaled(signal) => (rpc::Code::Ok, format!("the command was killed by signal {signal}")),
+        End::TimedOut => (rpc::Code::DeadlineExceeded, TIMED_OUT.to_owned()),
+        End::Cancelled => (rpc::Code::Cancelled, "cancelled".to_owned()),
+    };
+    rpc::Status { code: code as i32, message, details: Vec::new() }
+}
+
+fn keep_captured(captured: &Captured, function: DigestFunction, local: &Local) -> Result<Digest, Failure> {
+    let Some(path) = &captured.path else { return Ok(Digest::empty(function)) };
+    let file = std::fs::File::open(path).map_err(Failure::disk("open what the command wrote"))?;
+    local.keep_file(function, file).map_err(Failure::store("keep what the command wrote"))
+}
+
+async fn unless_cancelled<T>(
+    cancel: &CancellationToken,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = work => done,
+        () = cancel.cancelled() => Err(Failure::Cancelled),
+    }
+}
+
+/// When each stage began and ended.
+#[derive(Default)]
+struct Times {
+    queued: Option<SystemTime>,
+    worker_start: Option<SystemTime>,
+    fetch: (Option<SystemTime>, Option<SystemTime>),
+    run: (Option<SystemTime>, Option<SystemTime>),
+    upload: (Option<SystemTime>, Option<SystemTime>),
+}
+
+impl Times {
+    /// `took` is by the clock that the timeout was measured with, as REAPI wants it.
+    fn metadata(self, worker: &str, took: Duration) -> ExecutedActionMetadata {
+        let stamp = |time: Option<SystemTime>| time.map(prost_types::Timestamp::from);
+        reapi::ExecutedActionMetadata {
+            worker: worker.to_owned(),
+            queued_timestamp: stamp(self.queued),
+            worker_start_timestamp: stamp(self.worker_start),
+            worker_completed_timestamp: stamp(now()),
+            input_fetch_start_timestamp: stamp(self.fetch.0),
+            input_fetch_completed_timestamp: stamp(self.fetch.1),
+            execution_start_timestamp: stamp(self.run.0),
+            execution_completed_timestamp: stamp(self.run.1),
+            virtual_execution_duration: prost_types::Duration::try_from(took).ok(),
+            output_upload_start_timestamp: stamp(self.upload.0),
+            output_upload_completed_timestamp: stamp(self.upload.1),
+            auxiliary_metadata: Vec::new(),
+        }
+    }
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "it is a value of the optional fields above")]
+fn now() -> Option<SystemTime> {
+    Some(SystemTime::now())
+}
+
+fn unix_nanos(nanos: i64) -> Option<SystemTime> {
+    let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos > 0)?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos))
+}

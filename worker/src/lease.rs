@@ -1,0 +1,105 @@
+//! A lease, from being granted to its outcome: whatever happens, there is one.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use castwork_proto::reapi::ActionResult;
+use castwork_proto::rpc;
+use castwork_proto::worker::{Lease, Outcome, progress::Stage};
+use futures::FutureExt;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::execute::{Executed, Workshop};
+use crate::failure::Failure;
+use crate::sandbox::Usage;
+
+/// What a running lease says.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// It has got to a stage.
+    Progress(String, Stage),
+    /// It is over.
+    Ended(Box<Outcome>),
+}
+
+/// Runs a lease to its end and says how it ended.
+pub(crate) async fn run(
+    workshop: Arc<Workshop>,
+    lease: Lease,
+    events: mpsc::Sender<Event>,
+    cancel: CancellationToken,
+) {
+    let started = Instant::now();
+    let progress = |stage| {
+        // A full channel means a scheduler that is away; it will ask when it is back.
+        let _ = events.try_send(Event::Progress(lease.lease_id.clone(), stage));
+    };
+    let execution = AssertUnwindSafe(workshop.execute(&lease, progress, &cancel)).catch_unwind();
+    let executed = execution.await.unwrap_or(Err(Failure::Panic));
+    log(&lease, &executed, started.elapsed());
+    let outcome = outcome(lease.lease_id, executed);
+    // Nobody listens any more when the worker ends.
+    let _ = events.send(Event::Ended(Box::new(outcome))).await;
+}
+
+fn outcome(lease_id: String, executed: Result<Executed, Failure>) -> Outcome {
+    let (status, result) = match executed {
+        Ok(executed) => (executed.status, Some(executed.result)),
+        Err(failure) => (failure.to_status(), None),
+    };
+    Outcome { lease_id, status: Some(status), result }
+}
+
+fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
+    let action = lease.action_digest.as_ref().map_or("?", |digest| digest.hash.as_str());
+    let run = lease.request_metadata.as_ref().map_or("", |metadata| metadata.tool_invocation_id.as_str());
+    let took_ms = milliseconds(took);
+    match executed {
+        Ok(Executed { status, result, usage }) => {
+            let Usage { user, system, memory_bytes_max } = *usage;
+            info!(
+                action,
+                run,
+                lease = lease.lease_id,
+                code = code_name(status.code),
+                exit_code = result.exit_code,
+                took_ms,
+                run_ms = run_ms(result),
+                cpu_ms = milliseconds(user + system),
+                memory_bytes_max,
+                "action ended"
+            );
+        }
+        Err(Failure::Cancelled) => info!(action, run, lease = lease.lease_id, took_ms, "action cancelled"),
+        Err(failure) => {
+            let code = code_name(failure.to_status().code);
+            warn!(
+                action,
+                run,
+                lease = lease.lease_id,
+                code,
+                took_ms,
+                reason = failure.chain(),
+                "action failed"
+            );
+        }
+    }
+}
+
+fn code_name(code: i32) -> &'static str {
+    rpc::Code::try_from(code).map_or("?", |code| code.as_str_name())
+}
+
+fn run_ms(result: &ActionResult) -> u64 {
+    let metadata = result.execution_metadata.as_ref();
+    let took = metadata.and_then(|metadata| metadata.virtual_execution_duration);
+    took.and_then(|took| Duration::try_from(took).ok()).map_or(0, milliseconds)
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
