@@ -4,9 +4,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
-
 use crate::spread::Spread;
 
 /// Someone who takes part: a name for the table, and how to do the work once.
@@ -76,9 +73,18 @@ fn timed(command: &mut Command) -> Result<(Duration, Duration), String> {
     Ok((wall, cpu_of_children()?.saturating_sub(cpu_before)))
 }
 
+#[cfg(unix)]
 fn cpu_of_children() -> Result<Duration, String> {
+    use nix::sys::resource::{UsageWho, getrusage};
+    use nix::sys::time::TimeValLike as _;
+
     let usage =
         getrusage(UsageWho::RUSAGE_CHILDREN).map_err(|error| format!("getrusage of children: {error}"))?;
     let microseconds = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
     Ok(Duration::from_micros(u64::try_from(microseconds).unwrap_or(0)))
+}
+
+#[cfg(not(unix))]
+fn cpu_of_children() -> Result<Duration, String> {
+    Err("this platform does not tell the CPU time of children".to_owned())
 }
