@@ -1,0 +1,62 @@
+//! [`Limits`]: how much, how many and how long, each with a name.
+
+use std::time::Duration;
+
+/// The bounds of the queue.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Operations that have not ended, at most.
+    pub operations_max: usize,
+    /// Actions that wait for a worker, at most.
+    pub queued_max: usize,
+    /// Different sets of requirements among the actions that wait, at most.
+    pub classes_max: usize,
+    /// Workers, connected or expected back within [`Limits::reconnect_grace`], at most.
+    pub workers_max: usize,
+    /// Workers that are gone but remembered for [`Limits::return_grace`], at most.
+    pub departed_max: usize,
+    /// Ended operations that can still be asked for, at most.
+    pub finished_max: usize,
+    /// Bytes of the responses of ended operations that can still be asked for, at most.
+    pub finished_bytes_max: usize,
+    /// How long an ended operation can be asked for.
+    pub finished_kept: Duration,
+    /// How often an action is tried if workers fail it.
+    pub attempts_max: usize,
+    /// How long workers have to come (back) after the scheduler has started, before an action
+    /// that nobody offers to run is refused.
+    pub start_grace: Duration,
+    /// How long what a lost worker offered still counts as offered.
+    pub return_grace: Duration,
+    /// How long a worker whose connection has ended keeps its leases.
+    pub reconnect_grace: Duration,
+    /// How long a worker may say nothing; three times the heartbeat interval.
+    pub silence_max: Duration,
+    /// How long an operation goes on that nobody waits for.
+    pub unwatched_grace: Duration,
+    /// How much longer than its timeout a command may seem to run, before its worker is held to
+    /// have hung.
+    pub overrun_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            operations_max: 1_000_000,
+            queued_max: 1_000_000,
+            classes_max: 1_024,
+            workers_max: 4_096,
+            departed_max: 1_024,
+            finished_max: 10_000,
+            finished_bytes_max: 64 << 20,
+            finished_kept: Duration::from_mins(5),
+            attempts_max: 4,
+            start_grace: Duration::from_secs(10),
+            return_grace: Duration::from_mins(1),
+            reconnect_grace: Duration::from_secs(5),
+            silence_max: Duration::from_secs(15),
+            unwatched_grace: Duration::from_mins(2),
+            overrun_grace: Duration::from_mins(1),
+        }
+    }
+}

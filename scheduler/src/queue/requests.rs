@@ -1,0 +1,198 @@
+//! What clients ask for: operations come and go, equal ones share a task, tasks get in line.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+
+use super::tasks::{Attempt, Phase, Task};
+use super::{Checked, Effect, Ending, OperationId, Queue, Refusal, Request, Spec, Stage, TaskId};
+
+impl Queue {
+    pub(super) fn opened(&mut self, request: Request) {
+        if self.operations.len() >= self.limits.operations_max {
+            let refusal =
+                Refusal::Full { what: "operations at a time", max: self.limits.operations_max };
+            return self.effect(Effect::Refuse(request.operation, refusal));
+        }
+        let Request { operation, key, priority, run, lookup, origin } = request;
+        let joined = self.tasks.of(&key).find(|(_, task)| task.may_be_joined(lookup));
+        #[cfg(test)]
+        let joined = joined.filter(|_| self.broken != Some(super::simulation::Broken::SharesNothing));
+        if let Some((id, _)) = joined {
+            self.operations.open(operation, id);
+            return self.join(id, operation, priority);
+        }
+        let id = self.tasks.insert(Task { run, priority, lookup, ..Task::new(key.clone(), origin) });
+        self.operations.open(operation, id);
+        self.join(id, operation, priority);
+        self.effect(Effect::Check { task: id, key, lookup });
+    }
+
+    /// Adds an operation that already names the task.
+    fn join(&mut self, id: TaskId, operation: OperationId, priority: i32) {
+        let task = self.tasks.at_mut(id);
+        task.operations.push(operation);
+        task.unclaimed_since = None;
+        let stage = task.stage();
+        if priority < task.priority {
+            self.hasten(id, priority);
+        }
+        self.effect(Effect::Stage(operation, stage));
+    }
+
+    /// Moves a task forward in line, as somebody more urgent waits for it too.
+    fn hasten(&mut self, id: TaskId, priority: i32) {
+        let task = self.tasks.at_mut(id);
+        task.priority = priority;
+        let (Phase::Queued(place), Some(spec)) = (&task.phase, &task.spec) else { return };
+        self.ready.remove(place, id);
+        let standing = (priority, Arc::clone(&task.run));
+        task.phase = Phase::Queued(self.ready.insert(self.now, &spec.requirements, standing, id));
+    }
+
+    pub(super) fn checked(&mut self, id: TaskId, verdict: Checked) {
+        let Some(task) = self.tasks.get(id) else { return };
+        match verdict {
+            Checked::Answered(response) if task.phase == Phase::Checking => {
+                self.end_task(id, &Ending::Answered(response));
+            }
+            // The lease that a worker brought along goes on whatever the check says.
+            Checked::Answered(_) => {}
+            Checked::Ready(spec) if task.spec.is_none() => self.learn(id, spec),
+            Checked::Ready(_) => {}
+        }
+    }
+
+    fn learn(&mut self, id: TaskId, spec: Spec) {
+        let mergeable = spec.mergeable;
+        let task = self.tasks.at_mut(id);
+        task.spec = Some(spec);
+        let checking = task.phase == Phase::Checking;
+        if !mergeable {
+            self.split(id);
+        }
+        if checking && !self.fold(id) {
+            self.enqueue(id);
+        }
+    }
+
+    /// Gives each operation but the first a task of its own, as they may not share (REAPI,
+    /// `do_not_cache`). They were put together before this was known.
+    fn split(&mut self, id: TaskId) {
+        let task = self.tasks.at_mut(id);
+        let others = task.operations.split_off(task.operations.len().min(1));
+        for operation in others {
+            let model = self.tasks.at(id);
+            let own = self.tasks.insert(Task {
+                run: Arc::clone(&model.run),
+                priority: model.priority,
+                lookup: model.lookup,
+                spec: model.spec.clone(),
+                operations: vec![operation],
+                ..Task::new(model.key.clone(), Arc::clone(&model.origin))
+            });
+            self.operations.move_to(operation, own);
+            self.enqueue(own);
+        }
+    }
+
+    /// Joins a task that is to be run to an equal one that is or will be, if there is one.
+    pub(super) fn fold(&mut self, id: TaskId) -> bool {
+        let task = self.tasks.at(id);
+        if !task.spec.as_ref().is_some_and(|spec| spec.mergeable) {
+            return false;
+        }
+        let mut equals = self.tasks.of(&task.key).filter(|(other, _)| *other != id);
+        let fits = |other: &Task| other.phase != Phase::Checking && other.may_be_joined(task.lookup);
+        let Some(into) = equals.find(|(_, other)| fits(other)).map(|(into, _)| into) else { return false };
+        drop(equals);
+        let folded = self.tasks.remove(id);
+        self.effect(Effect::Over(id));
+        for operation in folded.operations {
+            self.operations.move_to(operation, into);
+            self.join(into, operation, folded.priority);
+        }
+        true
+    }
+
+    /// Puts a checked task in line; or ends it, if there is no use or no room.
+    pub(super) fn enqueue(&mut self, id: TaskId) {
+        let task = self.tasks.at(id);
+        let spec = task.spec.clone().expect("a task is checked before it gets in line");
+        if let Some(refusal) = self.no_room(&spec) {
+            return self.end_task(id, &Ending::Refused(refusal));
+        }
+        let standing = (task.priority, Arc::clone(&task.run));
+        let place = self.ready.insert(self.now, &spec.requirements, standing, id);
+        let class = place.class;
+        let task = self.tasks.at_mut(id);
+        task.phase = Phase::Queued(place);
+        let effects = task.operations.iter().map(|operation| Effect::Stage(*operation, Stage::Queued));
+        self.effects.extend(effects);
+        match self.cannot_be_served(class) {
+            Some(refusal) => self.end_task(id, &Ending::Refused(refusal)),
+            None => self.place_class(class),
+        }
+    }
+
+    fn no_room(&self, spec: &Spec) -> Option<Refusal> {
+        if self.ready.len() >= self.limits.queued_max {
+            return Some(Refusal::Full { what: "actions in the queue", max: self.limits.queued_max });
+        }
+        let new_class = self.ready.class(&spec.requirements).is_none();
+        (new_class && self.ready.classes_len() >= self.limits.classes_max)
+            .then_some(Refusal::Full { what: "different sets of requirements", max: self.limits.classes_max })
+    }
+
+    /// Ends a task, whatever it is doing, and every operation that waits for it.
+    pub(super) fn end_task(&mut self, id: TaskId, ending: &Ending) {
+        self.interrupt(id, "no longer wanted");
+        let task = self.tasks.remove(id);
+        self.effect(Effect::Over(id));
+        for operation in task.operations {
+            self.finish(operation, ending.clone());
+        }
+    }
+
+    /// Takes a task out of line, or away from its worker.
+    pub(super) fn interrupt(&mut self, id: TaskId, reason: &'static str) {
+        let task = self.tasks.at_mut(id);
+        match std::mem::replace(&mut task.phase, Phase::Checking) {
+            Phase::Queued(place) => self.ready.remove(&place, id),
+            Phase::Running(Attempt { lease, worker, .. }) => {
+                self.release(id, worker, lease);
+                self.effect(Effect::Revoke(worker, lease, reason));
+                self.place_worker(worker);
+            }
+            Phase::Checking | Phase::Publishing(_) => {}
+        }
+    }
+
+    /// Ends one operation. Its task goes on as long as others wait for it.
+    pub(super) fn drop_operation(&mut self, operation: OperationId, refusal: Refusal) {
+        let Some(id) = self.operations.task(operation) else { return };
+        self.finish(operation, Ending::Refused(refusal));
+        let task = self.tasks.at_mut(id);
+        task.operations.retain(|other| *other != operation);
+        // What is about to be published is nearly paid for.
+        if task.operations.is_empty() && !matches!(task.phase, Phase::Publishing(_)) {
+            self.interrupt(id, "no longer wanted");
+            self.tasks.remove(id);
+            self.effect(Effect::Over(id));
+        }
+    }
+
+    fn finish(&mut self, operation: OperationId, ending: Ending) {
+        let bytes = match &ending {
+            Ending::Answered(response) => response.encoded_len(),
+            Ending::Refused(_) => 0,
+        };
+        #[cfg(test)]
+        if self.broken == Some(super::simulation::Broken::AnswersTwice) {
+            self.effect(Effect::Finish(operation, ending.clone()));
+        }
+        self.effect(Effect::Finish(operation, ending));
+        self.operations.finish(self.now, operation, bytes);
+        self.forget_finished();
+    }
+}

@@ -1,0 +1,166 @@
+//! Workers come, state what they run, fall silent and go.
+
+use super::tasks::{Attempt, Phase, Task};
+use super::workers::Presence;
+use super::{Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId, WorkerId};
+
+impl Queue {
+    pub(super) fn attached(&mut self, id: WorkerId, session: SessionId, offer: Offer, held: Vec<Held>) {
+        let known = self.workers.get(id);
+        if known.is_none() && self.workers.len() >= self.limits.workers_max {
+            let refusal = Refusal::Full { what: "workers", max: self.limits.workers_max };
+            return self.effect(Effect::Disconnect(id, session, refusal));
+        }
+        if let Some(replaced) = known.and_then(super::workers::Worker::session) {
+            self.effect(Effect::Disconnect(id, replaced, Refusal::Replaced));
+        }
+        let name = offer.name.clone();
+        self.workers.attach(self.now, id, session, offer);
+        self.effect(Effect::Welcome(id, session));
+        for held in &held {
+            self.take_back(id, held);
+        }
+        let brought = |lease: &LeaseId| held.iter().any(|held| held.lease == *lease);
+        let worker = self.workers.get(id).expect("the worker has just attached");
+        let lost: Vec<_> = worker.leases.keys().filter(|lease| !brought(lease)).copied().collect();
+        for lease in lost {
+            self.lose_lease(id, lease, format!("worker `{name}` came back without it"));
+        }
+        self.place_worker(id);
+    }
+
+    /// Has a worker go on with a lease that it brought along, or forget it.
+    fn take_back(&mut self, worker: WorkerId, held: &Held) {
+        match self.tasks.under(held.lease, worker) {
+            Some(id) => match &self.tasks.at(id).phase {
+                // Goes on; or its outcome has come, which will be confirmed when it is kept.
+                Phase::Running(attempt) | Phase::Publishing(attempt) if attempt.lease == held.lease => {}
+                Phase::Queued(_) => self.resume(id, worker, held.lease),
+                Phase::Checking if !self.is_looked_after_elsewhere(id) => self.resume(id, worker, held.lease),
+                _ => self.effect(Effect::Revoke(worker, held.lease, "looked after elsewhere by now")),
+            },
+            None if held.lease.incarnation() == self.incarnation => {
+                self.effect(Effect::Revoke(worker, held.lease, "no longer wanted"));
+            }
+            None => self.adopt(worker, held),
+        }
+    }
+
+    /// Whether there is an equal task that is further than being checked.
+    fn is_looked_after_elsewhere(&self, id: TaskId) -> bool {
+        let further = |task: &Task| task.phase != Phase::Checking && task.may_be_joined(true);
+        self.tasks.of(&self.tasks.at(id).key).any(|(other, task)| other != id && further(task))
+    }
+
+    /// Takes on a lease that an earlier life of the scheduler has granted.
+    fn adopt(&mut self, worker: WorkerId, held: &Held) {
+        let equals = self.tasks.of(&held.key).filter(|(_, task)| task.may_be_joined(true));
+        // The one that is furthest, for only one may go on.
+        let known = equals.map(|(id, task)| (task.stage(), id)).max_by_key(|(stage, _)| *stage);
+        if known.is_some_and(|(stage, _)| stage == Stage::Executing) {
+            return self.effect(Effect::Revoke(worker, held.lease, "looked after elsewhere by now"));
+        }
+        let known = known.map(|(_, id)| id);
+        let id = known.unwrap_or_else(|| {
+            let unclaimed_since = Some(self.now);
+            self.tasks.insert(Task { unclaimed_since, ..Task::new(held.key.clone(), held.origin.clone()) })
+        });
+        self.resume(id, worker, held.lease);
+        if known.is_none() {
+            self.effect(Effect::Check { task: id, key: held.key.clone(), lookup: false });
+        }
+    }
+
+    /// Notes that a task is with a worker that says so.
+    fn resume(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId) {
+        let task = self.tasks.at(id);
+        if let Phase::Queued(place) = &task.phase {
+            self.ready.remove(place, id);
+        }
+        self.start(id, Attempt { lease, worker, commanding_since: None });
+    }
+
+    pub(super) fn detached(&mut self, id: WorkerId, session: SessionId) {
+        if !self.is_current(id, session) {
+            return;
+        }
+        let since = self.now;
+        self.workers.change(id, |worker| worker.presence = Presence::Absent { since });
+        let gone = self.workers.get(id).is_some_and(|worker| worker.draining && worker.leases.is_empty());
+        if gone {
+            self.lose_worker(id);
+        }
+    }
+
+    pub(super) fn is_current(&self, id: WorkerId, session: SessionId) -> bool {
+        self.workers.get(id).is_some_and(|worker| worker.session() == Some(session))
+    }
+
+    pub(super) fn said(&mut self, id: WorkerId, session: SessionId, saying: Saying) {
+        if !self.is_current(id, session) {
+            return;
+        }
+        let heard = self.now;
+        self.workers.change(id, |worker| worker.presence = Presence::Connected { session, heard });
+        match saying {
+            Saying::Heartbeat => {}
+            Saying::Draining => self.workers.change(id, |worker| worker.draining = true),
+            Saying::Progress { lease, commanding } => self.progressed(id, lease, commanding),
+            Saying::Outcome { lease, report } => self.reported(id, lease, report),
+        }
+    }
+
+    fn progressed(&mut self, worker: WorkerId, lease: LeaseId, commanding: bool) {
+        let now = self.now;
+        let Some(id) = self.tasks.under(lease, worker) else { return };
+        if let Phase::Running(attempt) = &mut self.tasks.at_mut(id).phase
+            && attempt.lease == lease
+        {
+            attempt.commanding_since = commanding.then(|| attempt.commanding_since.unwrap_or(now));
+        }
+    }
+
+    /// Ends connections that have been silent for too long.
+    pub(super) fn hang_up_on_the_silent(&mut self) {
+        let silent = |heard: Moment| heard + self.limits.silence_max < self.now;
+        let gone: Vec<_> = self
+            .workers
+            .iter()
+            .filter_map(|(id, worker)| match worker.presence {
+                Presence::Connected { session, heard } if silent(heard) => Some((id, session)),
+                _ => None,
+            })
+            .collect();
+        for (id, session) in gone {
+            self.effect(Effect::Disconnect(id, session, Refusal::Silent));
+            self.detached(id, session);
+        }
+    }
+
+    /// Gives up workers that were away for too long.
+    pub(super) fn lose_the_absent(&mut self) {
+        let grace = self.limits.reconnect_grace;
+        let lost: Vec<_> = self
+            .workers
+            .iter()
+            .filter(|(_, worker)| match worker.presence {
+                Presence::Absent { since } => since + grace <= self.now,
+                Presence::Connected { .. } => false,
+            })
+            .map(|(id, _)| id)
+            .collect();
+        for id in lost {
+            self.lose_worker(id);
+        }
+    }
+
+    fn lose_worker(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(id) else { return };
+        let leases: Vec<_> = worker.leases.keys().copied().collect();
+        let cause = format!("worker `{}` was lost", worker.offer.name);
+        self.workers.lose(self.now, id, self.limits.departed_max);
+        for lease in leases {
+            self.lose_lease(id, lease, cause.clone());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! [`Tasks`]: the actions that are being looked after, and the leases they are or were under.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use castwork_cas::ActionKey;
+
+use super::ready::Place;
+use super::{LeaseId, Moment, OperationId, Origin, Spec, Stage, TaskId, WorkerId};
+
+/// One action that is being looked after.
+#[derive(Debug)]
+pub(super) struct Task {
+    pub(super) key: ActionKey,
+    pub(super) origin: Arc<Origin>,
+    /// The first client's build; the task counts as part of it.
+    pub(super) run: Arc<str>,
+    /// The most urgent of those that were asked for.
+    pub(super) priority: i32,
+    /// Whether a result of earlier will do.
+    pub(super) lookup: bool,
+    /// Not known before the check, nor for a lease that a worker brought along.
+    pub(super) spec: Option<Spec>,
+    pub(super) phase: Phase,
+    /// Who waits. Each is live and knows this task.
+    pub(super) operations: Vec<OperationId>,
+    /// Workers that failed it, in order.
+    pub(super) failed_on: Vec<WorkerId>,
+    /// What it is or was under, as far as an outcome may still come.
+    pub(super) leases: Vec<LeaseId>,
+    /// Set while the task was brought along by a worker and no client has asked for it yet.
+    pub(super) unclaimed_since: Option<Moment>,
+}
+
+/// Where a task has got to.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Phase {
+    /// Is looked up and checked.
+    Checking,
+    /// Waits for a worker.
+    Queued(Place),
+    /// Is with a worker.
+    Running(Attempt),
+    /// Has an outcome, whose blobs are looked for and which goes into the action cache.
+    Publishing(Attempt),
+}
+
+/// A task at a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Attempt {
+    pub(super) lease: LeaseId,
+    pub(super) worker: WorkerId,
+    /// Since when the command itself runs, as far as the worker has said.
+    pub(super) commanding_since: Option<Moment>,
+}
+
+impl Task {
+    /// A task that nothing is known of but the action.
+    pub(super) fn new(key: ActionKey, origin: Arc<Origin>) -> Self {
+        Self {
+            key,
+            origin,
+            run: "".into(),
+            priority: 0,
+            lookup: true,
+            spec: None,
+            phase: Phase::Checking,
+            operations: Vec::new(),
+            failed_on: Vec::new(),
+            leases: Vec::new(),
+            unclaimed_since: None,
+        }
+    }
+
+    pub(super) fn stage(&self) -> Stage {
+        match self.phase {
+            Phase::Checking => Stage::Checking,
+            Phase::Queued(_) => Stage::Queued,
+            Phase::Running(_) | Phase::Publishing(_) => Stage::Executing,
+        }
+    }
+
+    /// Whether another request for the same action may share this task.
+    ///
+    /// Who won't have a result of earlier must not get one from the check, nor one that others
+    /// could see before the request came (REAPI, `skip_cache_lookup`).
+    pub(super) fn may_be_joined(&self, lookup: bool) -> bool {
+        match (&self.spec, &self.phase) {
+            (Some(spec), _) if !spec.mergeable => false,
+            (_, Phase::Checking) => lookup || !self.lookup,
+            (_, Phase::Queued(_) | Phase::Running(_)) => true,
+            (_, Phase::Publishing(_)) => lookup,
+        }
+    }
+
+    pub(super) fn running(&self) -> Option<&Attempt> {
+        match &self.phase {
+            Phase::Running(attempt) => Some(attempt),
+            _ => None,
+        }
+    }
+}
+
+/// The tasks, by number, by action and by lease.
+///
+/// Invariant: the indices name exactly the tasks there are, and their leases.
+#[derive(Default)]
+pub(super) struct Tasks {
+    by_id: BTreeMap<TaskId, Task>,
+    by_key: HashMap<ActionKey, Vec<TaskId>>,
+    /// Also leases that are void, as an outcome may come late.
+    by_lease: HashMap<LeaseId, (TaskId, WorkerId)>,
+    made: u64,
+}
+
+impl Tasks {
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub(super) fn get(&self, id: TaskId) -> Option<&Task> {
+        self.by_id.get(&id)
+    }
+
+    /// A task that must be there.
+    pub(super) fn at(&self, id: TaskId) -> &Task {
+        &self.by_id[&id]
+    }
+
+    /// A task that must be there.
+    pub(super) fn at_mut(&mut self, id: TaskId) -> &mut Task {
+        self.by_id.get_mut(&id).expect("the task was found a moment ago")
+    }
+
+    pub(super) fn insert(&mut self, task: Task) -> TaskId {
+        self.made += 1;
+        let id = TaskId(self.made);
+        self.by_key.entry(task.key.clone()).or_default().push(id);
+        self.by_id.insert(id, task);
+        id
+    }
+
+    pub(super) fn remove(&mut self, id: TaskId) -> Task {
+        let task = self.by_id.remove(&id).expect("a task ends once");
+        let equals = self.by_key.get_mut(&task.key).expect("a task is found by its action");
+        equals.retain(|other| *other != id);
+        if equals.is_empty() {
+            self.by_key.remove(&task.key);
+        }
+        for lease in &task.leases {
+            self.by_lease.remove(lease);
+        }
+        task
+    }
+
+    /// The tasks for an action, oldest first.
+    pub(super) fn of<'a>(&'a self, key: &ActionKey) -> impl Iterator<Item = (TaskId, &'a Task)> + use<'a> {
+        self.by_key.get(key).into_iter().flatten().map(|id| (*id, &self.by_id[id]))
+    }
+
+    /// Notes that a task is with a worker.
+    pub(super) fn begin(&mut self, id: TaskId, attempt: Attempt) {
+        let task = self.at_mut(id);
+        if !task.leases.contains(&attempt.lease) {
+            task.leases.push(attempt.lease);
+        }
+        self.by_lease.insert(attempt.lease, (id, attempt.worker));
+        self.at_mut(id).phase = Phase::Running(attempt);
+    }
+
+    /// Takes no outcome of that lease any more.
+    pub(super) fn forget_lease(&mut self, id: TaskId, lease: LeaseId) {
+        self.by_lease.remove(&lease);
+        self.at_mut(id).leases.retain(|other| *other != lease);
+    }
+
+    /// The task that a lease is or was for, if it has not ended and the worker is the right one.
+    pub(super) fn under(&self, lease: LeaseId, worker: WorkerId) -> Option<TaskId> {
+        self.by_lease.get(&lease).filter(|(_, holder)| *holder == worker).map(|(task, _)| *task)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
+        self.by_id.iter().map(|(id, task)| (*id, task))
+    }
+}

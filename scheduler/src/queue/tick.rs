@@ -1,0 +1,68 @@
+//! What the passing of time alone brings about.
+
+use super::{Effect, Ending, Queue, Refusal, TaskId};
+
+impl Queue {
+    pub(super) fn tick(&mut self) {
+        self.hang_up_on_the_silent();
+        self.lose_the_absent();
+        self.workers.forget_departed(self.now.saturating_sub(self.limits.return_grace));
+        self.end_overruns();
+        self.end_what_nobody_waits_for();
+        self.refuse_what_nobody_can_run();
+        self.forget_finished();
+        // Whether an action should go elsewhere may have changed by a worker's leaving.
+        let classes: Vec<_> = self.ready.classes().map(|(class, _)| class).collect();
+        for class in classes {
+            self.place_class(class);
+        }
+    }
+
+    /// Takes commands away from workers that should have killed them long ago.
+    fn end_overruns(&mut self) {
+        let overrun = |id: TaskId| {
+            let task = self.tasks.get(id)?;
+            let attempt = task.running()?;
+            let allowed = task.spec.as_ref()?.timeout + self.limits.overrun_grace;
+            (attempt.commanding_since? + allowed <= self.now).then_some((attempt.worker, attempt.lease))
+        };
+        let tasks = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
+        let overruns: Vec<_> = tasks.filter_map(|id| overrun(*id)).collect();
+        for (worker, lease) in overruns {
+            self.effect(Effect::Revoke(worker, lease, "runs longer than it may"));
+            self.lose_lease(worker, lease, "the worker did not end it in time".to_owned());
+            self.place_worker(worker);
+        }
+    }
+
+    fn end_what_nobody_waits_for(&mut self) {
+        let Some(since) = self.now.checked_sub(self.limits.unwatched_grace) else { return };
+        for operation in self.operations.unwatched_since(since) {
+            self.drop_operation(operation, Refusal::Abandoned);
+        }
+        let tasks = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
+        let unclaimed = |id: &&TaskId| self.tasks.at(**id).unclaimed_since.is_some_and(|at| at <= since);
+        let unclaimed: Vec<_> = tasks.filter(unclaimed).copied().collect();
+        for id in unclaimed {
+            self.end_task(id, &Ending::Refused(Refusal::Abandoned));
+        }
+    }
+
+    fn refuse_what_nobody_can_run(&mut self) {
+        let classes: Vec<_> = self.ready.classes().map(|(class, _)| class).collect();
+        for class in classes {
+            let Some(refusal) = self.cannot_be_served(class) else { continue };
+            for task in self.ready.tasks(class) {
+                self.end_task(task, &Ending::Refused(refusal.clone()));
+            }
+        }
+    }
+
+    pub(super) fn forget_finished(&mut self) {
+        let limits = &self.limits;
+        let (kept, count_max, bytes_max) = (limits.finished_kept, limits.finished_max, limits.finished_bytes_max);
+        while let Some(operation) = self.operations.forget_one(self.now, kept, count_max, bytes_max) {
+            self.effect(Effect::Forget(operation));
+        }
+    }
+}
