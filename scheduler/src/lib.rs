@@ -7,7 +7,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod counters;
+pub mod dispatch;
 pub mod front;
+pub mod queue;
 pub mod services;
 pub mod store;
 

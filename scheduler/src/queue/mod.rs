@@ -99,6 +99,16 @@ impl Queue {
         std::mem::take(&mut self.effects)
     }
 
+    /// Whether a task has not ended.
+    pub fn has(&self, task: TaskId) -> bool {
+        self.tasks.get(task).is_some()
+    }
+
+    /// Whether a worker holds a lease that is not void.
+    pub fn holds(&self, worker: WorkerId, lease: LeaseId) -> bool {
+        self.workers.get(worker).is_some_and(|worker| worker.leases.contains_key(&lease))
+    }
+
     /// How much there is of everything.
     pub fn counts(&self) -> Counts {
         let workers = self.workers.iter().map(|(id, worker)| WorkerState {

@@ -179,6 +179,7 @@ impl Tasks {
         self.by_lease.get(&lease).filter(|(_, holder)| *holder == worker).map(|(task, _)| *task)
     }
 
+    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
         self.by_id.iter().map(|(id, task)| (*id, task))
     }

@@ -1,0 +1,351 @@
+//! [`Owner`]: the one task that has the queue.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use castwork_cas::ActionKey;
+use castwork_proto::worker::{
+    CancelLease, Lease, OutcomeKept, Welcome, scheduler_message::Message as ToWorker,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use tracing::{debug, info};
+
+use super::Limits;
+use super::check::{Findings, Pinned};
+use super::jobs::{Done, Jobs};
+use super::links::{Attachment, Links};
+use super::prepared::{Prepared, PreparedActions};
+use super::publish::Publication;
+use super::response::{code_of, failed};
+use super::watch::{State, Waiter, Watch, operation_name};
+use crate::Services;
+use crate::queue::{
+    Counts, Effect, Ending, Event, LeaseId, OperationId, Origin, Queue, Refusal, Report, Request, Saying,
+    SessionId, TaskId, WorkerId,
+};
+
+/// How often the queue is told that time passes.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the owner is told.
+pub(super) enum Message {
+    Open { request: Request, permit: OwnedSemaphorePermit, reply: oneshot::Sender<Result<Watch, Status>> },
+    Look {
+        operation: OperationId,
+        /// Set by who wants to wait.
+        permit: Option<OwnedSemaphorePermit>,
+        reply: oneshot::Sender<Option<Watch>>,
+    },
+    Cancel { operation: OperationId, reply: oneshot::Sender<()> },
+    Attach(Attachment),
+    Said { worker: WorkerId, session: SessionId, saying: Saying },
+    Detached { worker: WorkerId, session: SessionId },
+    Count(oneshot::Sender<Counts>),
+}
+
+/// The queue and everything that its effects act upon.
+pub(super) struct Owner {
+    queue: Queue,
+    started: Instant,
+    limits: Limits,
+    operations: HashMap<OperationId, Operation>,
+    links: Links,
+    jobs: Jobs,
+    prepared: PreparedActions,
+    /// Leases that are granted and wait for their messages to be read.
+    unsent: HashMap<LeaseId, Grant>,
+    pins: HashMap<TaskId, Pinned>,
+    pins_len: usize,
+    /// What has followed from the event at hand and is still to be told to the queue.
+    followups: VecDeque<Event>,
+    /// Set while an operation is opened that the queue does not take.
+    refusal: Option<Refusal>,
+    leaves: mpsc::UnboundedSender<OperationId>,
+    left: mpsc::UnboundedReceiver<OperationId>,
+}
+
+struct Operation {
+    key: ActionKey,
+    state: watch::Sender<State>,
+}
+
+/// A lease on its way to a worker.
+struct Grant {
+    worker: WorkerId,
+    lease: LeaseId,
+    key: ActionKey,
+    timeout: Duration,
+    origin: Arc<Origin>,
+}
+
+impl Owner {
+    pub(super) fn new(services: Services, limits: Limits) -> Self {
+        let (leaves, left) = mpsc::unbounded_channel();
+        Self {
+            queue: Queue::new(limits.queue.clone(), rand::random()),
+            started: Instant::now(),
+            operations: HashMap::new(),
+            links: Links::default(),
+            jobs: Jobs::new(services, &limits),
+            prepared: PreparedActions::new(limits.prepared_bytes_max),
+            limits,
+            unsent: HashMap::new(),
+            pins: HashMap::new(),
+            pins_len: 0,
+            followups: VecDeque::new(),
+            refusal: None,
+            leaves,
+            left,
+        }
+    }
+
+    /// Works until `stop`, then drops every stream.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => break,
+                },
+                Some(operation) = self.left.recv() => self.apply(Event::WaiterLeft(operation)),
+                done = self.jobs.next() => self.finish_job(done),
+                _ = ticks.tick() => self.apply(Event::Tick),
+            }
+        }
+        self.jobs.stop().await;
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Open { request, permit, reply } => {
+                // Who asked and is gone by now counts as one who left.
+                let _ = reply.send(self.open(request, permit));
+            }
+            Message::Look { operation, permit, reply } => {
+                if permit.is_some() {
+                    self.apply(Event::WaiterJoined(operation));
+                }
+                let _ = reply.send(self.watch(operation, permit));
+            }
+            Message::Cancel { operation, reply } => {
+                self.apply(Event::Cancelled(operation));
+                let _ = reply.send(());
+            }
+            Message::Attach(attachment) => self.attach(attachment),
+            Message::Said { worker, session, saying } => self.apply(Event::Said { worker, session, saying }),
+            Message::Detached { worker, session } => {
+                self.links.remove(worker, session);
+                self.apply(Event::Detached { worker, session });
+            }
+            Message::Count(reply) => {
+                let _ = reply.send(self.queue.counts());
+            }
+        }
+    }
+
+    fn open(&mut self, request: Request, permit: OwnedSemaphorePermit) -> Result<Watch, Status> {
+        let name = request.operation;
+        let state = watch::Sender::new(State::default());
+        self.operations.insert(name, Operation { key: request.key.clone(), state });
+        self.apply(Event::Opened(request));
+        match self.refusal.take() {
+            Some(refusal) => Err(Status::new(code_of(&refusal), refusal.to_string())),
+            None => Ok(self.watch(name, Some(permit)).expect("an operation is there once it is opened")),
+        }
+    }
+
+    /// A look at an operation; with a permit it is a wait, of which the queue knows.
+    fn watch(&self, name: OperationId, permit: Option<OwnedSemaphorePermit>) -> Option<Watch> {
+        let operation = self.operations.get(&name)?;
+        let waiter =
+            permit.map(|permit| Waiter { operation: name, leaves: self.leaves.clone(), _permit: permit });
+        Some(Watch {
+            name: operation_name(&operation.key.instance, name),
+            key: operation.key.clone(),
+            state: operation.state.subscribe(),
+            _waiter: waiter,
+        })
+    }
+
+    fn attach(&mut self, attachment: Attachment) {
+        let Attachment { worker, session, offer, held, void, link } = attachment;
+        info!(%worker, name = &*offer.name, slots = offer.slots, held = held.len(), "worker attached");
+        self.links.insert(session, link);
+        self.apply(Event::Attached { worker, session, offer, held });
+        for lease in void {
+            self.revoke(worker, lease, "for an instance or action that is not known here");
+        }
+    }
+
+    fn finish_job(&mut self, done: Done) {
+        match done {
+            Done::Checked { task, key, findings } => self.take_findings(task, key, findings),
+            Done::Published { task, result } => self.apply(Event::Published { task, result }),
+            Done::Prepared { lease, key, prepared } => match prepared {
+                Ok(prepared) => {
+                    self.prepared.insert(key, prepared.clone());
+                    if let Some(grant) = self.unsent.remove(&lease)
+                        && self.queue.holds(grant.worker, lease)
+                    {
+                        self.send_lease(grant, prepared);
+                    }
+                }
+                Err(status) => self.take_for_outcome(lease, status),
+            },
+        }
+        self.follow_up();
+    }
+
+    fn take_findings(&mut self, task: TaskId, key: ActionKey, findings: Findings) {
+        let Findings { verdict, prepared, pins } = findings;
+        if let Some(prepared) = prepared {
+            self.prepared.insert(key, prepared);
+        }
+        self.apply(Event::Checked { task, verdict });
+        if let Some(pins) = pins
+            && self.pins_len + pins.len <= self.limits.pins_max
+            // It may have ended while it was checked, or by the check.
+            && self.queue.has(task)
+        {
+            self.unpin(task);
+            self.pins_len += pins.len;
+            self.pins.insert(task, pins);
+        }
+    }
+
+    /// Ends a lease that could not be sent, as if the worker had said so.
+    fn take_for_outcome(&mut self, lease: LeaseId, status: castwork_proto::rpc::Status) {
+        let Some(Grant { worker, .. }) = self.unsent.remove(&lease) else { return };
+        let Some(session) = self.links.current(worker) else { return };
+        let report = if status.code == Code::Internal as i32 {
+            Report::Retry(status.message)
+        } else {
+            Report::Final(failed(status))
+        };
+        self.apply(Event::Said { worker, session, saying: Saying::Outcome { lease, report } });
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.followups.push_back(event);
+        self.follow_up();
+    }
+
+    fn follow_up(&mut self) {
+        while let Some(event) = self.followups.pop_front() {
+            for effect in self.queue.apply(self.started.elapsed(), event) {
+                self.act(effect);
+            }
+        }
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Refuse(operation, refusal) => {
+                self.operations.remove(&operation);
+                self.refusal = Some(refusal);
+            }
+            Effect::Check { task, key, lookup } => self.jobs.check(task, key, lookup),
+            Effect::Stage(operation, stage) => {
+                if let Some(operation) = self.operations.get(&operation) {
+                    operation.state.send_if_modified(|state| state.enter(stage));
+                }
+            }
+            Effect::Finish(operation, ending) => self.finish(operation, ending),
+            Effect::Forget(operation) => {
+                self.operations.remove(&operation);
+            }
+            Effect::Welcome(worker, session) => self.welcome(worker, session),
+            Effect::Disconnect(worker, session, refusal) => {
+                info!(%worker, reason = %refusal, "worker disconnected");
+                self.links.disconnect(worker, session, &refusal);
+            }
+            Effect::Grant { worker, lease, key, timeout, origin } => {
+                self.grant(Grant { worker, lease, key, timeout, origin });
+            }
+            Effect::Revoke(worker, lease, reason) => self.revoke(worker, lease, reason),
+            Effect::Keep(worker, lease) => {
+                self.send(worker, ToWorker::OutcomeKept(OutcomeKept { lease_id: lease.to_string() }));
+            }
+            Effect::Publish { task, key, response, origin, worker_name, cacheable } => {
+                self.jobs.publish(task, Publication { key, response, origin, worker_name, cacheable });
+            }
+            Effect::Over(task) => self.unpin(task),
+        }
+    }
+
+    fn finish(&mut self, name: OperationId, ending: Ending) {
+        let Some(operation) = self.operations.get(&name) else { return };
+        match &ending {
+            Ending::Answered(response) => {
+                let code = response.status.as_ref().map_or(0, |status| status.code);
+                let exit_code = response.result.as_ref().map(|result| result.exit_code);
+                info!(action = %operation.key.action, cached = response.cached_result, code, exit_code, "operation ended");
+            }
+            Ending::Refused(refusal) => {
+                info!(action = %operation.key.action, reason = %refusal, "operation refused");
+            }
+        }
+        operation.state.send_modify(|state| state.ending = Some(ending));
+    }
+
+    fn welcome(&mut self, worker: WorkerId, session: SessionId) {
+        self.links.welcome(worker, session);
+        let interval = prost_types::Duration::try_from(self.limits.heartbeat_interval)
+            .expect("an interval of seconds fits");
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        self.send(worker, ToWorker::Welcome(Welcome { heartbeat_interval: Some(interval), version }));
+    }
+
+    fn grant(&mut self, grant: Grant) {
+        match self.prepared.get(&grant.key).cloned() {
+            Some(prepared) => self.send_lease(grant, prepared),
+            None => {
+                self.jobs.prepare(grant.lease, grant.key.clone());
+                self.unsent.insert(grant.lease, grant);
+            }
+        }
+    }
+
+    fn send_lease(&mut self, grant: Grant, prepared: Prepared) {
+        debug!(action = %grant.key.action, worker = %grant.worker, lease = %grant.lease, "lease granted");
+        let timeout = prost_types::Duration::try_from(grant.timeout).expect("a checked timeout fits");
+        let lease = Lease {
+            lease_id: grant.lease.to_string(),
+            instance_name: grant.key.instance.to_string(),
+            action_digest: Some(grant.key.action.to_proto()),
+            digest_function: grant.key.action.function().to_proto() as i32,
+            action: prepared.action,
+            command: prepared.command,
+            timeout: Some(timeout),
+            queued_unix_nanos: grant.origin.queued_unix_nanos,
+            request_metadata: grant.origin.metadata.clone(),
+        };
+        self.send(grant.worker, ToWorker::Lease(lease));
+    }
+
+    fn revoke(&mut self, worker: WorkerId, lease: LeaseId, reason: &str) {
+        let cancel = CancelLease { lease_id: lease.to_string(), reason: reason.to_owned() };
+        self.send(worker, ToWorker::CancelLease(cancel));
+    }
+
+    fn send(&mut self, worker: WorkerId, message: ToWorker) {
+        if let Err(session) = self.links.send(worker, message) {
+            info!(%worker, "worker does not read what it is sent");
+            self.links.remove(worker, session);
+            self.followups.push_back(Event::Detached { worker, session });
+        }
+    }
+
+    fn unpin(&mut self, task: TaskId) {
+        if let Some(pins) = self.pins.remove(&task) {
+            self.pins_len -= pins.len;
+        }
+    }
+}
