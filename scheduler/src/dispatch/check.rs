@@ -118,7 +118,11 @@ async fn inputs(
 }
 
 /// Fetches the messages that a worker gets with its lease.
-pub(super) async fn prepare(services: &Services, limits: &Limits, key: &ActionKey) -> Result<Prepared, rpc::Status> {
+pub(super) async fn prepare(
+    services: &Services,
+    limits: &Limits,
+    key: &ActionKey,
+) -> Result<Prepared, rpc::Status> {
     let blobs = &*services.blobs;
     let action = fetch(blobs, &key.action, limits.action_bytes_max, "Action").await?;
     let action = action.map_err(|gone| missing(&[gone]))?;

@@ -69,8 +69,8 @@ pub(super) fn check(command: &Command) -> Result<(), CommandError> {
     ];
     for (field, paths) in outputs {
         // The working directory itself may be an output; clients write it in these two ways.
-        let inner = paths.iter().filter(|path| !path.is_empty() && *path != ".");
-        inner.map(|path| check_path(field, path)).collect::<Result<(), _>>()?;
+        let mut inner = paths.iter().filter(|path| !path.is_empty() && *path != ".");
+        inner.try_for_each(|path| check_path(field, path))?;
     }
     match command.output_node_properties.first() {
         Some(name) => Err(CommandError::NodeProperty(clip(name).to_owned())),
@@ -150,7 +150,8 @@ mod tests {
     }
 
     fn platform(pairs: &[(&str, &str)]) -> Option<Platform> {
-        let property = |&(name, value): &(&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
+        let property =
+            |&(name, value): &(&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
         Some(Platform { properties: pairs.iter().map(property).collect() })
     }
 
@@ -158,6 +159,8 @@ mod tests {
         EnvironmentVariable { name: name.to_owned(), value: "1".to_owned() }
     }
 
+    // As some clients still do.
+    #[allow(deprecated)]
     #[test]
     fn a_plain_command_is_accepted_and_so_are_outputs_named_in_both_ways() {
         let outputs = vec!["out/a.o".to_owned(), ".".to_owned(), String::new()];
@@ -198,12 +201,17 @@ mod tests {
         assert_eq!(check(&node), Err(CommandError::NodeProperty("mtime".to_owned())));
     }
 
+    // As some clients still do.
+    #[allow(deprecated)]
     #[test]
     fn the_platform_of_the_action_counts_more_and_host_files_are_left_to_the_worker() {
         let command = Command { platform: platform(&[("ISA", "arm-a64")]), ..command() };
         let old = requirements(&Action::default(), &command).unwrap();
         assert_eq!(old.pairs(), [("ISA".to_owned(), "arm-a64".to_owned())]);
-        let action = Action { platform: platform(&[("host-file", "/usr/bin/cc=…"), ("ISA", "x86-64")]), ..Default::default() };
+        let action = Action {
+            platform: platform(&[("host-file", "/usr/bin/cc=…"), ("ISA", "x86-64")]),
+            ..Default::default()
+        };
         let new = requirements(&action, &command).unwrap();
         assert_eq!(new.pairs(), [("ISA".to_owned(), "x86-64".to_owned())]);
     }

@@ -69,7 +69,8 @@ impl Jobs {
                 check(&services, &limits, &key, lookup).await
             };
             let findings = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-                let verdict = Checked::Answered(failed(status(Code::Internal, "the check of the action failed")));
+                let verdict =
+                    Checked::Answered(failed(status(Code::Internal, "the check of the action failed")));
                 Findings { verdict, prepared: None, pins: None }
             });
             Done::Checked { task, key, findings }

@@ -13,6 +13,8 @@ pub const PRIORITIES: RangeInclusive<i32> = -1_000..=1_000;
 pub struct Limits {
     /// Those of the queue. `silence_max` is set from [`Limits::heartbeat_interval`].
     pub queue: queue::Limits,
+    /// How often the queue is told that time passes; its graces are as exact as that.
+    pub tick_interval: Duration,
     /// How often a worker has to say something.
     pub heartbeat_interval: Duration,
     /// How often a client that waits is told that it still does.
@@ -47,10 +49,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue: queue::Limits::default(),
+            tick_interval: Duration::from_secs(1),
             heartbeat_interval: Duration::from_secs(5),
             reminder_interval: Duration::from_secs(15),
-            timeout_default: Duration::from_hours(1),
-            timeout_max: Duration::from_hours(24),
+            timeout_default: Duration::from_secs(60 * 60),
+            timeout_max: Duration::from_secs(24 * 60 * 60),
             waiters_max: 100_000,
             events_max: 4_096,
             checks_at_once: 32,

@@ -17,8 +17,8 @@ mod watch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use castwork_proto::reapi::execution_server::ExecutionServer;
 use castwork_proto::longrunning::operations_server::OperationsServer;
+use castwork_proto::reapi::execution_server::ExecutionServer;
 use castwork_proto::worker::workers_server::WorkersServer;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -159,7 +159,12 @@ impl Dispatch {
     }
 
     /// Passes on what a worker says.
-    pub(crate) async fn said(&self, worker: WorkerId, session: SessionId, saying: Saying) -> Result<(), Status> {
+    pub(crate) async fn said(
+        &self,
+        worker: WorkerId,
+        session: SessionId,
+        saying: Saying,
+    ) -> Result<(), Status> {
         self.tell(Message::Said { worker, session, saying }).await
     }
 
@@ -206,13 +211,26 @@ impl Stats {
             counts.workers.iter().filter(|worker| wanted(worker)).count() as u64
         };
         let gauge = |name, help, value| Gauge { name, help, value };
-        let slots = counts.workers.iter().filter(|worker| worker.connected).map(|worker| u64::from(worker.slots));
+        let slots =
+            counts.workers.iter().filter(|worker| worker.connected).map(|worker| u64::from(worker.slots));
         vec![
-            gauge("castwork_operations", "Requests of clients that have not ended.", counts.operations as u64),
+            gauge(
+                "castwork_operations",
+                "Requests of clients that have not ended.",
+                counts.operations as u64,
+            ),
             gauge("castwork_actions_queued", "Actions that wait for a worker.", counts.queued as u64),
             gauge("castwork_actions_running", "Actions that are with workers.", counts.running as u64),
-            gauge("castwork_workers_connected", "Workers that are connected.", workers(|worker| worker.connected)),
-            gauge("castwork_workers_draining", "Workers that take no new actions.", workers(|worker| worker.draining)),
+            gauge(
+                "castwork_workers_connected",
+                "Workers that are connected.",
+                workers(|worker| worker.connected),
+            ),
+            gauge(
+                "castwork_workers_draining",
+                "Workers that take no new actions.",
+                workers(|worker| worker.draining),
+            ),
             gauge("castwork_workers_absent", "Workers expected back.", workers(|worker| !worker.connected)),
             gauge("castwork_worker_slots", "Actions that connected workers can run at once.", slots.sum()),
         ]

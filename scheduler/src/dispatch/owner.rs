@@ -28,22 +28,33 @@ use crate::queue::{
     SessionId, TaskId, WorkerId,
 };
 
-/// How often the queue is told that time passes.
-const TICK: Duration = Duration::from_secs(1);
-
 /// What the owner is told.
 pub(super) enum Message {
-    Open { request: Request, permit: OwnedSemaphorePermit, reply: oneshot::Sender<Result<Watch, Status>> },
+    Open {
+        request: Request,
+        permit: OwnedSemaphorePermit,
+        reply: oneshot::Sender<Result<Watch, Status>>,
+    },
     Look {
         operation: OperationId,
         /// Set by who wants to wait.
         permit: Option<OwnedSemaphorePermit>,
         reply: oneshot::Sender<Option<Watch>>,
     },
-    Cancel { operation: OperationId, reply: oneshot::Sender<()> },
+    Cancel {
+        operation: OperationId,
+        reply: oneshot::Sender<()>,
+    },
     Attach(Attachment),
-    Said { worker: WorkerId, session: SessionId, saying: Saying },
-    Detached { worker: WorkerId, session: SessionId },
+    Said {
+        worker: WorkerId,
+        session: SessionId,
+        saying: Saying,
+    },
+    Detached {
+        worker: WorkerId,
+        session: SessionId,
+    },
     Count(oneshot::Sender<Counts>),
 }
 
@@ -105,7 +116,7 @@ impl Owner {
 
     /// Works until `stop`, then drops every stream.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(TICK);
+        let mut ticks = tokio::time::interval(self.limits.tick_interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -304,30 +315,29 @@ impl Owner {
     }
 
     fn grant(&mut self, grant: Grant) {
-        match self.prepared.get(&grant.key).cloned() {
-            Some(prepared) => self.send_lease(grant, prepared),
-            None => {
-                self.jobs.prepare(grant.lease, grant.key.clone());
-                self.unsent.insert(grant.lease, grant);
-            }
+        if let Some(prepared) = self.prepared.get(&grant.key).cloned() {
+            return self.send_lease(grant, prepared);
         }
+        self.jobs.prepare(grant.lease, grant.key.clone());
+        self.unsent.insert(grant.lease, grant);
     }
 
     fn send_lease(&mut self, grant: Grant, prepared: Prepared) {
-        debug!(action = %grant.key.action, worker = %grant.worker, lease = %grant.lease, "lease granted");
-        let timeout = prost_types::Duration::try_from(grant.timeout).expect("a checked timeout fits");
+        let Grant { worker, lease, key, timeout, origin } = grant;
+        debug!(action = %key.action, %worker, %lease, "lease granted");
+        let timeout = prost_types::Duration::try_from(timeout).expect("a checked timeout fits");
         let lease = Lease {
-            lease_id: grant.lease.to_string(),
-            instance_name: grant.key.instance.to_string(),
-            action_digest: Some(grant.key.action.to_proto()),
-            digest_function: grant.key.action.function().to_proto() as i32,
+            lease_id: lease.to_string(),
+            instance_name: key.instance.to_string(),
+            action_digest: Some(key.action.to_proto()),
+            digest_function: key.action.function().to_proto() as i32,
             action: prepared.action,
             command: prepared.command,
             timeout: Some(timeout),
-            queued_unix_nanos: grant.origin.queued_unix_nanos,
-            request_metadata: grant.origin.metadata.clone(),
+            queued_unix_nanos: origin.queued_unix_nanos,
+            request_metadata: origin.metadata.clone(),
         };
-        self.send(grant.worker, ToWorker::Lease(lease));
+        self.send(worker, ToWorker::Lease(lease));
     }
 
     fn revoke(&mut self, worker: WorkerId, lease: LeaseId, reason: &str) {

@@ -62,7 +62,8 @@ mod tests {
             instance: "".into(),
             action: Digest::of(DigestFunction::Sha256, text.as_bytes()),
         };
-        let prepared = Prepared { action: Bytes::from_static(b"action"), command: Bytes::from_static(b"comm") };
+        let prepared =
+            Prepared { action: Bytes::from_static(b"action"), command: Bytes::from_static(b"comm") };
         let mut actions = PreparedActions::new(25);
         for text in ["1", "2", "2", "3"] {
             actions.insert(key(text), prepared.clone());

@@ -1,12 +1,10 @@
 //! Takes a worker's word only as far as it can be checked, and writes the action cache.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use castwork_cas::merkle::{self, TreeReader, walk_complete};
-use castwork_cas::store::collect;
-use castwork_cas::{ActionKey, BlobStore, ByteRange, Digest, DigestFunction};
-use castwork_proto::reapi::{self, Action, ActionResult};
+use castwork_cas::complete::missing_of;
+use castwork_cas::{ActionKey, BlobStore, DigestFunction};
+use castwork_proto::reapi::{Action, ActionResult, OutputDirectory};
 use prost::Message as _;
 use prost_types::Timestamp;
 use tracing::warn;
@@ -18,8 +16,6 @@ use crate::Services;
 use crate::front::errors::with_cause;
 use crate::queue::{Origin, Response};
 
-/// A `Tree` message that is read into memory, at most.
-const TREE_BYTES_MAX: u64 = 64 << 20;
 const NANOS: i64 = 1_000_000_000;
 
 /// What is to be published.
@@ -47,11 +43,12 @@ pub(super) async fn publish(
     verify(&*services.blobs, result, key.action.function()).await?;
     complete_metadata(result, &origin, &worker_name);
     let succeeded = response.status.as_ref().is_none_or(|status| status.code == 0) && result.exit_code == 0;
-    if succeeded && may_be_kept(services, limits, &key, cacheable).await {
-        if let Err(error) = services.results.put(&key, result.clone()).await {
-            // The client has its result all the same; the next one will have to wait for its own.
-            warn!(action = %key.action, error = with_cause(&error), "the result was not kept");
-        }
+    if succeeded
+        && may_be_kept(services, limits, &key, cacheable).await
+        && let Err(error) = services.results.put(&key, result.clone()).await
+    {
+        // The client has its result all the same; the next one will have to wait for its own.
+        warn!(action = %key.action, error = with_cause(&error), "the result was not kept");
     }
     Ok(Arc::new(response))
 }
@@ -66,68 +63,37 @@ async fn may_be_kept(services: &Services, limits: &Limits, key: &ActionKey, know
     Action::decode(action).is_ok_and(|action| !action.do_not_cache)
 }
 
-// Workers fill the deprecated fields, too, for clients that read nothing else.
-#[allow(deprecated)]
-async fn verify(blobs: &dyn BlobStore, result: &ActionResult, function: DigestFunction) -> Result<(), String> {
-    let links = [&result.output_symlinks, &result.output_file_symlinks, &result.output_directory_symlinks];
-    let paths = result
-        .output_files
-        .iter()
-        .map(|file| &file.path)
-        .chain(result.output_directories.iter().map(|directory| &directory.path))
-        .chain(links.into_iter().flatten().map(|link| &link.path));
-    for path in paths.filter(|path| !path.is_empty() && *path != ".") {
+async fn verify(
+    blobs: &dyn BlobStore,
+    result: &ActionResult,
+    function: DigestFunction,
+) -> Result<(), String> {
+    for path in paths(result).filter(|path| !path.is_empty() && *path != ".") {
         check_path("output", path).map_err(|error| error.to_string())?;
     }
-    let mut named = BTreeSet::new();
-    for digest in plainly_named(result) {
-        named.insert(checked(digest?, function)?);
+    if let Some(file) = result.output_files.iter().find(|file| file.digest.is_none()) {
+        return Err(format!("the worker reported output file `{}` without a digest", file.path));
     }
-    for directory in &result.output_directories {
-        named.extend(named_by_directory(blobs, directory, function).await?);
+    let empty = |directory: &&OutputDirectory| {
+        directory.tree_digest.is_none() && directory.root_directory_digest.is_none()
+    };
+    if let Some(directory) = result.output_directories.iter().find(empty) {
+        return Err(format!("the worker reported output directory `{}` without a digest", directory.path));
     }
-    let named: Vec<_> = named.into_iter().collect();
-    let gone = blobs.find_missing(&named).await.map_err(|error| with_cause(&error))?;
+    let gone = missing_of(blobs, result, function).await.map_err(|error| with_cause(&error))?;
     match gone.first() {
         Some(digest) => Err(format!("the worker reported blob `{digest}`, which is not there")),
         None => Ok(()),
     }
 }
 
-fn plainly_named(result: &ActionResult) -> impl Iterator<Item = Result<&reapi::Digest, String>> {
-    let files = result.output_files.iter().map(|file| {
-        file.digest.as_ref().ok_or_else(|| format!("output file `{}` has no digest", file.path))
-    });
-    files.chain(result.stdout_digest.iter().map(Ok)).chain(result.stderr_digest.iter().map(Ok))
-}
-
-fn checked(digest: &reapi::Digest, function: DigestFunction) -> Result<Digest, String> {
-    Digest::from_proto(digest, function).map_err(|error| format!("the worker reported no digest: {error}"))
-}
-
-/// Everything that an output directory needs, in whichever of the two forms it is described.
-async fn named_by_directory(
-    blobs: &dyn BlobStore,
-    directory: &reapi::OutputDirectory,
-    function: DigestFunction,
-) -> Result<BTreeSet<Digest>, String> {
-    let limits = merkle::Limits::default();
-    let mut named = BTreeSet::new();
-    if let Some(tree) = &directory.tree_digest {
-        let tree = checked(tree, function)?;
-        let data = async { collect(blobs.get(&tree, ByteRange::ALL).await?, TREE_BYTES_MAX).await };
-        let data = data.await.map_err(|error| with_cause(&error))?;
-        let reader = TreeReader::from_bytes(&data, function, &limits).map_err(|error| with_cause(&error))?;
-        named.extend(reader.to_flat(&limits).map_err(|error| with_cause(&error))?.file_digests());
-        named.insert(tree);
-    }
-    if let Some(root) = &directory.root_directory_digest {
-        let root = checked(root, function)?;
-        walk_complete(blobs, &root, &limits).await.map_err(|error| with_cause(&error))?;
-    } else if directory.tree_digest.is_none() {
-        return Err(format!("output directory `{}` has no digest", directory.path));
-    }
-    Ok(named)
+// Workers fill the deprecated fields, too, for clients that read nothing else.
+#[allow(deprecated)]
+fn paths(result: &ActionResult) -> impl Iterator<Item = &String> {
+    let links = [&result.output_symlinks, &result.output_file_symlinks, &result.output_directory_symlinks];
+    let files = result.output_files.iter().map(|file| &file.path);
+    let directories = result.output_directories.iter().map(|directory| &directory.path);
+    files.chain(directories).chain(links.into_iter().flatten().map(|link| &link.path))
 }
 
 /// Fills in what only the scheduler knows.

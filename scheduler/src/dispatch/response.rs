@@ -39,7 +39,7 @@ pub(super) fn store_failed(error: StoreError) -> rpc::Status {
     to_rpc_status(error)
 }
 
-/// FAILED_PRECONDITION with all that is missing in one detail, which is what has clients upload
+/// `FAILED_PRECONDITION` with all that is missing in one detail, which is what has clients upload
 /// it and ask again.
 pub(super) fn missing(digests: &[Digest]) -> rpc::Status {
     let violation = |digest: &Digest| Violation {
@@ -48,8 +48,8 @@ pub(super) fn missing(digests: &[Digest]) -> rpc::Status {
         description: String::new(),
     };
     let violations = digests.iter().take(VIOLATIONS_MAX).map(violation).collect();
-    let detail = Any::from_msg(&PreconditionFailure { violations })
-        .expect("a message encodes into a growing buffer");
+    let detail =
+        Any::from_msg(&PreconditionFailure { violations }).expect("a message encodes into a growing buffer");
     rpc::Status {
         code: Code::FailedPrecondition as i32,
         message: format!("{} blobs of the action are missing", digests.len()),
@@ -125,7 +125,8 @@ mod tests {
         let [detail] = &status.details[..] else { panic!("exactly one detail") };
         assert_eq!(detail.type_url, "type.googleapis.com/google.rpc.PreconditionFailure");
         let failure: PreconditionFailure = detail.to_msg().unwrap();
-        let subjects: Vec<_> = failure.violations.iter().map(|violation| violation.subject.as_str()).collect();
+        let subjects: Vec<_> =
+            failure.violations.iter().map(|violation| violation.subject.as_str()).collect();
         assert_eq!(subjects, [format!("blobs/{sha}"), format!("blobs/blake3/{blake}")]);
         assert!(failure.violations.iter().all(|violation| violation.r#type == "MISSING"));
     }

@@ -86,7 +86,9 @@ mod tests {
             assert_eq!(parse_operation_name(&name), Some((instance, operation)), "{name}");
         }
         let id = Uuid::from_u128(7);
-        for name in ["", "operations", "operations/", "operations/x", &id.to_string(), &format!("/operations/{id}")] {
+        for name in
+            ["", "operations", "operations/", "operations/x", &id.to_string(), &format!("/operations/{id}")]
+        {
             assert_eq!(parse_operation_name(name), None, "{name}");
         }
         assert_eq!(parse_operation_name(&format!("xoperations/{id}")), None);

@@ -103,7 +103,9 @@ pub(super) fn unknown(name: &str) -> Status {
 }
 
 fn run_name(id: &str) -> &str {
-    &id[..id.floor_char_boundary(RUN_BYTES_MAX)]
+    let end =
+        id.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|end| *end <= RUN_BYTES_MAX);
+    &id[..end.last().unwrap_or(0)]
 }
 
 fn now_unix_nanos() -> i64 {

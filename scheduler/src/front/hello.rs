@@ -92,9 +92,8 @@ fn check_properties(properties: Vec<Property>) -> Result<Properties, HelloError>
         return Err(HelloError::TooManyProperties);
     }
     let pairs: Vec<_> = properties.into_iter().map(|property| (property.name, property.value)).collect();
-    let wrong = |(name, value): &&(String, String)| {
-        name.is_empty() || name.len() + value.len() > PROPERTY_BYTES_MAX
-    };
+    let wrong =
+        |(name, value): &&(String, String)| name.is_empty() || name.len() + value.len() > PROPERTY_BYTES_MAX;
     if let Some((name, _)) = pairs.iter().find(wrong) {
         return Err(HelloError::Property(clip(name).to_owned()));
     }
@@ -130,7 +129,8 @@ mod tests {
     }
 
     fn properties(pairs: &[(&str, &str)]) -> Vec<Property> {
-        let property = |&(name, value): &(&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
+        let property =
+            |&(name, value): &(&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
         pairs.iter().map(property).collect()
     }
 
@@ -141,8 +141,14 @@ mod tests {
 
     #[test]
     fn a_worker_that_is_not_as_it_should_be_is_refused() {
-        assert!(matches!(refused(worker::Hello { worker_id: "A".repeat(32), ..hello() }), HelloError::WorkerId(_)));
-        assert!(matches!(refused(worker::Hello { worker_id: "0".repeat(31), ..hello() }), HelloError::WorkerId(_)));
+        assert!(matches!(
+            refused(worker::Hello { worker_id: "A".repeat(32), ..hello() }),
+            HelloError::WorkerId(_)
+        ));
+        assert!(matches!(
+            refused(worker::Hello { worker_id: "0".repeat(31), ..hello() }),
+            HelloError::WorkerId(_)
+        ));
         assert_eq!(refused(worker::Hello { slots: 0, ..hello() }), HelloError::Slots(0));
         assert_eq!(refused(worker::Hello { slots: 4_097, ..hello() }), HelloError::Slots(4_097));
         assert_eq!(refused(worker::Hello { name: "n".repeat(257), ..hello() }), HelloError::Name);
@@ -162,9 +168,13 @@ mod tests {
             action_digest: Some(digest.clone()),
             ..Default::default()
         };
-        let checked = check(worker::Hello { running: vec![running(""), running("gone")], ..hello() }).unwrap();
+        let checked =
+            check(worker::Hello { running: vec![running(""), running("gone")], ..hello() }).unwrap();
         assert_eq!((checked.held.len(), checked.void.len()), (1, 1));
         let garbage = worker::Running { lease_id: "x".to_owned(), ..running("") };
-        assert!(matches!(refused(worker::Hello { running: vec![garbage], ..hello() }), HelloError::LeaseId(_)));
+        assert!(matches!(
+            refused(worker::Hello { running: vec![garbage], ..hello() }),
+            HelloError::LeaseId(_)
+        ));
     }
 }

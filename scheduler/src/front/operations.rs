@@ -40,7 +40,10 @@ impl Operations for OperationsService {
         Err(Status::unimplemented("operations are not listed"))
     }
 
-    async fn get_operation(&self, request: Request<GetOperationRequest>) -> Result<Response<Operation>, Status> {
+    async fn get_operation(
+        &self,
+        request: Request<GetOperationRequest>,
+    ) -> Result<Response<Operation>, Status> {
         let (_, watch) = self.find(&request.into_inner().name).await?;
         Ok(Response::new(current(&watch)))
     }
@@ -51,7 +54,10 @@ impl Operations for OperationsService {
 
     /// Ends the operation with CANCELLED. Its action goes on if another client wants it, too.
     /// Cancelling what has ended changes nothing and is no error.
-    async fn cancel_operation(&self, request: Request<CancelOperationRequest>) -> Result<Response<()>, Status> {
+    async fn cancel_operation(
+        &self,
+        request: Request<CancelOperationRequest>,
+    ) -> Result<Response<()>, Status> {
         let (operation, _) = self.find(&request.into_inner().name).await?;
         self.dispatch.cancel(operation).await?;
         Ok(Response::new(()))

@@ -43,8 +43,12 @@ enum News {
 impl Reporter {
     /// `from_start` tells the stages that were before, too.
     pub(super) fn new(watch: Watch, inlining: Inlining, dispatch: Dispatch, from_start: bool) -> Self {
-        let before = watch.state.borrow().stages.len().saturating_sub(1);
-        Self { watch, inlining, dispatch, told: if from_start { 0 } else { before }, is_over: false }
+        let told = match &*watch.state.borrow() {
+            _ if from_start => 0,
+            state if state.ending.is_some() => state.stages.len(),
+            state => state.stages.len().saturating_sub(1),
+        };
+        Self { watch, inlining, dispatch, told, is_over: false }
     }
 
     /// The next message; the last of them is the operation's end, or an error.
@@ -77,7 +81,6 @@ impl Reporter {
     fn news(&mut self) -> Option<News> {
         let state = self.watch.state.borrow_and_update();
         if let Some(stage) = state.stages.get(self.told) {
-            // Who joins late hears of the last only.
             self.told += 1;
             return Some(News::Stage(*stage));
         }

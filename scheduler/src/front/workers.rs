@@ -48,7 +48,8 @@ impl Workers for WorkersService {
         let hello = Hello::check(hello, &self.dispatch.services().instances);
         let Hello { worker, offer, held, void } = hello.map_err(|error| bad(error.to_string()))?;
         let session = self.dispatch.new_session();
-        let (outgoing, messages) = mpsc::channel(OUTGOING_MAX + 2 * offer.slots as usize + held.len() + void.len());
+        let (outgoing, messages) =
+            mpsc::channel(OUTGOING_MAX + 2 * offer.slots as usize + held.len() + void.len());
         let stop = CancellationToken::new();
         let listener = Listener { dispatch: self.dispatch.clone(), worker, session, stop: stop.clone() };
         let link = Link { outgoing: outgoing.clone(), _listening: stop.drop_guard() };
@@ -95,7 +96,6 @@ impl Listener {
 fn saying_of(message: WorkerMessage) -> Result<Saying, Status> {
     let lease = |text: &str| lease_id(text).map_err(|error| bad(error.to_string()));
     match message.message {
-        Some(Message::Heartbeat(_)) => Ok(Saying::Heartbeat),
         Some(Message::Draining(_)) => Ok(Saying::Draining),
         Some(Message::Progress(Progress { lease_id, stage })) => {
             let commanding = stage == progress::Stage::Executing as i32;
@@ -105,7 +105,7 @@ fn saying_of(message: WorkerMessage) -> Result<Saying, Status> {
             Ok(Saying::Outcome { lease: lease(&outcome.lease_id)?, report: report_of(outcome) })
         }
         Some(Message::Hello(_)) => Err(bad("a worker says hello once")),
-        // Of a later version; what it means can't matter to this one.
-        None => Ok(Saying::Heartbeat),
+        // Without a message it is of a later version; what it means can't matter to this one.
+        Some(Message::Heartbeat(_)) | None => Ok(Saying::Heartbeat),
     }
 }

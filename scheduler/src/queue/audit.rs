@@ -13,10 +13,14 @@ impl Queue {
         let mut operations = 0;
         for (id, task) in self.tasks.iter() {
             operations += task.operations.len();
-            if let Some(stray) = task.operations.iter().find(|name| self.operations.task(**name) != Some(id)) {
+            if let Some(stray) = task.operations.iter().find(|name| self.operations.task(**name) != Some(id))
+            {
                 return Err(format!("{stray:?} does not know its {id:?}"));
             }
-            if task.operations.is_empty() && task.unclaimed_since.is_none() && !matches!(task.phase, Phase::Publishing(_)) {
+            if task.operations.is_empty()
+                && task.unclaimed_since.is_none()
+                && !matches!(task.phase, Phase::Publishing(_))
+            {
                 return Err(format!("{id:?} is looked after for nobody"));
             }
             match &task.phase {

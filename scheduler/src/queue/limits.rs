@@ -49,14 +49,14 @@ impl Default for Limits {
             departed_max: 1_024,
             finished_max: 10_000,
             finished_bytes_max: 64 << 20,
-            finished_kept: Duration::from_mins(5),
+            finished_kept: Duration::from_secs(5 * 60),
             attempts_max: 4,
             start_grace: Duration::from_secs(10),
-            return_grace: Duration::from_mins(1),
+            return_grace: Duration::from_secs(60),
             reconnect_grace: Duration::from_secs(5),
             silence_max: Duration::from_secs(15),
-            unwatched_grace: Duration::from_mins(2),
-            overrun_grace: Duration::from_mins(1),
+            unwatched_grace: Duration::from_secs(2 * 60),
+            overrun_grace: Duration::from_secs(60),
         }
     }
 }

@@ -31,8 +31,8 @@ mod simulation;
 mod tests;
 
 pub use event::{
-    Checked, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Report, Request, Response,
-    Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
+    Checked, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Report, Request,
+    Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
 };
 pub use limits::Limits;
 pub use properties::Properties;
@@ -90,7 +90,7 @@ impl Queue {
             Event::WaiterJoined(operation) => self.operations.waiter_joined(operation),
             Event::WaiterLeft(operation) => self.operations.waiter_left(self.now, operation),
             Event::Cancelled(operation) => self.drop_operation(operation, Refusal::Cancelled),
-            Event::Attached { worker, session, offer, held } => self.attached(worker, session, offer, held),
+            Event::Attached { worker, session, offer, held } => self.attached(worker, session, offer, &held),
             Event::Detached { worker, session } => self.detached(worker, session),
             Event::Said { worker, session, saying } => self.said(worker, session, saying),
             Event::Published { task, result } => self.published(task, result),

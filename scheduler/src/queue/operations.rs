@@ -94,7 +94,9 @@ impl Operations {
         bytes_max: usize,
     ) -> Option<OperationId> {
         let full = self.finished.len() > count_max || self.finished_bytes > bytes_max;
-        let oldest = self.finished.pop_front_if(|oldest| full || oldest.at + kept <= now)?;
+        let is_due = |oldest: &Finished| full || oldest.at + kept <= now;
+        self.finished.front().filter(|oldest| is_due(oldest))?;
+        let oldest = self.finished.pop_front()?;
         self.finished_bytes -= oldest.bytes;
         Some(oldest.operation)
     }

@@ -35,7 +35,9 @@ impl Queue {
         match (&task.phase, report) {
             (Phase::Publishing(attempt), _) if attempt.lease == lease => {}
             (Phase::Publishing(_), _) => self.effect(Effect::Keep(worker, lease)),
-            (_, Report::Final(response)) => self.publish(id, Attempt { lease, worker, commanding_since: None }, response),
+            (_, Report::Final(response)) => {
+                self.publish(id, Attempt { lease, worker, commanding_since: None }, response);
+            }
             (_, Report::Retry(cause)) => {
                 self.effect(Effect::Keep(worker, lease));
                 self.tasks.forget_lease(id, lease);
@@ -55,7 +57,8 @@ impl Queue {
             Some(running) if running.lease == attempt.lease => self.release(id, worker, attempt.lease),
             _ => self.interrupt(id, "another worker was first"),
         }
-        let worker_name = self.workers.get(worker).map_or_else(|| "".into(), |worker| worker.offer.name.clone());
+        let worker_name =
+            self.workers.get(worker).map_or_else(|| "".into(), |worker| worker.offer.name.clone());
         let task = self.tasks.at_mut(id);
         task.phase = Phase::Publishing(attempt);
         let publish = Effect::Publish {

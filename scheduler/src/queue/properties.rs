@@ -43,7 +43,8 @@ impl Properties {
 
 /// Says what `required` asks for that the nearest of `offers` lacks; `None` without offers.
 pub(super) fn nearest<'a>(required: &Properties, offers: impl Iterator<Item = &'a Offer>) -> Option<String> {
-    let nearest = offers.min_by_key(|offer| (required.missing_from(&offer.properties).count(), &offer.name))?;
+    let nearest =
+        offers.min_by_key(|offer| (required.missing_from(&offer.properties).count(), &offer.name))?;
     let missing: Vec<_> = required.missing_from(&nearest.properties).take(NAMED_MAX).collect();
     let wanted = list(missing.iter().map(|(name, value)| format!("{}={}", quoted(name), quoted(value))));
     let has = list(missing.iter().map(|(name, _)| what_it_has(&nearest.properties, name)));

@@ -10,8 +10,7 @@ use super::{Checked, Effect, Ending, OperationId, Queue, Refusal, Request, Spec,
 impl Queue {
     pub(super) fn opened(&mut self, request: Request) {
         if self.operations.len() >= self.limits.operations_max {
-            let refusal =
-                Refusal::Full { what: "operations at a time", max: self.limits.operations_max };
+            let refusal = Refusal::Full { what: "operations at a time", max: self.limits.operations_max };
             return self.effect(Effect::Refuse(request.operation, refusal));
         }
         let Request { operation, key, priority, run, lookup, origin } = request;
@@ -56,10 +55,10 @@ impl Queue {
             Checked::Answered(response) if task.phase == Phase::Checking => {
                 self.end_task(id, &Ending::Answered(response));
             }
-            // The lease that a worker brought along goes on whatever the check says.
-            Checked::Answered(_) => {}
             Checked::Ready(spec) if task.spec.is_none() => self.learn(id, spec),
-            Checked::Ready(_) => {}
+            // It is known already; and a lease that a worker brought along goes on, whatever the
+            // check says.
+            Checked::Answered(_) | Checked::Ready(_) => {}
         }
     }
 

@@ -2,10 +2,12 @@
 
 use super::tasks::{Attempt, Phase, Task};
 use super::workers::Presence;
-use super::{Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId, WorkerId};
+use super::{
+    Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId, WorkerId,
+};
 
 impl Queue {
-    pub(super) fn attached(&mut self, id: WorkerId, session: SessionId, offer: Offer, held: Vec<Held>) {
+    pub(super) fn attached(&mut self, id: WorkerId, session: SessionId, offer: Offer, held: &[Held]) {
         let known = self.workers.get(id);
         if known.is_none() && self.workers.len() >= self.limits.workers_max {
             let refusal = Refusal::Full { what: "workers", max: self.limits.workers_max };
@@ -17,7 +19,7 @@ impl Queue {
         let name = offer.name.clone();
         self.workers.attach(self.now, id, session, offer);
         self.effect(Effect::Welcome(id, session));
-        for held in &held {
+        for held in held {
             self.take_back(id, held);
         }
         let brought = |lease: &LeaseId| held.iter().any(|held| held.lease == *lease);

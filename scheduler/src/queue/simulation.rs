@@ -10,8 +10,8 @@ use castwork_cas::{ActionKey, Digest, DigestFunction};
 use castwork_proto::reapi;
 
 use super::{
-    Checked, Effect, Ending, Event, Held, LeaseId, Limits, Moment, Offer, OperationId, Origin, Properties, Queue,
-    Report, Request, Response, Saying, SessionId, Spec, TaskId, WorkerId,
+    Checked, Effect, Ending, Event, Held, LeaseId, Limits, Moment, Offer, OperationId, Origin, Properties,
+    Queue, Report, Request, Response, Saying, SessionId, Spec, TaskId, WorkerId,
 };
 
 /// A promise that a queue under test breaks on purpose.
@@ -153,7 +153,10 @@ impl World {
             let slots = u32::try_from(number % 2 + 1).expect("small");
             let offer =
                 Offer { name: format!("w{number}").into(), properties: properties(&[("ISA", isa)]), slots };
-            (WorkerId(number.into()), SimulatedWorker { offer, link: None, running: BTreeMap::new(), done: BTreeMap::new() })
+            (
+                WorkerId(number.into()),
+                SimulatedWorker { offer, link: None, running: BTreeMap::new(), done: BTreeMap::new() },
+            )
         };
         Self {
             queue: queue(1, broken),
@@ -243,9 +246,10 @@ impl World {
         promise(!client.ended, "every waiter is answered once")?;
         client.ended = true;
         match ending {
-            Ending::Answered(response) => {
-                promise(response.message == client.key.action.to_string(), "an answer is that to the question")
-            }
+            Ending::Answered(response) => promise(
+                response.message == client.key.action.to_string(),
+                "an answer is that to the question",
+            ),
             Ending::Refused(_) => Ok(()),
         }
     }
@@ -277,14 +281,16 @@ impl World {
     fn publish_one(&mut self) -> Result<(), String> {
         let Some(index) = self.chance.pick(0..self.publications.len()) else { return Ok(()) };
         let (task, response) = self.publications.swap_remove(index);
-        let result = if self.chance.percent(90) { Ok(response) } else { Err("outputs are missing".to_owned()) };
+        let result =
+            if self.chance.percent(90) { Ok(response) } else { Err("outputs are missing".to_owned()) };
         self.apply(Event::Published { task, result })
     }
 
     /// A worker whose link works.
     fn linked(&mut self) -> Option<WorkerId> {
         let alive = |worker: &SimulatedWorker| worker.link.as_ref().is_some_and(|link| !link.dead);
-        let linked: Vec<_> = self.workers.iter().filter(|(_, worker)| alive(worker)).map(|(id, _)| *id).collect();
+        let linked: Vec<_> =
+            self.workers.iter().filter(|(_, worker)| alive(worker)).map(|(id, _)| *id).collect();
         self.chance.pick(linked)
     }
 
@@ -316,7 +322,8 @@ impl World {
         let twice = self.chance.percent(10);
         let worker = self.workers.get_mut(&id).expect("picked");
         let Some((lease, key)) = worker.running.pop_first() else { return Ok(()) };
-        let report = if fine { Report::Final(response(&key)) } else { Report::Retry("disk is full".to_owned()) };
+        let report =
+            if fine { Report::Final(response(&key)) } else { Report::Retry("disk is full".to_owned()) };
         worker.done.insert(lease, (key, report.clone()));
         if let Some(link) = &mut worker.link {
             let outcome = Saying::Outcome { lease, report };

@@ -60,7 +60,8 @@ impl Queue {
 
     pub(super) fn forget_finished(&mut self) {
         let limits = &self.limits;
-        let (kept, count_max, bytes_max) = (limits.finished_kept, limits.finished_max, limits.finished_bytes_max);
+        let (kept, count_max, bytes_max) =
+            (limits.finished_kept, limits.finished_max, limits.finished_bytes_max);
         while let Some(operation) = self.operations.forget_one(self.now, kept, count_max, bytes_max) {
             self.effect(Effect::Forget(operation));
         }

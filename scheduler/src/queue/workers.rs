@@ -121,7 +121,9 @@ impl Workers {
 
     /// Forgets what workers offered that were lost at `since` or earlier.
     pub(super) fn forget_departed(&mut self, since: Moment) {
-        while self.departed.pop_front_if(|(at, _)| *at <= since).is_some() {}
+        while self.departed.front().is_some_and(|(at, _)| *at <= since) {
+            self.departed.pop_front();
+        }
     }
 
     /// Workers with free slots, the most first.
