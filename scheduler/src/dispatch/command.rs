@@ -149,10 +149,10 @@ mod tests {
         Command { arguments: vec!["cc".to_owned()], ..Default::default() }
     }
 
-    fn platform(pairs: &[(&str, &str)]) -> Option<Platform> {
+    fn platform(pairs: &[(&str, &str)]) -> Platform {
         let property =
             |&(name, value): &(&str, &str)| Property { name: name.to_owned(), value: value.to_owned() };
-        Some(Platform { properties: pairs.iter().map(property).collect() })
+        Platform { properties: pairs.iter().map(property).collect() }
     }
 
     fn variable(name: &str) -> EnvironmentVariable {
@@ -205,11 +205,11 @@ mod tests {
     #[allow(deprecated)]
     #[test]
     fn the_platform_of_the_action_counts_more_and_host_files_are_left_to_the_worker() {
-        let command = Command { platform: platform(&[("ISA", "arm-a64")]), ..command() };
+        let command = Command { platform: Some(platform(&[("ISA", "arm-a64")])), ..command() };
         let old = requirements(&Action::default(), &command).unwrap();
         assert_eq!(old.pairs(), [("ISA".to_owned(), "arm-a64".to_owned())]);
         let action = Action {
-            platform: platform(&[("host-file", "/usr/bin/cc=…"), ("ISA", "x86-64")]),
+            platform: Some(platform(&[("host-file", "/usr/bin/cc=…"), ("ISA", "x86-64")])),
             ..Default::default()
         };
         let new = requirements(&action, &command).unwrap();

@@ -59,7 +59,7 @@ impl Default for Limits {
             checks_at_once: 32,
             publications_at_once: 64,
             action_bytes_max: 1 << 20,
-            command_bytes_max: 16 << 20,
+            command_bytes_max: 8 << 20,
             prepared_bytes_max: 64 << 20,
             pins_max: 4_000_000,
             inline_bytes_max: 1 << 20,

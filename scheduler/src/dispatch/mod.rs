@@ -8,6 +8,7 @@ mod command;
 mod jobs;
 mod limits;
 mod links;
+mod message;
 mod owner;
 mod prepared;
 mod publish;
@@ -36,7 +37,8 @@ use crate::front::operations::OperationsService;
 use crate::front::workers::WorkersService;
 use crate::queue::{Counts, OperationId, Request, Saying, SessionId, WorkerId};
 use crate::{Gauge, Services};
-use owner::{Message, Owner};
+use message::Message;
+use owner::Owner;
 
 /// A running dispatch. Cheap to clone; it runs until [`Dispatch::shutdown`].
 #[derive(Clone)]

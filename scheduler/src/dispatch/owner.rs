@@ -8,7 +8,7 @@ use castwork_cas::ActionKey;
 use castwork_proto::worker::{
     CancelLease, Lease, OutcomeKept, Welcome, scheduler_message::Message as ToWorker,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -18,45 +18,16 @@ use super::Limits;
 use super::check::{Findings, Pinned};
 use super::jobs::{Done, Jobs};
 use super::links::{Attachment, Links};
+use super::message::Message;
 use super::prepared::{Prepared, PreparedActions};
 use super::publish::Publication;
 use super::response::{code_of, failed};
 use super::watch::{State, Waiter, Watch, operation_name};
 use crate::Services;
 use crate::queue::{
-    Counts, Effect, Ending, Event, LeaseId, OperationId, Origin, Queue, Refusal, Report, Request, Saying,
-    SessionId, TaskId, WorkerId,
+    Effect, Ending, Event, LeaseId, OperationId, Origin, Queue, Refusal, Report, Request, Saying, SessionId,
+    TaskId, WorkerId,
 };
-
-/// What the owner is told.
-pub(super) enum Message {
-    Open {
-        request: Request,
-        permit: OwnedSemaphorePermit,
-        reply: oneshot::Sender<Result<Watch, Status>>,
-    },
-    Look {
-        operation: OperationId,
-        /// Set by who wants to wait.
-        permit: Option<OwnedSemaphorePermit>,
-        reply: oneshot::Sender<Option<Watch>>,
-    },
-    Cancel {
-        operation: OperationId,
-        reply: oneshot::Sender<()>,
-    },
-    Attach(Attachment),
-    Said {
-        worker: WorkerId,
-        session: SessionId,
-        saying: Saying,
-    },
-    Detached {
-        worker: WorkerId,
-        session: SessionId,
-    },
-    Count(oneshot::Sender<Counts>),
-}
 
 /// The queue and everything that its effects act upon.
 pub(super) struct Owner {

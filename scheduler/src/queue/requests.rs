@@ -15,8 +15,6 @@ impl Queue {
         }
         let Request { operation, key, priority, run, lookup, origin } = request;
         let joined = self.tasks.of(&key).find(|(_, task)| task.may_be_joined(lookup));
-        #[cfg(test)]
-        let joined = joined.filter(|_| self.broken != Some(super::simulation::Broken::SharesNothing));
         if let Some((id, _)) = joined {
             self.operations.open(operation, id);
             return self.join(id, operation, priority);
@@ -99,6 +97,10 @@ impl Queue {
     pub(super) fn fold(&mut self, id: TaskId) -> bool {
         let task = self.tasks.at(id);
         if !task.spec.as_ref().is_some_and(|spec| spec.mergeable) {
+            return false;
+        }
+        #[cfg(test)]
+        if self.broken == Some(super::simulation::Broken::FoldsNothing) {
             return false;
         }
         let mut equals = self.tasks.of(&task.key).filter(|(other, _)| *other != id);

@@ -1,0 +1,38 @@
+//! [`Message`]: what the owner of the queue is told.
+
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tonic::Status;
+
+use super::links::Attachment;
+use super::watch::Watch;
+use crate::queue::{Counts, OperationId, Request, Saying, SessionId, WorkerId};
+
+/// What the owner is told.
+pub(super) enum Message {
+    Open {
+        request: Request,
+        permit: OwnedSemaphorePermit,
+        reply: oneshot::Sender<Result<Watch, Status>>,
+    },
+    Look {
+        operation: OperationId,
+        /// Set by who wants to wait.
+        permit: Option<OwnedSemaphorePermit>,
+        reply: oneshot::Sender<Option<Watch>>,
+    },
+    Cancel {
+        operation: OperationId,
+        reply: oneshot::Sender<()>,
+    },
+    Attach(Attachment),
+    Said {
+        worker: WorkerId,
+        session: SessionId,
+        saying: Saying,
+    },
+    Detached {
+        worker: WorkerId,
+        session: SessionId,
+    },
+    Count(oneshot::Sender<Counts>),
+}

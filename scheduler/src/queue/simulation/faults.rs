@@ -1,0 +1,75 @@
+//! What goes wrong with simulated workers, and with the scheduler; and how they come back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::world::{Link, World, queue};
+use crate::queue::{Event, Held, Moment, Origin, Saying, SessionId, WorkerId};
+
+impl World {
+    pub(super) fn connect_one(&mut self) -> Result<(), String> {
+        let id = self.chance.pick(self.workers.keys().copied().collect::<Vec<_>>()).expect("some");
+        self.connect(id)
+    }
+
+    /// Connects a worker, even if it is connected: then the new link replaces the old.
+    pub(super) fn connect(&mut self, id: WorkerId) -> Result<(), String> {
+        self.names_made += 1;
+        let session = SessionId(self.names_made);
+        let worker = self.workers.get_mut(&id).expect("picked");
+        let outcomes = worker.done.iter().map(|(lease, (_, report))| (*lease, report.clone()));
+        let outbox = outcomes.map(|(lease, report)| Saying::Outcome { lease, report }).collect();
+        let done = worker.done.iter().map(|(lease, (key, _))| (lease, key));
+        let held = worker.running.iter().chain(done).map(|(lease, key)| Held {
+            lease: *lease,
+            key: key.clone(),
+            origin: Arc::new(Origin::default()),
+        });
+        let held = held.collect();
+        let offer = worker.offer.clone();
+        worker.link = Some(Link { session, dead: false, inbox: VecDeque::new(), outbox });
+        self.apply(Event::Attached { worker: id, session, offer, held })
+    }
+
+    pub(super) fn break_a_link(&mut self) -> Result<(), String> {
+        let Some(id) = self.linked() else { return Ok(()) };
+        let noticed = self.chance.percent(50);
+        let worker = self.workers.get_mut(&id).expect("picked");
+        let link = worker.link.as_mut().expect("linked");
+        link.dead = true;
+        let session = link.session;
+        if !noticed {
+            return Ok(());
+        }
+        worker.link = None;
+        self.apply(Event::Detached { worker: id, session })
+    }
+
+    pub(super) fn crash_a_worker(&mut self) -> Result<(), String> {
+        let Some(id) = self.linked() else { return Ok(()) };
+        let worker = self.workers.get_mut(&id).expect("picked");
+        worker.running.clear();
+        worker.done.clear();
+        let session = worker.link.take().expect("linked").session;
+        self.apply(Event::Detached { worker: id, session })
+    }
+
+    pub(super) fn drain_one(&mut self) -> Result<(), String> {
+        let Some(id) = self.linked() else { return Ok(()) };
+        let session = self.workers[&id].link.as_ref().expect("linked").session;
+        self.apply(Event::Said { worker: id, session, saying: Saying::Draining })
+    }
+
+    /// The scheduler dies and comes back knowing nothing. Clients would ask again.
+    pub(super) fn restart(&mut self) {
+        self.incarnation += 1;
+        self.queue = queue(self.incarnation, self.broken);
+        self.now = Moment::ZERO;
+        self.clients.clear();
+        self.checks.clear();
+        self.publications.clear();
+        for worker in self.workers.values_mut() {
+            worker.link = None;
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Workers: who gets what, and what becomes of it when they fail.
+
+use super::*;
+
+#[test]
+fn a_run_with_fewer_actions_at_workers_comes_first() {
+    let mut bench = Bench::new();
+    bench.attach(1, 2, &[]);
+    for action in ["a1", "a2", "a3"] {
+        bench.submit(action, |request| request.run = "a".into());
+    }
+    bench.submit("b1", |request| request.run = "b".into());
+    bench.finish_newest();
+    assert_eq!(bench.order().last(), Some(&key("b1")));
+}
+
+#[test]
+fn actions_go_to_the_worker_with_the_most_free_slots_that_fits() {
+    let mut bench = Bench::new();
+    bench.attach(1, 9, &[("ISA", "arm-a64")]);
+    let small = bench.attach(2, 1, &[("ISA", "x86-64")]);
+    let large = bench.attach(3, 3, &[("ISA", "x86-64")]);
+    for action in ["a", "b", "c", "d", "e"] {
+        bench.open(action, |_| ());
+        bench.check(&[("ISA", "x86-64")], true);
+    }
+    let workers: Vec<_> = bench.granted.iter().map(|(worker, ..)| *worker).collect();
+    assert_eq!(workers, [large, large, small, large], "and the fifth waits");
+}
+
+#[test]
+fn nobody_is_refused_before_workers_had_time_to_come() {
+    let mut bench = Bench::new();
+    bench.attach(1, 1, &[("ISA", "x86-64")]);
+    let operation = bench.open("a", |_| ());
+    bench.check(&[("ISA", "arm-a64")], true);
+    bench.pass(SECOND * 9);
+    assert!(!bench.ended.contains_key(&operation));
+    bench.pass(SECOND);
+    let expected = "no worker offers ISA=arm-a64; nearest is `w1`, which has ISA=x86-64";
+    assert_eq!(bench.refusal(operation).to_string(), expected);
+    let later = bench.open("a", |_| ());
+    bench.check(&[("ISA", "arm-a64")], true);
+    assert_eq!(bench.refusal(later).to_string(), expected, "and then at once");
+}
+
+#[test]
+fn without_any_worker_an_action_waits_the_grace_whenever_it_comes() {
+    let mut bench = Bench::new();
+    bench.pass(SECOND * 3_600);
+    let operation = bench.submit("a", |_| ());
+    bench.pass(SECOND * 9);
+    assert!(!bench.ended.contains_key(&operation));
+    bench.pass(SECOND);
+    assert_eq!(*bench.refusal(operation), Refusal::NoWorker);
+}
+
+#[test]
+fn what_a_lost_worker_offered_counts_for_a_while() {
+    let mut bench = Bench::new();
+    bench.now = SECOND * 3_600;
+    bench.attach(1, 1, &[("ISA", "x86-64")]);
+    let lost = bench.attach(2, 1, &[("ISA", "arm-a64")]);
+    bench.detach(lost);
+    bench.pass(SECOND * 5);
+    let operation = bench.open("a", |_| ());
+    bench.check(&[("ISA", "arm-a64")], true);
+    bench.pass(SECOND * 59);
+    assert!(!bench.ended.contains_key(&operation));
+    bench.say(WorkerId(1), Saying::Heartbeat);
+    bench.pass(SECOND);
+    assert!(matches!(bench.refusal(operation), Refusal::NoMatch(_)));
+}
+
+#[test]
+fn a_worker_has_a_moment_to_reconnect_before_others_get_its_actions() {
+    let mut bench = Bench::new();
+    let lost = bench.attach(1, 1, &[]);
+    bench.submit("a", |_| ());
+    bench.attach(2, 1, &[]);
+    bench.detach(lost);
+    bench.pass(SECOND * 4);
+    assert_eq!(bench.granted.len(), 1);
+    bench.pass(SECOND);
+    assert_eq!(bench.granted.len(), 2);
+    assert_eq!(bench.granted[1].0, WorkerId(2));
+}
+
+#[test]
+fn a_silent_worker_is_lost_as_well() {
+    let mut bench = Bench::new();
+    bench.attach(1, 1, &[]);
+    bench.submit("a", |_| ());
+    bench.pass(SECOND * 14);
+    bench.attach(2, 1, &[]);
+    bench.pass(SECOND * 2);
+    bench.pass(SECOND * 5);
+    assert_eq!(bench.granted.last().unwrap().0, WorkerId(2));
+}
+
+#[test]
+fn a_late_outcome_ends_the_action_and_the_newer_lease() {
+    let mut bench = Bench::new();
+    let first = bench.attach(1, 1, &[]);
+    let operation = bench.submit("a", |_| ());
+    let late = bench.granted[0].1;
+    bench.attach(2, 1, &[]);
+    bench.detach(first);
+    bench.pass(SECOND * 5);
+    let newer = bench.granted[1].1;
+    bench.attach_with(1, 1, &[], vec![held(late, "a")]);
+    assert_eq!(bench.revoked, [late], "it runs elsewhere, so it need not go on");
+    bench.say(first, Saying::Outcome { lease: late, report: Report::Final(response()) });
+    bench.publish();
+    assert!(bench.is_answered(operation));
+    assert_eq!(bench.revoked, [late, newer]);
+    assert_eq!(bench.kept, [late]);
+}
+
+#[test]
+fn attempts_are_counted_and_bounded() {
+    let mut bench = Bench::new();
+    let worker = bench.attach(1, 1, &[]);
+    let operation = bench.submit("a", |_| ());
+    for _ in 0..4 {
+        let lease = bench.granted.last().unwrap().1;
+        bench.say(worker, Saying::Outcome { lease, report: Report::Retry("the disk is full".to_owned()) });
+    }
+    assert_eq!(bench.granted.len(), 4);
+    assert_eq!(bench.refusal(operation).to_string(), "given up after 4 attempts: the disk is full");
+}
+
+#[test]
+fn a_failed_action_goes_elsewhere_while_there_is_an_elsewhere() {
+    let mut bench = Bench::new();
+    let bad = bench.attach(1, 1, &[]);
+    bench.submit("a", |_| ());
+    let good = bench.attach(2, 1, &[]);
+    bench.submit("b", |_| ());
+    let lease = bench.granted[0].1;
+    bench.say(bad, Saying::Outcome { lease, report: Report::Retry("no".to_owned()) });
+    assert_eq!(bench.granted.len(), 2, "the other is busy, but it will have time");
+    bench.finish_newest();
+    assert_eq!(bench.granted[2].0, good);
+}
+
+#[test]
+fn a_cancelled_action_is_taken_from_its_worker_and_its_slot_is_free() {
+    let mut bench = Bench::new();
+    bench.attach(1, 1, &[]);
+    let first = bench.submit("a", |_| ());
+    bench.submit("b", |_| ());
+    bench.apply(Event::Cancelled(first));
+    assert_eq!(*bench.refusal(first), Refusal::Cancelled);
+    assert_eq!(bench.revoked, [bench.granted[0].1]);
+    assert_eq!(bench.order(), ["a", "b"].map(key));
+    bench.apply(Event::Cancelled(first));
+}
+
+#[test]
+fn a_draining_worker_finishes_what_it_runs_and_is_no_reason_to_refuse() {
+    let mut bench = Bench::new();
+    bench.now = SECOND * 3_600;
+    let worker = bench.attach(1, 2, &[]);
+    let running = bench.submit("a", |_| ());
+    bench.say(worker, Saying::Draining);
+    let waiting = bench.submit("b", |_| ());
+    bench.finish_newest();
+    assert!(bench.is_answered(running));
+    bench.detach(worker);
+    bench.pass(SECOND * 59);
+    assert!(!bench.ended.contains_key(&waiting), "its successor may be on its way");
+    bench.attach(2, 1, &[]);
+    assert_eq!(bench.order(), ["a", "b"].map(key));
+}
+
+#[test]
+fn a_lease_of_an_earlier_life_is_adopted_and_joined() {
+    let mut bench = Bench::new();
+    let foreign = LeaseId::new(6, 1);
+    let worker = bench.attach_with(1, 1, &[], vec![held(foreign, "a")]);
+    let operation = bench.open("a", |_| ());
+    bench.check(&[], true);
+    assert!(bench.granted.is_empty());
+    bench.say(worker, Saying::Outcome { lease: foreign, report: Report::Final(response()) });
+    bench.publish();
+    assert!(bench.is_answered(operation));
+    assert_eq!(bench.kept, [foreign]);
+}
+
+#[test]
+fn an_adopted_lease_that_nobody_asks_for_is_cancelled_after_a_while() {
+    let mut bench = Bench::new();
+    let foreign = LeaseId::new(6, 1);
+    let worker = bench.attach_with(1, 1, &[], vec![held(foreign, "a")]);
+    bench.now += SECOND * 119;
+    bench.say(worker, Saying::Heartbeat);
+    bench.pass(Duration::ZERO);
+    assert!(bench.revoked.is_empty());
+    bench.pass(SECOND);
+    assert_eq!(bench.revoked, [foreign]);
+}
+
+#[test]
+fn a_lease_of_our_own_that_has_ended_is_not_taken_back() {
+    let mut bench = Bench::new();
+    bench.attach(1, 1, &[]);
+    bench.submit("a", |_| ());
+    bench.finish_newest();
+    let ended = bench.granted[0].1;
+    bench.attach_with(1, 1, &[], vec![held(ended, "a")]);
+    assert_eq!(bench.revoked, [ended]);
+}
+
+#[test]
+fn a_command_that_outlives_its_timeout_by_far_is_tried_elsewhere() {
+    let mut bench = Bench::new();
+    let hung = bench.attach(1, 1, &[]);
+    bench.submit("a", |_| ());
+    let lease = bench.granted[0].1;
+    bench.say(hung, Saying::Progress { lease, commanding: true });
+    let other = bench.attach(2, 1, &[]);
+    for _ in 0..120 {
+        assert_eq!(bench.granted.len(), 1);
+        bench.say(hung, Saying::Heartbeat);
+        bench.say(other, Saying::Heartbeat);
+        bench.pass(SECOND);
+    }
+    assert_eq!((bench.revoked.clone(), bench.granted[1].0), (vec![lease], other));
+}
