@@ -10,8 +10,8 @@ pub struct Action {
     pub input_root_digest: ::core::option::Option<Digest>,
     /// How long the command may run, by the wall clock; fetching inputs and uploading outputs do not count.
     ///
-    /// Not set: the server's default. Above the server's maximum, or not above zero: INVALID_ARGUMENT. As part
-    /// of the action it is part of the key.
+    /// Not set, or zero: the server's default. Negative, or above the server's maximum: INVALID_ARGUMENT. As
+    /// part of the action it is part of the key.
     #[prost(message, optional, tag = "6")]
     pub timeout: ::core::option::Option<::prost_types::Duration>,
     /// Never store the result, and never let another request share this run.
@@ -323,7 +323,7 @@ pub struct SymlinkNode {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
     /// Where it points, with `/` between segments; not empty. Relative ones start at the link's folder and may
-    /// climb. Absolute ones are legal if `SymlinkAbsolutePathStrategy` is ALLOWED. No worker of ours follows a
+    /// climb. What becomes of absolute ones, `SymlinkAbsolutePathStrategy` says. No worker of ours follows a
     /// link while it lays out inputs or collects outputs.
     #[prost(string, tag = "2")]
     pub target: ::prost::alloc::string::String,
@@ -344,7 +344,7 @@ impl ::prost::Name for SymlinkNode {
 /// The name of a blob: the hash of its bytes and their number.
 ///
 /// Both are part of it: the right hash with a wrong size names nothing. Which hash function it is, the
-/// request says (`digest_function`) or the length of the hash tells. One request uses one function.
+/// request says (`digest_function`). One request uses one function.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Digest {
     /// The hash in lower-case hexadecimal digits, as many as the function has, else INVALID_ARGUMENT.
@@ -625,8 +625,8 @@ pub struct ExecuteRequest {
     /// How long to keep the result; not set means the default.
     #[prost(message, optional, tag = "8")]
     pub results_cache_policy: ::core::option::Option<ResultsCachePolicy>,
-    /// Function of all digests here, in the action and in its result. UNKNOWN: told from the hash's length and
-    /// the instance's default; functions as new as BLAKE3 have to be named. Since v2.5.
+    /// Function of all digests here, in the action and in its result. UNKNOWN leaves it to the server, which may
+    /// go by the length of the hash; ours takes the default of the instance. Since v2.5.
     #[prost(enumeration = "digest_function::Value", tag = "9")]
     pub digest_function: i32,
     /// Wish for `ActionResult.stdout_raw`. Since v2.9. Ours grants it where it is small.
@@ -1028,7 +1028,8 @@ pub struct BatchReadBlobsRequest {
     /// Which of the server's instances; may be empty.
     #[prost(string, tag = "1")]
     pub instance_name: ::prost::alloc::string::String,
-    /// The blobs to return; their sizes add up to at most `CacheCapabilities.max_batch_total_size_bytes`.
+    /// The blobs to return; their sizes should not add up to more than
+    /// `CacheCapabilities.max_batch_total_size_bytes`.
     #[prost(message, repeated, tag = "2")]
     pub digests: ::prost::alloc::vec::Vec<Digest>,
     /// Compressors that the client can undo; IDENTITY need not be named.
@@ -1406,7 +1407,7 @@ pub mod digest_function {
     )]
     #[repr(i32)]
     pub enum Value {
-        /// Not said: the server goes by the length of the hash.
+        /// Not said: the server chooses, as `ExecuteRequest.digest_function` has it.
         Unknown = 0,
         /// 64: SHA-256 of the content.
         Sha256 = 1,
@@ -2883,7 +2884,7 @@ pub mod content_addressable_storage_client {
         }
         /// Stores several small blobs, each on its own: one that is refused does not hinder the rest.
         ///
-        /// INVALID_ARGUMENT for the whole request if its data is larger than
+        /// INVALID_ARGUMENT for the whole request if a digest is malformed or the data is larger than
         /// `CacheCapabilities.max_batch_total_size_bytes`. A status a blob otherwise: INVALID_ARGUMENT if the bytes
         /// do not have the digest, RESOURCE_EXHAUSTED if there is no room.
         pub async fn batch_update_blobs(
@@ -2917,8 +2918,9 @@ pub mod content_addressable_storage_client {
         }
         /// Returns several small blobs, with a status each: NOT_FOUND for one that is not there.
         ///
-        /// INVALID_ARGUMENT for the whole request if the sizes add up to more than
-        /// `CacheCapabilities.max_batch_total_size_bytes`, or a digest is malformed.
+        /// What would make the answer larger than `CacheCapabilities.max_batch_total_size_bytes` has the status
+        /// RESOURCE_EXHAUSTED, for the client to ask for it again. INVALID_ARGUMENT for the whole request if a
+        /// digest is malformed.
         pub async fn batch_read_blobs(
             &mut self,
             request: impl tonic::IntoRequest<super::BatchReadBlobsRequest>,
@@ -3142,7 +3144,7 @@ pub mod content_addressable_storage_server {
         >;
         /// Stores several small blobs, each on its own: one that is refused does not hinder the rest.
         ///
-        /// INVALID_ARGUMENT for the whole request if its data is larger than
+        /// INVALID_ARGUMENT for the whole request if a digest is malformed or the data is larger than
         /// `CacheCapabilities.max_batch_total_size_bytes`. A status a blob otherwise: INVALID_ARGUMENT if the bytes
         /// do not have the digest, RESOURCE_EXHAUSTED if there is no room.
         async fn batch_update_blobs(
@@ -3154,8 +3156,9 @@ pub mod content_addressable_storage_server {
         >;
         /// Returns several small blobs, with a status each: NOT_FOUND for one that is not there.
         ///
-        /// INVALID_ARGUMENT for the whole request if the sizes add up to more than
-        /// `CacheCapabilities.max_batch_total_size_bytes`, or a digest is malformed.
+        /// What would make the answer larger than `CacheCapabilities.max_batch_total_size_bytes` has the status
+        /// RESOURCE_EXHAUSTED, for the client to ask for it again. INVALID_ARGUMENT for the whole request if a
+        /// digest is malformed.
         async fn batch_read_blobs(
             &self,
             request: tonic::Request<super::BatchReadBlobsRequest>,
