@@ -13,6 +13,8 @@ mod owner;
 mod prepared;
 mod publish;
 mod response;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::sync::Arc;
@@ -39,6 +41,9 @@ use crate::queue::{Counts, OperationId, Request, Saying, SessionId, WorkerId};
 use crate::{Gauge, Services};
 use message::Message;
 use owner::Owner;
+
+/// Bytes of a worker's message. An outcome names every output, and there may be many.
+const OUTCOME_BYTES_MAX: usize = 16 << 20;
 
 /// A running dispatch. Cheap to clone; it runs until [`Dispatch::shutdown`].
 #[derive(Clone)]
@@ -91,7 +96,7 @@ impl Dispatch {
 
     /// The door for workers.
     pub fn workers_service(&self) -> WorkersServer<WorkersService> {
-        WorkersServer::new(WorkersService::new(self.clone()))
+        WorkersServer::new(WorkersService::new(self.clone())).max_decoding_message_size(OUTCOME_BYTES_MAX)
     }
 
     /// How much there is of everything at this moment; nothing once it is shut down.

@@ -17,9 +17,9 @@ const PROPERTIES_MAX: usize = 256;
 const PROPERTY_BYTES_MAX: usize = 4_096;
 /// Bytes of a worker's name, at most.
 const NAME_BYTES_MAX: usize = 256;
-/// Leases that a worker may bring along for each of its slots: one that runs, and outcomes that
-/// nobody has confirmed yet.
-const HELD_PER_SLOT_MAX: usize = 16;
+/// Leases that a worker may bring along beside one for each of its slots: outcomes that nobody has
+/// confirmed yet. Far more than there ever are, for who is over it can't come back.
+const UNCONFIRMED_MAX: usize = 65_536;
 
 /// What a worker states when it connects, checked.
 pub(super) struct Hello {
@@ -48,8 +48,8 @@ pub(super) enum HelloError {
     Property(String),
     #[error("property `{0}` is not in order of name and value, or stands twice")]
     Unsorted(String),
-    #[error("a worker of {slots} slots brings at most {HELD_PER_SLOT_MAX} leases for each")]
-    TooManyLeases { slots: u32 },
+    #[error("a worker brings at most {UNCONFIRMED_MAX} leases beside those for its slots")]
+    TooManyLeases,
     #[error("`{0}` is no lease id: it has 32 lower-case hexadecimal digits")]
     LeaseId(String),
 }
@@ -64,8 +64,8 @@ impl Hello {
         if !(1..=SLOTS_MAX).contains(&hello.slots) {
             return Err(HelloError::Slots(hello.slots));
         }
-        if hello.running.len() > hello.slots as usize * HELD_PER_SLOT_MAX {
-            return Err(HelloError::TooManyLeases { slots: hello.slots });
+        if hello.running.len() > hello.slots as usize + UNCONFIRMED_MAX {
+            return Err(HelloError::TooManyLeases);
         }
         let name = if hello.name.is_empty() { hello.worker_id } else { hello.name };
         let properties = check_properties(hello.properties)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use castwork_proto::reapi::{ActionResult, ExecutedActionMetadata, execution_stage::Value as Stage};
+use castwork_scheduler::dispatch::Limits;
 use prost_types::Timestamp;
 use tonic::Code;
 
@@ -70,6 +71,16 @@ async fn a_lease_carries_all_that_a_worker_needs_to_start() {
     assert_eq!(lease.timeout.unwrap().seconds, 7);
     assert!(lease.queued_unix_nanos > 0);
     assert!(!lease.action.is_empty() && !lease.command.is_empty());
+}
+
+#[tokio::test]
+async fn a_lease_is_complete_also_when_there_was_no_room_to_keep_its_messages_at_hand() {
+    let farm = Farm::start(Limits { prepared_bytes_max: 0, ..limits() }).await;
+    let mut worker = farm.worker("w1").await;
+    let execution = farm.execute(farm.action("").await).await;
+    let lease = worker.run_one(&farm).await;
+    assert!(!lease.action.is_empty() && !lease.command.is_empty());
+    assert_eq!(execution.status().await.code, Code::Ok as i32);
 }
 
 #[tokio::test]
