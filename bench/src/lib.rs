@@ -4,5 +4,7 @@
 //! medians are quoted, and each figure stands beside the one it is compared with, from the same run.
 
 pub mod contest;
+pub mod execute;
 pub mod spread;
 pub mod table;
+pub mod wrapper;

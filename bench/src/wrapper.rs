@@ -72,7 +72,9 @@ impl Work<'_> {
                 command
             }));
         }
-        contestants.push(self.contestant("castwork, local hit".to_owned(), || self.castwork(castwork, "local", None)));
+        contestants.push(
+            self.contestant("castwork, local hit".to_owned(), || self.castwork(castwork, "local", None)),
+        );
         let mut remote = self.contestant("castwork, remote hit".to_owned(), || {
             self.castwork(castwork, "remote", Some(self.remote))
         });
