@@ -156,7 +156,7 @@ mod tests {
         let scratch = first.scratch().await.unwrap();
         let left = scratch.path().to_owned();
         // As after `kill -9`: the lock is gone, and nobody has cleaned.
-        std::mem::drop(std::mem::ManuallyDrop::into_inner(std::mem::ManuallyDrop::new(scratch)));
+        Box::leak(Box::new(scratch));
         let id = first.worker_id().to_owned();
         drop(first);
         assert!(left.exists());

@@ -90,12 +90,10 @@ impl Workshop {
         progress(Stage::Executing);
         times.run = (now(), None);
         let started = Instant::now();
-        let ended = self.sandbox.run(&spec(&action, &scratch, lease), cancel).await?;
+        let ended =
+            self.sandbox.run(&spec(&action, &scratch, lease), cancel).await.map_err(Failure::sandbox)?;
         times.run.1 = now();
         let took = started.elapsed();
-        if ended.end == End::Cancelled {
-            return Err(Failure::Cancelled);
-        }
         // A compiler that was replaced while it ran is not the client's either.
         self.check(&action).await?;
 
@@ -198,7 +196,7 @@ fn exit_code(end: End) -> i32 {
     match end {
         End::Exited(code) => code,
         End::Signaled(signal) => SIGNALED + signal,
-        End::TimedOut | End::Cancelled => SIGNALED + SIGKILL,
+        End::TimedOut => SIGNALED + SIGKILL,
     }
 }
 
@@ -207,7 +205,6 @@ fn status_of(end: End) -> rpc::Status {
         End::Exited(_) => (rpc::Code::Ok, String::new()),
         End::Signaled(signal) => (rpc::Code::Ok, format!("the command was killed by signal {signal}")),
         End::TimedOut => (rpc::Code::DeadlineExceeded, TIMED_OUT.to_owned()),
-        End::Cancelled => (rpc::Code::Cancelled, "cancelled".to_owned()),
     };
     rpc::Status { code: code as i32, message, details: Vec::new() }
 }

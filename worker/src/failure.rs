@@ -44,7 +44,7 @@ pub(crate) enum Failure {
     },
     /// The sandbox failed: not the action's fault.
     #[error("the sandbox failed")]
-    Sandbox(#[from] SandboxError),
+    Sandbox(#[source] SandboxError),
     /// Something on the worker's disk failed: not the action's fault.
     #[error("can't {step}")]
     Disk {
@@ -75,6 +75,14 @@ impl Failure {
         move |source| match source {
             StoreError::Missing(digest) => Self::Missing(vec![digest]),
             source => Self::Store { step, source },
+        }
+    }
+
+    /// For `map_err`: what became of the sandbox.
+    pub(crate) fn sandbox(error: SandboxError) -> Self {
+        match error {
+            SandboxError::Cancelled => Self::Cancelled,
+            error => Self::Sandbox(error),
         }
     }
 

@@ -124,8 +124,6 @@ pub enum End {
     Signaled(i32),
     /// Its time was up, and it was killed.
     TimedOut,
-    /// It was killed because the caller no longer wants it.
-    Cancelled,
 }
 
 /// What a command used, its children included; zero where the platform doesn't tell.
@@ -177,6 +175,9 @@ pub trait Sandbox: Send + Sync + 'static {
 
     /// Runs a command to its end, to its timeout, or until `cancel`.
     ///
+    /// # Errors
+    /// [`SandboxError::Cancelled`], and whatever kept the command from being run.
+    ///
     /// Not cancel-safe: dropping the future kills the command but does not wait for its end.
     async fn run(&self, spec: &RunSpec, cancel: &CancellationToken) -> Result<Ended, SandboxError>;
 }
@@ -201,6 +202,9 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+    /// The caller no longer wants it; it was killed if it had begun.
+    #[error("the command was cancelled")]
+    Cancelled,
     /// The process that confines the command ended without saying why.
     #[error("the sandbox ended without a report ({status})")]
     Lost {

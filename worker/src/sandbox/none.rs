@@ -92,19 +92,21 @@ pub(super) async fn run_command(
     tree.kill();
     let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
     let stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
+    let end = end.ok_or(SandboxError::Cancelled)?;
     Ok(Ended { end, usage: Usage::default(), stdout, stderr, root })
 }
 
+/// Waits for the end, or brings it about; `None` if that was because of `cancel`.
 async fn wait(
     child: &mut Child,
     tree: &ProcessTree,
     spec: &RunSpec,
     cancel: &CancellationToken,
-) -> io::Result<End> {
+) -> io::Result<Option<End>> {
     let end = tokio::select! {
-        status = child.wait() => return status.map(end_of),
-        () = tokio::time::sleep(spec.timeout) => End::TimedOut,
-        () = cancel.cancelled() => End::Cancelled,
+        status = child.wait() => return status.map(|status| Some(end_of(status))),
+        () = tokio::time::sleep(spec.timeout) => Some(End::TimedOut),
+        () = cancel.cancelled() => None,
     };
     tree.kill();
     child.kill().await?;

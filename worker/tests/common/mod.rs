@@ -1,5 +1,9 @@
 //! A stage for sandbox tests: a local CAS of two files, inputs laid out from it, a sandbox.
 
+#![allow(dead_code, reason = "each test program uses its part")]
+
+pub(crate) mod scheduler;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,11 +46,16 @@ pub(crate) struct Stage {
 impl Stage {
     /// `None`, with the reason printed, where this machine can't confine anything.
     pub(crate) async fn set() -> Option<Self> {
+        Self::set_with(Vec::new()).await
+    }
+
+    /// The same, with paths that actions must not see.
+    pub(crate) async fn set_with(hidden: Vec<PathBuf>) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         set_mode(folder.path(), 0o700).unwrap();
         let surroundings = Surroundings {
             data_dir: folder.path().to_owned(),
-            hidden: Vec::new(),
+            hidden,
             slots: 2,
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker"))),
         };

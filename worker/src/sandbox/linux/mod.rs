@@ -144,35 +144,32 @@ impl Confined {
             .spawn()
     }
 
-    /// Waits for the end of the command, or brings it about.
+    /// Waits for the end of the command, or brings it about; says whether its time was up.
     async fn see_through(
         spec: &RunSpec,
         talk: &mut Conversation,
         cancel: &CancellationToken,
-    ) -> Result<Option<End>, SandboxError> {
-        let ready = tokio::time::timeout(SETUP_WAIT, talk.hear(Conversation::is_ready));
-        let mut forced = tokio::select! {
-            heard = ready => match heard {
-                Ok(heard) => heard.map(|()| None)?,
-                Err(_) => return Err(SandboxError::Lost { status: "setting up took too long".to_owned() }),
-            },
-            () = cancel.cancelled() => Some(End::Cancelled),
-        };
-        if forced.is_none() {
+    ) -> Result<bool, SandboxError> {
+        let has_ended = async {
+            let ready = tokio::time::timeout(SETUP_WAIT, talk.hear(Conversation::is_ready)).await;
+            ready.map_err(|_| SandboxError::Lost { status: "setting up took too long".to_owned() })??;
             // The command's time begins here: setting up is not its doing.
-            forced = tokio::select! {
-                heard = talk.hear(Conversation::is_gone) => heard.map(|()| None)?,
-                () = tokio::time::sleep(spec.timeout) => Some(End::TimedOut),
-                () = cancel.cancelled() => Some(End::Cancelled),
-            };
-        }
-        if forced.is_some() {
+            match tokio::time::timeout(spec.timeout, talk.hear(Conversation::is_gone)).await {
+                Ok(heard) => heard.map(|()| true),
+                Err(_) => Ok(false),
+            }
+        };
+        let has_ended = tokio::select! {
+            has_ended = has_ended => Some(has_ended?),
+            () = cancel.cancelled() => None,
+        };
+        if has_ended != Some(true) {
             talk.ask_to_die().await;
             if tokio::time::timeout(KILL_WAIT, talk.hear(Conversation::is_gone)).await.is_err() {
                 return Err(SandboxError::Lost { status: "killed, but not gone".to_owned() });
             }
         }
-        Ok(forced)
+        has_ended.map(|has_ended| !has_ended).ok_or(SandboxError::Cancelled)
     }
 }
 
@@ -207,12 +204,13 @@ impl Sandbox for Confined {
         let stdout = Capture::start(stdout, spec.scratch.join("stdout"), CAPTURE_BYTES_MAX);
         let stderr = Capture::start(stderr, spec.scratch.join("stderr"), CAPTURE_BYTES_MAX);
         let mut talk = Conversation::begin(ours, &self.order(spec)).await?;
-        let forced = Self::see_through(spec, &mut talk, cancel).await?;
+        let is_late = Self::see_through(spec, &mut talk, cancel).await?;
         let status = child.wait().await.map_err(SandboxError::at("wait for the sandbox"))?;
         let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
         let stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
         let heard = talk.finish(status)?;
-        let end = forced.or(heard.end).ok_or_else(|| SandboxError::Lost { status: status.to_string() })?;
+        let end = if is_late { Some(End::TimedOut) } else { heard.end };
+        let end = end.ok_or_else(|| SandboxError::Lost { status: status.to_string() })?;
         Ok(Ended { end, usage: heard.usage, stdout, stderr, root: heard.root })
     }
 }

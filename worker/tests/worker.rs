@@ -1,0 +1,469 @@
+//! A whole worker against a scheduler that the test drives: real inputs, sandbox and outputs.
+//!
+//! Runs twice where it is started as root: as root, and once more as a user without privileges.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where something is not as it has to be")]
+
+mod common;
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use castwork_cas::Digest;
+use castwork_cas::merkle::{Limits, TreeBuilder, TreeReader};
+use castwork_proto::reapi::{self, command::EnvironmentVariable};
+use castwork_proto::rpc;
+use castwork_proto::worker::scheduler_message::Message as Says;
+use castwork_proto::worker::worker_message::Message as Heard;
+use castwork_proto::worker::{CancelLease, Lease, Outcome};
+use castwork_worker::{SandboxChoice, Stop, WorkerConfig, WorkerError};
+use common::scheduler::{FUNCTION, Scheduler, Session};
+use prost::Message;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+/// A worker with its scheduler and its one session.
+struct Farm {
+    scheduler: Scheduler,
+    session: Session,
+    folder: TempDir,
+    stop: Stop,
+    worker: JoinHandle<Result<(), WorkerError>>,
+}
+
+impl Farm {
+    /// `None`, with the reason printed, where this machine can't confine anything.
+    async fn set() -> Option<Self> {
+        common::Stage::set().await?;
+        let mut scheduler = Scheduler::start().await;
+        let (folder, stop) = (TempDir::new().unwrap(), Stop::default());
+        let worker = tokio::spawn(castwork_worker::run(config(&scheduler, &folder), stop.clone()));
+        let session = scheduler.session().await;
+        Some(Self { scheduler, session, folder, stop, worker })
+    }
+
+    /// A lease on a shell script with inputs.
+    fn lease(&self, id: &str, inputs: &[(&str, &str)], script: &str, outputs: &[&str]) -> Lease {
+        lease(&self.scheduler, id, inputs, script, outputs, &[])
+    }
+
+    async fn run(&mut self, lease: Lease) -> Outcome {
+        let id = lease.lease_id.clone();
+        self.session.say(Says::Lease(lease)).await;
+        let (outcome, _) = self.session.outcome().await;
+        assert_eq!(outcome.lease_id, id);
+        self.session.keep(&id).await;
+        outcome
+    }
+
+    fn text(&self, digest: Option<&reapi::Digest>) -> String {
+        String::from_utf8(self.scheduler.get(digest)).unwrap()
+    }
+}
+
+fn config(scheduler: &Scheduler, folder: &TempDir) -> WorkerConfig {
+    let mut config = WorkerConfig::new(&scheduler.address, folder.path().join("data"));
+    config.slots = 2;
+    "tester".clone_into(&mut config.name);
+    config.sandbox_program = Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker")));
+    config
+}
+
+fn lease(
+    scheduler: &Scheduler,
+    id: &str,
+    inputs: &[(&str, &str)],
+    script: &str,
+    outputs: &[&str],
+    properties: &[(&str, &str)],
+) -> Lease {
+    let mut tree = TreeBuilder::new();
+    for (path, content) in inputs {
+        tree.add_file(path, scheduler.put(content.as_bytes()), false).unwrap();
+    }
+    let built = tree.build(FUNCTION);
+    for (_, bytes) in &built.directories {
+        scheduler.put(bytes);
+    }
+    let command = reapi::Command {
+        arguments: ["sh", "-c", script].map(str::to_owned).to_vec(),
+        environment_variables: vec![EnvironmentVariable {
+            name: "PATH".to_owned(),
+            value: "/usr/bin:/bin".to_owned(),
+        }],
+        output_paths: outputs.iter().map(|path| (*path).to_owned()).collect(),
+        ..Default::default()
+    };
+    let property = |(name, value): &(&str, &str)| reapi::platform::Property {
+        name: (*name).to_owned(),
+        value: (*value).to_owned(),
+    };
+    let command = command.encode_to_vec();
+    let action = reapi::Action {
+        command_digest: Some(scheduler.put(&command).to_proto()),
+        input_root_digest: Some(built.root.to_proto()),
+        platform: Some(reapi::Platform { properties: properties.iter().map(property).collect() }),
+        ..Default::default()
+    };
+    let action = action.encode_to_vec();
+    Lease {
+        lease_id: id.to_owned(),
+        action_digest: Some(scheduler.put(&action).to_proto()),
+        action: action.into(),
+        command: command.into(),
+        timeout: Some(prost_types::Duration { seconds: 120, nanos: 0 }),
+        queued_unix_nanos: 1_000_000_000,
+        ..Default::default()
+    }
+}
+
+fn code(outcome: &Outcome) -> (rpc::Code, &str) {
+    let status = outcome.status.as_ref().unwrap();
+    (rpc::Code::try_from(status.code).unwrap(), &status.message)
+}
+
+#[tokio::test]
+async fn a_compile_comes_back_with_its_object_its_times_and_its_stages() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let inputs =
+        [("src/a.c", "#include \"a.h\"\nint f(void) { return A; }\n"), ("src/include/a.h", "#define A 1\n")];
+    let script = "cc -Isrc/include -c src/a.c -o out/a.o && echo said >&2";
+    let lease = farm.lease("1", &inputs, script, &["out/a.o", "out/absent"]);
+    farm.session.say(Says::Lease(lease)).await;
+    let (outcome, stages) = farm.session.outcome().await;
+    assert_eq!(stages, [1, 2, 3]);
+    assert_eq!(code(&outcome), (rpc::Code::Ok, ""));
+    let result = outcome.result.unwrap();
+    assert_eq!(result.exit_code, 0);
+    let [object] = &result.output_files[..] else { panic!("one output") };
+    assert_eq!(object.path, "out/a.o");
+    assert!(farm.scheduler.get(object.digest.as_ref()).starts_with(b"\x7fELF"));
+    assert_eq!(farm.text(result.stderr_digest.as_ref()), "said\n");
+    assert_eq!(result.stdout_digest, Some(Digest::empty(FUNCTION).to_proto()));
+    let times = result.execution_metadata.unwrap();
+    let order = [
+        times.queued_timestamp,
+        times.worker_start_timestamp,
+        times.input_fetch_start_timestamp,
+        times.input_fetch_completed_timestamp,
+        times.execution_start_timestamp,
+        times.execution_completed_timestamp,
+        times.output_upload_start_timestamp,
+        times.output_upload_completed_timestamp,
+        times.worker_completed_timestamp,
+    ];
+    let order = order.map(|time| time.map(|time| (time.seconds, time.nanos)).expect("every time is set"));
+    assert!(order.is_sorted(), "{order:?}");
+    assert!(times.virtual_execution_duration.is_some() && times.worker == "tester");
+}
+
+#[tokio::test]
+async fn what_a_worker_is_stands_in_its_hello() {
+    let Some(farm) = Farm::set().await else { return };
+    let hello = &farm.session.hello;
+    assert_eq!((hello.slots, hello.name.as_str(), hello.sandbox.as_str()), (2, "tester", "namespaces"));
+    assert!(hello.worker_id.len() == 32 && hello.running.is_empty());
+    let properties: Vec<_> =
+        hello.properties.iter().map(|own| format!("{}={}", own.name, own.value)).collect();
+    assert_eq!(properties[1..], ["OSFamily=linux", "network=off", "root=inputs", "root=worker"]);
+}
+
+#[tokio::test]
+async fn missing_inputs_are_named_each_by_itself() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let lease = farm.lease("1", &[("a", "one"), ("d/b", "two"), ("c", "three")], "true", &[]);
+    let gone = [b"one".as_slice(), b"two"].map(|data| Digest::of(FUNCTION, data));
+    for digest in &gone {
+        farm.scheduler.blobs.remove(digest);
+    }
+    let outcome = farm.run(lease).await;
+    assert_eq!(code(&outcome).0, rpc::Code::FailedPrecondition);
+    let failure: rpc::PreconditionFailure = outcome.status.unwrap().details[0].to_msg().unwrap();
+    let mut subjects: Vec<_> = failure.violations.into_iter().map(|violation| violation.subject).collect();
+    subjects.sort();
+    let mut expected = gone.map(|digest| format!("blobs/{digest}"));
+    expected.sort();
+    assert_eq!(subjects, expected);
+}
+
+#[tokio::test]
+async fn a_timeout_is_told_as_one_and_what_was_said_is_uploaded() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let mut lease = farm.lease("1", &[], "echo begun; sleep 1000", &["x"]);
+    lease.timeout = Some(prost_types::Duration { seconds: 0, nanos: 500_000_000 });
+    let outcome = farm.run(lease).await;
+    assert_eq!(code(&outcome), (rpc::Code::DeadlineExceeded, "execution timeout exceeded"));
+    assert_eq!(farm.text(outcome.result.unwrap().stdout_digest.as_ref()), "begun\n");
+}
+
+#[tokio::test]
+async fn failing_and_being_killed_are_results() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let failed = farm.run(farm.lease("1", &[], "echo x > out; exit 3", &["out"])).await;
+    let result = failed.result.as_ref().unwrap();
+    assert_eq!((code(&failed).0, result.exit_code, result.output_files.len()), (rpc::Code::Ok, 3, 1));
+    let killed = farm.run(farm.lease("2", &[], "kill -11 $$", &[])).await;
+    assert_eq!(code(&killed), (rpc::Code::Ok, "the command was killed by signal 11"));
+    assert_eq!(killed.result.unwrap().exit_code, 139);
+}
+
+#[tokio::test]
+async fn an_output_that_is_none_is_refused_with_its_path_and_what_was_said_is_kept() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let outcome = farm.run(farm.lease("1", &[], "echo said; mkdir d; mkfifo d/fifo", &["d"])).await;
+    let text = "output `d/fifo` is a FIFO, which can't be an output";
+    assert_eq!(code(&outcome), (rpc::Code::FailedPrecondition, text));
+    assert_eq!(farm.text(outcome.result.unwrap().stdout_digest.as_ref()), "said\n");
+}
+
+#[tokio::test]
+async fn large_inputs_and_outputs_travel_as_streams_and_directories_as_trees() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let large = "0123456789".repeat(300_000);
+    let script = "mkdir -p d/e; cat large large > d/e/twice; ln -s e/twice d/link; head -c 3000000 /dev/zero";
+    let outcome = farm.run(farm.lease("1", &[("large", large.as_str())], script, &["d"])).await;
+    let result = outcome.result.unwrap();
+    assert_eq!(farm.scheduler.get(result.stdout_digest.as_ref()).len(), 3_000_000);
+    let tree = farm.scheduler.get(result.output_directories[0].tree_digest.as_ref());
+    let tree = TreeReader::from_bytes(&tree.into(), FUNCTION, &Limits::default()).unwrap();
+    let tree = tree.to_flat(&Limits::default()).unwrap();
+    let paths: Vec<_> = tree.entries().map(|entry| entry.path).collect();
+    assert_eq!(paths, ["link", "e", "e/twice"]);
+    let twice = Digest::of(FUNCTION, (large.clone() + &large).as_bytes());
+    assert!(farm.scheduler.blobs.get_bytes(&twice).is_some());
+}
+
+#[tokio::test]
+async fn a_blob_that_two_actions_want_at_once_is_fetched_once_and_then_no_more() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let input = [("shared", "the same content")];
+    for lease in
+        [farm.lease("1", &input, "cat shared", &[]), farm.lease("2", &input, "cat shared; true", &[])]
+    {
+        farm.session.say(Says::Lease(lease)).await;
+    }
+    for _ in 0..2 {
+        let (outcome, _) = farm.session.outcome().await;
+        assert_eq!(code(&outcome).0, rpc::Code::Ok);
+        farm.session.keep(&outcome.lease_id).await;
+    }
+    farm.run(farm.lease("3", &input, "cat shared; true; true", &[])).await;
+    let digest = Digest::of(FUNCTION, b"the same content");
+    assert_eq!(farm.scheduler.reads.lock().unwrap()[&digest], 1);
+}
+
+#[tokio::test]
+async fn a_compiler_that_is_not_the_clients_is_not_used() {
+    let Some(mut farm) = Farm::set().await else { return };
+    let own = Digest::of(FUNCTION, &std::fs::read("/bin/sh").unwrap());
+    let other = Digest::of(FUNCTION, b"another shell");
+    for (id, digest, expected) in [("1", own, rpc::Code::Ok), ("2", other, rpc::Code::FailedPrecondition)] {
+        let value = format!("/bin/sh={digest}");
+        let lease = lease(&farm.scheduler, id, &[], "true", &[], &[("host-file", &value)]);
+        let outcome = farm.run(lease).await;
+        assert_eq!(code(&outcome).0, expected, "{}", code(&outcome).1);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_keeps_what_runs_and_repeats_what_nobody_confirmed() {
+    let Some(mut farm) = Farm::set().await else { return };
+    farm.session.say(Says::Lease(farm.lease("done", &[], "true", &[]))).await;
+    let (outcome, _) = farm.session.outcome().await;
+    assert_eq!(outcome.lease_id, "done");
+    farm.session.say(Says::Lease(farm.lease("runs", &[], "until [ -e /tmp/x ]; do :; done", &[]))).await;
+    let progress = farm.session.hear().await;
+    assert!(matches!(progress, Some(Heard::Progress(_))), "{progress:?}");
+    // Dropping it ends the stream.
+    farm.session = farm.scheduler.session_after(farm.session).await;
+    let running: Vec<_> = farm.session.hello.running.iter().map(|lease| lease.lease_id.as_str()).collect();
+    assert_eq!(running, ["done", "runs"]);
+    let (again, _) = farm.session.outcome().await;
+    assert_eq!(again, outcome);
+    farm.session.keep("done").await;
+    let cancel = CancelLease { lease_id: "runs".to_owned(), reason: String::new() };
+    farm.session.say(Says::CancelLease(cancel)).await;
+    // Both slots are free again, and of neither lease anything is said any more.
+    for id in ["3", "4"] {
+        assert_eq!(code(&farm.run(farm.lease(id, &[], "true", &[])).await).0, rpc::Code::Ok);
+    }
+    farm.session = farm.scheduler.session_after(farm.session).await;
+    assert!(farm.session.hello.running.is_empty());
+}
+
+#[tokio::test]
+async fn a_draining_worker_finishes_what_runs_takes_nothing_new_and_ends() {
+    let Some(mut farm) = Farm::set().await else { return };
+    farm.session.say(Says::Lease(farm.lease("1", &[], "sleep 0.5; echo done", &[]))).await;
+    while !matches!(farm.session.hear().await, Some(Heard::Progress(progress)) if progress.stage == 2) {}
+    farm.stop.drain.cancel();
+    let said = farm.session.hear().await;
+    assert!(matches!(said, Some(Heard::Draining(_))), "{said:?}");
+    farm.session.say(Says::Lease(farm.lease("2", &[], "true", &[]))).await;
+    let (refused, _) = farm.session.outcome().await;
+    assert_eq!((refused.lease_id.as_str(), code(&refused).0), ("2", rpc::Code::Unavailable));
+    let (outcome, _) = farm.session.outcome().await;
+    assert_eq!((outcome.lease_id.as_str(), code(&outcome).0), ("1", rpc::Code::Ok));
+    farm.session.keep("1").await;
+    farm.worker.await.unwrap().unwrap();
+    let left = std::fs::read_dir(farm.folder.path().join("data/actions")).unwrap().count();
+    assert!(left <= 1, "a folder may still be on its way out, two can't");
+}
+
+#[tokio::test]
+async fn a_worker_that_has_to_end_now_kills_what_runs() {
+    let Some(farm) = Farm::set().await else { return };
+    let mut farm = farm;
+    let name = format!("castwork-now-{}", std::process::id());
+    let script = format!("cp /bin/sleep {name}; ./{name} 1000");
+    farm.session.say(Says::Lease(farm.lease("1", &[], &script, &[]))).await;
+    while !matches!(farm.session.hear().await, Some(Heard::Progress(progress)) if progress.stage == 2) {}
+    farm.stop.now.cancel();
+    farm.worker.await.unwrap().unwrap();
+    assert_eq!(common::processes_named(&name), 0);
+}
+
+#[tokio::test]
+async fn a_second_worker_on_one_folder_is_refused() {
+    let Some(farm) = Farm::set().await else { return };
+    let second = castwork_worker::run(config(&farm.scheduler, &farm.folder), Stop::default()).await;
+    assert!(matches!(second, Err(WorkerError::DataDir(_))));
+}
+
+#[tokio::test]
+async fn without_a_sandbox_commands_run_as_well_and_the_hello_says_so() {
+    let mut scheduler = Scheduler::start().await;
+    let folder = TempDir::new().unwrap();
+    let mut config = config(&scheduler, &folder);
+    config.sandbox = SandboxChoice::None;
+    let stop = Stop::default();
+    let worker = tokio::spawn(castwork_worker::run(config, stop.clone()));
+    let mut session = scheduler.session().await;
+    assert_eq!(session.hello.sandbox, "none");
+    let script = "cat in > d/out; echo $PATH; sleep 1000 >/dev/null 2>&1 & exit 5";
+    session.say(Says::Lease(lease(&scheduler, "1", &[("in", "x")], script, &["d/out"], &[]))).await;
+    let (outcome, _) = session.outcome().await;
+    let result = outcome.result.unwrap();
+    assert_eq!((result.exit_code, result.output_files.len()), (5, 1));
+    assert_eq!(scheduler.get(result.stdout_digest.as_ref()), b"/usr/bin:/bin\n");
+    session.keep("1").await;
+    stop.drain.cancel();
+    worker.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn of_a_worker_that_is_killed_nothing_is_left_after_the_next_start() {
+    if common::Stage::set().await.is_none() {
+        return;
+    }
+    let mut scheduler = Scheduler::start().await;
+    let folder = TempDir::new().unwrap();
+    let address = scheduler.address.clone();
+    let start = || {
+        Command::new(env!("CARGO_BIN_EXE_castwork-worker"))
+            .args(["--scheduler", &address, "--slots", "1"])
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut first = start();
+    let name = format!("castwork-orphan-{}", std::process::id());
+    let script = format!("mkdir -m 0 closed; cp /bin/sleep {name}; setsid ./{name} 1000 & ./{name} 1000");
+    let session = scheduler.session().await;
+    let id = session.hello.worker_id.clone();
+    session.say(Says::Lease(lease(&scheduler, "1", &[("in", "x")], &script, &[], &[]))).await;
+    while common::processes_named(&name) < 2 {
+        tokio::task::yield_now().await;
+    }
+    first.kill().unwrap();
+    first.wait().unwrap();
+    while common::processes_named(&name) > 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut second = start();
+    let mut session = scheduler.session().await;
+    assert_eq!(session.hello.worker_id, id);
+    assert_eq!(std::fs::read_dir(folder.path().join("data/actions")).unwrap().count(), 0);
+    session.say(Says::Lease(lease(&scheduler, "2", &[("in", "x")], "cat in", &[], &[]))).await;
+    assert_eq!(code(&session.outcome().await.0).0, rpc::Code::Ok);
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(second.id().try_into().unwrap()),
+        nix::sys::signal::Signal::SIGTERM,
+    )
+    .unwrap();
+    session.keep("2").await;
+    assert!(tokio::task::spawn_blocking(move || second.wait().unwrap()).await.unwrap().success());
+}
+
+/// Starts the program in a user namespace of its own, after `before` was done there.
+fn start_after(before: &str, arguments: &[&str], data_dir: &std::path::Path) -> std::process::Child {
+    Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-ec"])
+        .arg(format!("{before}\nexec \"$@\""))
+        .args(["sh", env!("CARGO_BIN_EXE_castwork-worker"), "--data-dir"])
+        .arg(data_dir)
+        .args(arguments)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_machine_without_namespaces_is_refused_with_reason_and_hint() {
+    if common::Stage::set().await.is_none() {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let forbid = "echo 0 > /proc/sys/user/max_user_namespaces";
+    let child = start_after(forbid, &["--scheduler", "grpc://127.0.0.1:1"], folder.path());
+    let done = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(!done.status.success());
+    // There, root is the machine's own root, and has nobody else to run actions as.
+    let reason = if nix::unistd::geteuid().is_root() { "user id 60600" } else { "make namespaces" };
+    for part in [reason, "hint: ", "--sandbox none"] {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn where_no_overlay_can_be_had_inputs_are_copied() {
+    if common::Stage::set().await.is_none() {
+        return;
+    }
+    if nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: what is root in a user namespace must not be the machine's own root");
+        return;
+    }
+    let mut scheduler = Scheduler::start().await;
+    let folder = TempDir::new().unwrap();
+    for name in ["lower", "upper", "work", "data"] {
+        std::fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    // An overlay can't have its upper layer on another overlay.
+    let mount = format!(
+        "cd '{}'; mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work,userxattr data",
+        folder.path().display()
+    );
+    let mut child = start_after(&mount, &["--scheduler", &scheduler.address], &folder.path().join("data"));
+    let mut session = scheduler.session().await;
+    let script = "chmod u+w in && echo more >> in && cat in";
+    for id in ["1", "2"] {
+        session.say(Says::Lease(lease(&scheduler, id, &[("in", "input\n")], script, &["in"], &[]))).await;
+        let (outcome, _) = session.outcome().await;
+        let result = outcome.result.unwrap();
+        assert_eq!(scheduler.get(result.stdout_digest.as_ref()), b"input\nmore\n");
+        assert_eq!(scheduler.get(result.output_files[0].digest.as_ref()), b"input\nmore\n");
+        session.keep(id).await;
+    }
+    child.kill().unwrap();
+    let said = child.wait_with_output().unwrap().stderr;
+    assert!(String::from_utf8_lossy(&said).contains("inputs are copied"));
+}
+
+#[test]
+fn all_of_it_holds_for_a_user_without_privileges() {
+    common::run_again_unprivileged("all_of_it_holds_for_a_user_without_privileges");
+}
