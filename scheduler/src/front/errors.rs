@@ -1,6 +1,7 @@
 //! From errors to gRPC codes, in one place.
 
-use castwork_cas::{DigestError, StoreError};
+use castwork_cas::resource::violation_subject;
+use castwork_cas::{Digest, DigestError, StoreError};
 use castwork_proto::rpc;
 use prost::Message as _;
 use prost_types::{Any, Duration};
@@ -43,18 +44,31 @@ pub fn to_rpc_status(error: StoreError) -> rpc::Status {
     rpc::Status { code: status.code() as i32, message: status.message().to_owned(), details: Vec::new() }
 }
 
+/// `FAILED_PRECONDITION` that names blobs which have to be uploaded first, as REAPI has it.
+pub fn missing_blobs(message: &str, digests: &[Digest]) -> Status {
+    let violations = digests
+        .iter()
+        .map(|digest| rpc::precondition_failure::Violation {
+            r#type: "MISSING".to_owned(),
+            subject: violation_subject(digest),
+            description: String::new(),
+        })
+        .collect();
+    let failure = Any::from_msg(&rpc::PreconditionFailure { violations });
+    detailed(Code::FailedPrecondition, message.to_owned(), failure)
+}
+
 /// `RESOURCE_EXHAUSTED` with the time after which to try again.
 fn full(error: &StoreError) -> Status {
     let delay = Duration { seconds: RETRY_WHEN_FULL_SECONDS, nanos: 0 };
-    let details = Any::from_msg(&rpc::RetryInfo { retry_delay: Some(delay) })
-        .expect("a message encodes into a growing buffer");
-    let message = with_cause(error);
-    let status = rpc::Status {
-        code: Code::ResourceExhausted as i32,
-        message: message.clone(),
-        details: vec![details],
-    };
-    Status::with_details(Code::ResourceExhausted, message, status.encode_to_vec().into())
+    let retry = Any::from_msg(&rpc::RetryInfo { retry_delay: Some(delay) });
+    detailed(Code::ResourceExhausted, with_cause(error), retry)
+}
+
+fn detailed(code: Code, message: String, detail: Result<Any, prost::EncodeError>) -> Status {
+    let detail = detail.expect("a message encodes into a growing buffer");
+    let status = rpc::Status { code: code as i32, message: message.clone(), details: vec![detail] };
+    Status::with_details(code, message, status.encode_to_vec().into())
 }
 
 /// The error and its causes, each after a colon.
@@ -73,7 +87,7 @@ pub fn with_cause(error: &dyn std::error::Error) -> String {
 mod tests {
     use std::io;
 
-    use castwork_cas::{Digest, DigestFunction};
+    use castwork_cas::DigestFunction;
 
     use super::*;
 
@@ -89,6 +103,18 @@ mod tests {
         assert_eq!(code(StoreError::Encoding(io::ErrorKind::InvalidData.into())), Code::InvalidArgument);
         let broken = StoreError::Disk { step: "open `x`".to_owned(), source: io::ErrorKind::Other.into() };
         assert_eq!(code(broken), Code::Internal);
+    }
+
+    #[test]
+    fn a_missing_blob_is_named_as_clients_expect_it() {
+        let digest = Digest::of(DigestFunction::Blake3, b"abc");
+        let status = missing_blobs("an input is missing", &[digest]);
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        let details = rpc::Status::decode(status.details()).unwrap();
+        assert_eq!(details.details[0].type_url, "type.googleapis.com/google.rpc.PreconditionFailure");
+        let failure: rpc::PreconditionFailure = details.details[0].to_msg().unwrap();
+        assert_eq!(failure.violations[0].r#type, "MISSING");
+        assert_eq!(failure.violations[0].subject, format!("blobs/blake3/{digest}"));
     }
 
     #[test]

@@ -1,10 +1,19 @@
 //! The gRPC services: messages become checked types here, and errors become gRPC codes.
 
+pub mod action_cache;
+mod batch;
+pub mod bytestream;
+pub mod capabilities;
+pub mod cas;
 pub mod errors;
 pub mod execution;
 mod hello;
 pub mod instance;
+pub mod layer;
+pub mod limits;
 pub mod metadata;
 pub mod operations;
+mod outputs;
 mod report;
+mod tree;
 pub mod workers;

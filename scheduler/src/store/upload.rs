@@ -73,7 +73,7 @@ impl Upload {
         parts.pending_bytes += data.len() as u64;
         parts.pending.push(data);
         if self.received_bytes > self.digest.size_bytes() {
-            return Err(self.mismatch(parts.into_digest()));
+            return Err(StoreError::mismatch(&self.digest, parts.into_digest()));
         }
         let is_enough = parts.pending_bytes >= WRITE_BYTES_MIN;
         self.parts = Some(parts);
@@ -142,10 +142,6 @@ impl Upload {
             Err(self.shared.no_room(&self.digest))
         }
     }
-
-    fn mismatch(&self, got: Digest) -> StoreError {
-        StoreError::Mismatch { expected: self.digest, got: got.into() }
-    }
 }
 
 enum Finished {
@@ -156,6 +152,17 @@ enum Finished {
 impl Parts {
     /// Hashes and writes what is pending. Blocks.
     fn write(&mut self, shared: &Shared) -> io::Result<()> {
+        self.hash();
+        self.write_pending(shared)
+    }
+
+    fn hash(&mut self) {
+        for piece in &self.pending {
+            self.hasher.update(piece);
+        }
+    }
+
+    fn write_pending(&mut self, shared: &Shared) -> io::Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -164,7 +171,6 @@ impl Parts {
             None => self.file.insert(NamedTempFile::new_in(shared.layout.tmp())?),
         };
         for piece in self.pending.drain(..) {
-            self.hasher.update(&piece);
             file.write_all(&piece)?;
         }
         self.pending_bytes = 0;
@@ -173,21 +179,23 @@ impl Parts {
 
     /// The digest of all bytes, written or not.
     fn into_digest(mut self) -> Digest {
-        self.pending.iter().for_each(|piece| self.hasher.update(piece));
+        self.hash();
         self.hasher.finish()
     }
 
     /// Verifies the bytes and has the disk keep them. Blocks.
     fn finish(mut self, shared: &Shared, digest: &Digest) -> Result<Finished, StoreError> {
-        self.write(shared).map_err(|error| shared.write_failed(digest, "write", error))?;
-        let got = self.hasher.finish();
+        self.hash();
+        let got = std::mem::replace(&mut self.hasher, Hasher::new(digest.function())).finish();
         if got != *digest {
-            return Err(StoreError::Mismatch { expected: *digest, got: got.into() });
+            return Err(StoreError::mismatch(digest, got));
         }
         // The blob of no bytes is everywhere, and another upload may have been faster.
-        let Some(file) = self.file.filter(|_| !shared.has_verified(digest)) else {
+        if digest.is_empty_blob() || shared.has_verified(digest) {
             return Ok(Finished::IsThere);
-        };
+        }
+        self.write_pending(shared).map_err(|error| shared.write_failed(digest, "write", error))?;
+        let file = self.file.expect("a blob of some bytes has been written to a file");
         let changed = sync(file.as_file()).map_err(|error| shared.write_failed(digest, "sync", error))?;
         Ok(Finished::File { temporary: file.into_temp_path(), changed })
     }

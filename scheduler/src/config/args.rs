@@ -1,0 +1,42 @@
+//! [`Args`]: the flags as they are typed.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Keeps blobs and results, and has workers run actions (Remote Execution API v2).
+///
+/// Every flag but --config and --check-config can also stand in the configuration file (TOML) under the
+/// same name. A flag wins over the file.
+#[derive(Clone, Debug, Default, Parser)]
+#[command(name = "castwork-scheduler", version)]
+pub struct Args {
+    /// Where the Remote Execution API is served; port 0 picks one [default: 127.0.0.1:8980]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<String>,
+    /// Where metrics and health are served; port 0 picks one [default: 127.0.0.1:8981]
+    #[arg(long, value_name = "IP:PORT")]
+    pub http_listen: Option<String>,
+    /// Where blobs and results are kept; one server a folder [default: castwork-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// What blobs and results may take up, such as 500MB or 1TiB [default: 20GB]
+    #[arg(long, value_name = "SIZE")]
+    pub max_size: Option<String>,
+    /// Run a worker in this process, with one slot a processor or as many as you say
+    #[arg(long, value_name = "SLOTS", num_args = 0..=1, require_equals = true)]
+    #[expect(clippy::option_option, reason = "not given, given, given with a value")]
+    pub with_worker: Option<Option<String>>,
+    /// Written when the server serves: {"grpc": ADDRESS, "http": ADDRESS, "pid": NUMBER}
+    #[arg(long, value_name = "FILE")]
+    pub ready_file: Option<String>,
+    /// `human` or `json` [default: human]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+    /// Configuration file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Check flags and file, say what is wrong with them, and end
+    #[arg(long)]
+    pub check_config: bool,
+}

@@ -1,0 +1,347 @@
+//! [`Config`]: flags and one file, checked, with every complaint at once.
+
+mod args;
+mod file;
+mod size;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use castwork_cas::DigestFunction;
+use castwork_cas::resource::check_instance_name;
+
+pub use self::args::Args;
+use self::file::{Entry, FileConfig};
+use self::size::parse_size;
+
+/// Where gRPC is served unless told otherwise: to this machine alone.
+const LISTEN_DEFAULT: &str = "127.0.0.1:8980";
+
+/// Where metrics and health are served unless told otherwise.
+const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:8981";
+
+/// The data folder unless told otherwise, below the current one.
+const DATA_DIR_DEFAULT: &str = "castwork-data";
+
+/// Size of the store unless told otherwise.
+const MAX_SIZE_DEFAULT: &str = "20GB";
+
+/// Below this a store holds not even one build.
+const MAX_SIZE_MIN: u64 = 1_000_000;
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// An object a line.
+    Json,
+}
+
+/// Everything that the server has to be told, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where gRPC is served; port 0 picks one.
+    pub listen: SocketAddr,
+    /// Where metrics and health are served; port 0 picks one.
+    pub http_listen: SocketAddr,
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// What blobs and results may take up, in bytes.
+    pub bytes_max: u64,
+    /// Slots of a worker in this process, if there is to be one; 0 for one a processor.
+    pub worker_slots: Option<usize>,
+    /// Written when the server serves.
+    pub ready_file: Option<PathBuf>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Instance names besides the empty one, and what an unset digest function means in each.
+    pub instances: Vec<(String, DigestFunction)>,
+    /// The configuration file, if there is one.
+    pub file: Option<PathBuf>,
+}
+
+/// Something that is wrong with flags or file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Flag, or file and line.
+    place: String,
+    /// The key, if it is about one.
+    key: Option<String>,
+    problem: String,
+}
+
+impl fmt::Display for Complaint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{}: `{key}` {}", self.place, self.problem),
+            None => write!(f, "{}: {}", self.place, self.problem),
+        }
+    }
+}
+
+/// Everything that is wrong with flags and file.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Complaints(Vec<Complaint>);
+
+impl fmt::Display for Complaints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the configuration can't be used:")?;
+        self.0.iter().try_for_each(|complaint| write!(f, "\n  {complaint}"))
+    }
+}
+
+impl std::error::Error for Complaints {}
+
+impl Config {
+    /// Reads the file, if one is named, and checks everything. A flag wins over the file.
+    ///
+    /// # Errors
+    /// Every complaint, with the key and where it stands.
+    pub fn load(args: Args) -> Result<Self, Complaints> {
+        let mut complaints = Vec::new();
+        let file = match &args.config {
+            Some(path) => FileConfig::read(path, &mut complaints),
+            None => FileConfig::default(),
+        };
+        let config = Self::build(args, file, &mut complaints);
+        if complaints.is_empty() { Ok(config) } else { Err(Complaints(complaints)) }
+    }
+
+    fn build(args: Args, file: FileConfig, complaints: &mut Vec<Complaint>) -> Self {
+        let mut checker = Checker { complaints };
+        let listen = checker.pick("listen", args.listen, file.listen, LISTEN_DEFAULT, parse_address);
+        let http_listen = checker.pick(
+            "http-listen",
+            args.http_listen,
+            file.http_listen,
+            HTTP_LISTEN_DEFAULT,
+            parse_address,
+        );
+        let data_dir = checker.pick("data-dir", args.data_dir, file.data_dir, DATA_DIR_DEFAULT, parse_path);
+        let bytes_max = checker.pick("max-size", args.max_size, file.max_size, MAX_SIZE_DEFAULT, parse_bound);
+        let worker = args.with_worker.map(|slots| slots.unwrap_or_else(|| "true".to_owned()));
+        let worker_slots = checker.pick("with-worker", worker, file.with_worker, "false", parse_worker);
+        let ready_file = checker.pick("ready-file", args.ready_file, file.ready_file, "", parse_path);
+        let log_format = checker.pick("log-format", args.log_format, file.log_format, "human", parse_log_format);
+        Self {
+            listen: listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
+            http_listen: http_listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
+            data_dir: data_dir.unwrap_or_default(),
+            bytes_max: bytes_max.unwrap_or_default(),
+            worker_slots: worker_slots.flatten(),
+            ready_file: ready_file.filter(|path| !path.as_os_str().is_empty()),
+            log_format: log_format.unwrap_or_default(),
+            instances: checker.instances(file.instances),
+            file: args.config,
+        }
+    }
+}
+
+/// Checks values, wherever they come from, and gathers complaints.
+struct Checker<'a> {
+    complaints: &'a mut Vec<Complaint>,
+}
+
+impl Checker<'_> {
+    /// Takes the flag, else the file's value, else the default; `None` after a complaint.
+    fn pick<T>(
+        &mut self,
+        key: &str,
+        flag: Option<String>,
+        entry: Option<Entry>,
+        default: &str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let flag = flag.map(|text| Entry { text, place: format!("--{key}") });
+        // What the flag hides is checked all the same, because the file is wrong without the flag too.
+        let chosen = match (flag, entry) {
+            (Some(flag), Some(hidden)) => {
+                self.parse(key, &hidden, parse);
+                Some(flag)
+            }
+            (flag, entry) => flag.or(entry),
+        };
+        match chosen {
+            Some(entry) => self.parse(key, &entry, parse),
+            None => Some(parse(default).expect("the default is legal")),
+        }
+    }
+
+    fn parse<T>(&mut self, key: &str, entry: &Entry, parse: fn(&str) -> Result<T, String>) -> Option<T> {
+        parse(&entry.text).map_err(|problem| self.complain(&entry.place, key, problem)).ok()
+    }
+
+    fn complain(&mut self, place: &str, key: &str, problem: String) {
+        // A flag is its own place.
+        let key = (!place.starts_with("--")).then(|| key.to_owned());
+        self.complaints.push(Complaint { place: place.to_owned(), key, problem });
+    }
+
+    fn instances(&mut self, entries: Vec<(Entry, Option<Entry>)>) -> Vec<(String, DigestFunction)> {
+        let mut instances: Vec<(String, DigestFunction)> = Vec::new();
+        for (name, function) in entries {
+            if let Err(error) = check_instance_name(&name.text) {
+                self.complain(&name.place, "instance.name", error.to_string());
+            }
+            if instances.iter().any(|(known, _)| *known == name.text) {
+                self.complain(&name.place, "instance.name", format!("`{}` is there twice", name.text));
+            }
+            let function = function
+                .map_or(Some(DigestFunction::Sha256), |entry| {
+                    self.parse("instance.digest-function", &entry, parse_function)
+                })
+                .unwrap_or(DigestFunction::Sha256);
+            instances.push((name.text, function));
+        }
+        instances
+    }
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("is `{text}`, which is no IP:PORT such as 127.0.0.1:8980 or [::]:8980"))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "has the form of the others")]
+fn parse_path(text: &str) -> Result<PathBuf, String> {
+    Ok(text.into())
+}
+
+fn parse_bound(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text).ok_or_else(|| {
+        format!("is `{text}`, which is no size such as 20GB, 500MB or 1TiB")
+    })?;
+    if bytes < MAX_SIZE_MIN {
+        return Err(format!("is `{text}`; the store needs at least 1MB"));
+    }
+    Ok(bytes)
+}
+
+fn parse_worker(text: &str) -> Result<Option<usize>, String> {
+    match text {
+        "false" => Ok(None),
+        "true" => Ok(Some(0)),
+        _ => match text.parse() {
+            Ok(slots) if slots > 0 => Ok(Some(slots)),
+            _ => Err(format!("is `{text}`, which is no number of slots above zero")),
+        },
+    }
+}
+
+fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("is `{text}`; there are `human` and `json`")),
+    }
+}
+
+fn parse_function(text: &str) -> Result<DigestFunction, String> {
+    DigestFunction::from_name(text).ok_or_else(|| {
+        let known = DigestFunction::ALL.map(DigestFunction::name).join("` and `");
+        format!("is `{text}`; there are `{known}`")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn load(flags: &[&str], file: Option<&str>) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("castwork.toml");
+        let mut all: Vec<String> = vec!["castwork-scheduler".to_owned()];
+        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
+        if let Some(text) = file {
+            std::fs::write(&path, text).unwrap();
+            all.extend(["--config".to_owned(), path.display().to_string()]);
+        }
+        let config = Config::load(Args::try_parse_from(all).unwrap());
+        config.map_err(|complaints| complaints.to_string().replace(&path.display().to_string(), "FILE"))
+    }
+
+    #[test]
+    fn without_anything_it_serves_this_machine_alone() {
+        let config = load(&[], None).unwrap();
+        assert_eq!(config.listen.to_string(), LISTEN_DEFAULT);
+        assert_eq!(config.http_listen.to_string(), HTTP_LISTEN_DEFAULT);
+        assert_eq!(config.bytes_max, 20_000_000_000);
+        assert_eq!(config.worker_slots, None);
+        assert_eq!(config.ready_file, None);
+        assert!(config.instances.is_empty());
+    }
+
+    #[test]
+    fn every_key_can_stand_in_the_file_and_a_flag_wins() {
+        let file = r#"
+            listen = "0.0.0.0:1"
+            http-listen = "127.0.0.1:2"
+            data-dir = "/data"
+            max-size = "1TiB"
+            with-worker = 4
+            ready-file = "/run/ready"
+            log-format = "json"
+            [[instance]]
+            name = "team/main"
+            digest-function = "blake3"
+            [[instance]]
+            name = "other"
+        "#;
+        let config = load(&["--listen", "127.0.0.1:0", "--with-worker=2"], Some(file)).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.1:0");
+        assert_eq!(config.http_listen.port(), 2);
+        assert_eq!(config.data_dir, PathBuf::from("/data"));
+        assert_eq!(config.bytes_max, 1 << 40);
+        assert_eq!(config.worker_slots, Some(2));
+        assert_eq!(config.ready_file, Some("/run/ready".into()));
+        assert_eq!(config.log_format, LogFormat::Json);
+        let instances =
+            [("team/main".to_owned(), DigestFunction::Blake3), ("other".to_owned(), DigestFunction::Sha256)];
+        assert_eq!(config.instances, instances);
+    }
+
+    #[test]
+    fn a_worker_may_have_as_many_slots_as_there_are_processors() {
+        assert_eq!(load(&["--with-worker"], None).unwrap().worker_slots, Some(0));
+        assert_eq!(load(&[], Some("with-worker = true")).unwrap().worker_slots, Some(0));
+        assert_eq!(load(&[], Some("with-worker = false")).unwrap().worker_slots, None);
+    }
+
+    #[test]
+    fn every_complaint_comes_at_once_with_the_key_and_where_it_stands() {
+        let file = "listen = 7\nmax-size = \"lots\"\nspeed = \"high\"\n\
+            [[instance]]\nname = \"a/blobs\"\ndigest-function = \"md5\"\ncolour = 1\n[[instance]]\n";
+        let complaints = load(&["--log-format", "xml", "--max-size", "5"], Some(file)).unwrap_err();
+        for expected in [
+            "FILE:1: `listen` is a number where text belongs",
+            "FILE:2: `max-size` is `lots`",
+            "FILE:3: `speed` is no key; there are ",
+            "FILE:5: `instance.name` instance name `a/blobs` has",
+            "FILE:6: `instance.digest-function` is `md5`",
+            "FILE:7: `instance.colour` is no key; there are `name`, `digest-function`",
+            "FILE:8: `instance.name` is not set",
+            "--log-format: is `xml`",
+            "--max-size: is `5`",
+        ] {
+            assert!(complaints.contains(expected), "{expected} is not in\n{complaints}");
+        }
+        assert_eq!(complaints.lines().count(), 10, "{complaints}");
+    }
+
+    #[test]
+    fn what_is_no_toml_and_a_file_that_is_not_there_are_complaints() {
+        assert!(load(&[], Some("listen = \n")).unwrap_err().contains("FILE:1: "));
+        let nowhere = load(&["--config", "/nowhere/castwork.toml"], None).unwrap_err();
+        assert!(nowhere.contains("/nowhere/castwork.toml: "), "{nowhere}");
+    }
+
+    #[test]
+    fn an_instance_is_named_once() {
+        let twice = "[[instance]]\nname = \"a\"\n[[instance]]\nname = \"a\"\n";
+        assert!(load(&[], Some(twice)).unwrap_err().contains("`a` is there twice"));
+    }
+}

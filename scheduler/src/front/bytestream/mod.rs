@@ -1,0 +1,159 @@
+//! `google.bytestream.ByteStream`: blobs of any size, plain or as zstd frames.
+
+mod incoming;
+mod read;
+mod uploads;
+mod write;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use castwork_cas::resource::{ReadName, ResourceName, WriteName};
+use castwork_cas::{BlobStore as _, DigestFunction};
+use castwork_proto::bytestream::byte_stream_server::ByteStream;
+use castwork_proto::bytestream::{
+    QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
+};
+use futures::Stream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::uploads::Uploads;
+use super::errors::{bad, to_status, with_cause};
+use super::instance::{Instances, clip};
+use super::limits::Limits;
+use crate::store::DiskBlobs;
+
+/// See the module. Cheap to clone.
+#[derive(Clone)]
+pub struct ByteStreamService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    instances: Arc<Instances>,
+    blobs: DiskBlobs,
+    limits: Limits,
+    uploads: Uploads,
+    writers: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    /// Uploads go on when their call is dropped, to keep what has arrived.
+    tasks: TaskTracker,
+}
+
+impl ByteStreamService {
+    /// Serves `blobs`.
+    pub fn new(instances: Arc<Instances>, blobs: DiskBlobs, limits: Limits) -> Self {
+        let inner = Inner {
+            instances,
+            blobs,
+            uploads: Uploads::new(limits.uploads_kept_max, limits.upload_kept),
+            writers: Arc::new(Semaphore::new(limits.uploads_max)),
+            readers: Arc::new(Semaphore::new(limits.downloads_max)),
+            limits,
+            tasks: TaskTracker::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Drops uploads that nobody went on with in time. To be called now and then.
+    pub fn sweep(&self) {
+        self.inner.uploads.sweep();
+    }
+
+    /// Waits for the uploads whose calls have ended to be put away.
+    pub async fn finish(&self) {
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+}
+
+impl Inner {
+    /// Reads a resource name; what it means without a digest function depends on its instance.
+    fn name(&self, name: &str) -> Result<ResourceName, Status> {
+        let parse = |default| {
+            ResourceName::parse(name, default)
+                .map_err(|error| bad(format!("resource name `{}`: {}", clip(name), with_cause(&error))))
+        };
+        let first = parse(DigestFunction::Sha256)?;
+        let (ResourceName::Read(ReadName { instance, .. })
+        | ResourceName::Write(WriteName { instance, .. })) = &first;
+        match self.instances.check(instance)?.function {
+            DigestFunction::Sha256 => Ok(first),
+            default => parse(default),
+        }
+    }
+
+    fn read_name(&self, name: &str) -> Result<ReadName, Status> {
+        match self.name(name)? {
+            ResourceName::Read(name) => Ok(name),
+            ResourceName::Write(_) => Err(bad(format!("`{}` names an upload", clip(name)))),
+        }
+    }
+
+    fn write_name(&self, name: &str) -> Result<WriteName, Status> {
+        match self.name(name)? {
+            ResourceName::Write(name) => Ok(name),
+            ResourceName::Read(_) => Err(bad(format!("`{}` names no upload", clip(name)))),
+        }
+    }
+}
+
+/// Waits for a turn among as many streams as there may be.
+async fn turn(turns: &Arc<Semaphore>, wait: Duration) -> Result<OwnedSemaphorePermit, Status> {
+    match tokio::time::timeout(wait, Arc::clone(turns).acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(Status::unavailable("the server has as many streams as it takes; try again")),
+    }
+}
+
+#[tonic::async_trait]
+impl ByteStream for ByteStreamService {
+    type ReadStream = Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send>>;
+
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
+        let inner = &self.inner;
+        let request = request.into_inner();
+        let name = inner.read_name(&request.resource_name)?;
+        let range = read::range(&name, request.read_offset, request.read_limit)?;
+        let permit = turn(&inner.readers, inner.limits.turn_wait).await?;
+        let stream = inner.blobs.get(&name.digest, range).await.map_err(to_status)?;
+        Ok(Response::new(read::responses(stream, name.compressor, permit)))
+    }
+
+    /// The upload is a task of its own: what has arrived is put away even if the call is dropped.
+    async fn write(
+        &self,
+        request: Request<Streaming<WriteRequest>>,
+    ) -> Result<Response<WriteResponse>, Status> {
+        let permit = turn(&self.inner.writers, self.inner.limits.turn_wait).await?;
+        let (inner, messages) = (Arc::clone(&self.inner), request.into_inner());
+        let task = self.inner.tasks.spawn(async move {
+            let written = write::write(&inner, messages).await;
+            drop(permit);
+            written
+        });
+        let committed_size = task.await.map_err(|error| {
+            tracing::error!(%error, "an upload ended in a panic");
+            Status::internal("the upload failed in the server")
+        })??;
+        Ok(Response::new(WriteResponse { committed_size }))
+    }
+
+    async fn query_write_status(
+        &self,
+        request: Request<QueryWriteStatusRequest>,
+    ) -> Result<Response<QueryWriteStatusResponse>, Status> {
+        let name = self.inner.write_name(&request.get_ref().resource_name)?;
+        if self.inner.blobs.has_verified(&name.digest).await {
+            let committed_size = write::as_size(name.digest.size_bytes());
+            return Ok(Response::new(QueryWriteStatusResponse { committed_size, complete: true }));
+        }
+        let bytes = self.inner.uploads.committed(&name.to_string());
+        let bytes = bytes.ok_or_else(|| Status::not_found("nobody has written to this upload"))?;
+        let committed_size = write::as_size(bytes);
+        Ok(Response::new(QueryWriteStatusResponse { committed_size, complete: false }))
+    }
+}

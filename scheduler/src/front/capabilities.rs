@@ -1,0 +1,94 @@
+//! REAPI's `Capabilities`: what this server can do.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use castwork_cas::DigestFunction;
+use castwork_proto::reapi::capabilities_server::Capabilities;
+use castwork_proto::reapi::priority_capabilities::PriorityRange;
+use castwork_proto::reapi::{
+    ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities, GetCapabilitiesRequest,
+    PriorityCapabilities, ServerCapabilities, compressor, symlink_absolute_path_strategy,
+};
+use castwork_proto::semver::SemVer;
+use tonic::{Request, Response, Status};
+
+use super::instance::Instances;
+use super::limits::{BATCH_BYTES_MAX, Limits};
+
+/// Clients as old as Bazel 4 speak 2.0, and refuse a server that begins later.
+const LOW_VERSION: (i32, i32) = (2, 0);
+
+/// 2.13 would have chunked blobs be a promise.
+const HIGH_VERSION: (i32, i32) = (2, 12);
+
+/// See the module.
+#[derive(Clone)]
+pub struct CapabilitiesService {
+    instances: Arc<Instances>,
+    answer: ServerCapabilities,
+}
+
+impl CapabilitiesService {
+    /// For a server that runs actions with these priorities.
+    pub fn new(instances: Arc<Instances>, limits: &Limits, priorities: &RangeInclusive<i32>) -> Self {
+        let answer = ServerCapabilities {
+            cache_capabilities: Some(cache(limits)),
+            execution_capabilities: Some(execution(priorities)),
+            deprecated_api_version: None,
+            low_api_version: Some(version(LOW_VERSION)),
+            high_api_version: Some(version(HIGH_VERSION)),
+        };
+        Self { instances, answer }
+    }
+}
+
+#[tonic::async_trait]
+impl Capabilities for CapabilitiesService {
+    async fn get_capabilities(
+        &self,
+        request: Request<GetCapabilitiesRequest>,
+    ) -> Result<Response<ServerCapabilities>, Status> {
+        self.instances.check(&request.get_ref().instance_name)?;
+        Ok(Response::new(self.answer.clone()))
+    }
+}
+
+fn cache(limits: &Limits) -> CacheCapabilities {
+    CacheCapabilities {
+        digest_functions: functions(),
+        action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities { update_enabled: true }),
+        // Anyone may state a priority, and none keeps anything longer.
+        cache_priority_capabilities: Some(priority_range(&(i32::MIN..=i32::MAX))),
+        max_batch_total_size_bytes: i64::try_from(BATCH_BYTES_MAX).expect("a few megabytes"),
+        symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed as i32,
+        supported_compressors: vec![compressor::Value::Zstd as i32],
+        supported_batch_update_compressors: vec![compressor::Value::Zstd as i32],
+        max_cas_blob_size_bytes: i64::try_from(limits.blob_bytes_max).unwrap_or(i64::MAX),
+        ..CacheCapabilities::default()
+    }
+}
+
+fn execution(priorities: &RangeInclusive<i32>) -> ExecutionCapabilities {
+    ExecutionCapabilities {
+        // Old clients look at this one alone.
+        digest_function: DigestFunction::Sha256.to_proto() as i32,
+        exec_enabled: true,
+        execution_priority_capabilities: Some(priority_range(priorities)),
+        supported_node_properties: Vec::new(),
+        digest_functions: functions(),
+    }
+}
+
+fn functions() -> Vec<i32> {
+    DigestFunction::ALL.map(|function| function.to_proto() as i32).to_vec()
+}
+
+fn priority_range(range: &RangeInclusive<i32>) -> PriorityCapabilities {
+    let range = PriorityRange { min_priority: *range.start(), max_priority: *range.end() };
+    PriorityCapabilities { priorities: vec![range] }
+}
+
+fn version((major, minor): (i32, i32)) -> SemVer {
+    SemVer { major, minor, ..SemVer::default() }
+}

@@ -1,0 +1,59 @@
+//! What is done to every call, whatever its service.
+
+use std::sync::Arc;
+
+use tonic::body::Body;
+use tonic::codegen::http::{HeaderValue, Request, Response};
+
+use crate::counters::Counters;
+
+/// How tonic's messages for requests that can't be read begin, as headers have them. It gives them codes
+/// that have clients try again, which is of no use.
+const ILLEGIBLE: [(&str, &str); 3] = [
+    ("13", "failed%20to%20decode%20Protobuf"),
+    ("13", "Error%20decompressing"),
+    ("11", "Error,%20decoded%20message%20length%20too%20large"),
+];
+
+const INVALID_ARGUMENT: &str = "3";
+
+/// Counts a call.
+pub fn count(counters: &Arc<Counters>) -> impl Fn(Request<Body>) -> Request<Body> + Clone + use<> {
+    let counters = Arc::clone(counters);
+    move |request| {
+        counters.requests.add(1);
+        request
+    }
+}
+
+/// Answers a request that can't be read with `INVALID_ARGUMENT`.
+pub fn blame_the_client(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers();
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (code, message) = (header("grpc-status"), header("grpc-message"));
+    if ILLEGIBLE.iter().any(|(wrong, start)| code == *wrong && message.starts_with(start)) {
+        response.headers_mut().insert("grpc-status", HeaderValue::from_static(INVALID_ARGUMENT));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_the_clients_fault_and_nothing_else_is() {
+        let code = |status: Status| {
+            let response = blame_the_client(status.into_http());
+            response.headers()["grpc-status"].to_str().unwrap().to_owned()
+        };
+        let illegible = "failed to decode Protobuf message: invalid varint";
+        assert_eq!(code(Status::internal(illegible)), INVALID_ARGUMENT);
+        let large = "Error, decoded message length too large: found 9 bytes, the limit is: 8 bytes";
+        assert_eq!(code(Status::out_of_range(large)), INVALID_ARGUMENT);
+        assert_eq!(code(Status::internal("the store failed")), "13");
+        assert_eq!(code(Status::not_found(illegible)), "5");
+    }
+}
