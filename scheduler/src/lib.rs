@@ -1,15 +1,20 @@
 //! The server: REAPI front end, durable store, queue of actions and the door for workers.
 //!
-//! `serve` is the composition root: it decides which store sits under which service. `front` turns
+//! [`serve`] is the composition root: it decides which store sits under which service. `front` turns
 //! messages into checked types and errors into gRPC codes; `store` keeps blobs and results on
 //! disk; `queue` decides what runs where, as a pure state machine, and `dispatch` acts on it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod config;
 pub mod counters;
 pub mod dispatch;
 pub mod front;
+mod grpc;
+mod http;
 pub mod queue;
+mod ready;
+pub mod serve;
 pub mod services;
 pub mod store;
 

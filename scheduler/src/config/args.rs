@@ -25,7 +25,6 @@ pub struct Args {
     pub max_size: Option<String>,
     /// Run a worker in this process, with one slot a processor or as many as you say
     #[arg(long, value_name = "SLOTS", num_args = 0..=1, require_equals = true)]
-    #[expect(clippy::option_option, reason = "not given, given, given with a value")]
     pub with_worker: Option<Option<String>>,
     /// Written when the server serves: {"grpc": ADDRESS, "http": ADDRESS, "pid": NUMBER}
     #[arg(long, value_name = "FILE")]

@@ -28,16 +28,8 @@ pub(super) struct FileConfig {
     pub(super) instances: Vec<(Entry, Option<Entry>)>,
 }
 
-const KEYS: [&str; 8] = [
-    "listen",
-    "http-listen",
-    "data-dir",
-    "max-size",
-    "with-worker",
-    "ready-file",
-    "log-format",
-    "instance",
-];
+const KEYS: [&str; 8] =
+    ["listen", "http-listen", "data-dir", "max-size", "with-worker", "ready-file", "log-format", "instance"];
 
 const INSTANCE_KEYS: [&str; 2] = ["name", "digest-function"];
 
@@ -148,7 +140,11 @@ impl Reader<'_> {
     fn instance(&mut self, value: &Spanned<DeValue<'_>>) -> Option<(Entry, Option<Entry>)> {
         let at = value.span().start;
         let Some(table) = value.get_ref().as_table() else {
-            self.complain(at, Some("instance"), format!("is {} where a table belongs", kind(value.get_ref())));
+            self.complain(
+                at,
+                Some("instance"),
+                format!("is {} where a table belongs", kind(value.get_ref())),
+            );
             return None;
         };
         self.refuse_unknown(table, &INSTANCE_KEYS, "instance.");

@@ -125,7 +125,8 @@ impl Config {
         let worker = args.with_worker.map(|slots| slots.unwrap_or_else(|| "true".to_owned()));
         let worker_slots = checker.pick("with-worker", worker, file.with_worker, "false", parse_worker);
         let ready_file = checker.pick("ready-file", args.ready_file, file.ready_file, "", parse_path);
-        let log_format = checker.pick("log-format", args.log_format, file.log_format, "human", parse_log_format);
+        let log_format =
+            checker.pick("log-format", args.log_format, file.log_format, "human", parse_log_format);
         Self {
             listen: listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
             http_listen: http_listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
@@ -210,9 +211,8 @@ fn parse_path(text: &str) -> Result<PathBuf, String> {
 }
 
 fn parse_bound(text: &str) -> Result<u64, String> {
-    let bytes = parse_size(text).ok_or_else(|| {
-        format!("is `{text}`, which is no size such as 20GB, 500MB or 1TiB")
-    })?;
+    let bytes = parse_size(text)
+        .ok_or_else(|| format!("is `{text}`, which is no size such as 20GB, 500MB or 1TiB"))?;
     if bytes < MAX_SIZE_MIN {
         return Err(format!("is `{text}`; the store needs at least 1MB"));
     }

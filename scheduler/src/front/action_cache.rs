@@ -6,9 +6,7 @@ use bytes::Bytes;
 use castwork_cas::store::collect;
 use castwork_cas::{ActionKey, ByteRange, Digest, DigestFunction, StoreError};
 use castwork_proto::reapi::action_cache_server::ActionCache;
-use castwork_proto::reapi::{
-    self, Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest,
-};
+use castwork_proto::reapi::{self, Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
@@ -67,7 +65,12 @@ impl ActionCacheService {
     }
 
     /// Puts outputs that the client wants at hand into the result, as far as they fit.
-    async fn inline(&self, request: &GetActionResultRequest, function: DigestFunction, result: &mut ActionResult) {
+    async fn inline(
+        &self,
+        request: &GetActionResultRequest,
+        function: DigestFunction,
+        result: &mut ActionResult,
+    ) {
         let room = ANSWER_BYTES_MAX.saturating_sub(result.encoded_len()) as u64;
         let mut room = room.min(INLINE_BYTES_MAX);
         if request.inline_stdout {
@@ -108,7 +111,8 @@ impl ActionCache for ActionCacheService {
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let request = request.into_inner();
-        let key = self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
+        let key =
+            self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
         let found = self.services.results.get(&key).await.map_err(to_status)?;
         let Some(mut result) = found else {
             self.services.counters.result_misses.add(1);
@@ -125,9 +129,9 @@ impl ActionCache for ActionCacheService {
         request: Request<UpdateActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let request = request.into_inner();
-        let key = self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
-        let mut result =
-            request.action_result.ok_or_else(|| bad("`action_result` is not set"))?;
+        let key =
+            self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
+        let mut result = request.action_result.ok_or_else(|| bad("`action_result` is not set"))?;
         outputs::check(&result)?;
         self.check_action(&key.action).await?;
         // Some clients take a result without it for broken.

@@ -92,10 +92,7 @@ impl ContentAddressableStorage for CasService {
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn split_blob(
-        &self,
-        _: Request<SplitBlobRequest>,
-    ) -> Result<Response<SplitBlobResponse>, Status> {
+    async fn split_blob(&self, _: Request<SplitBlobRequest>) -> Result<Response<SplitBlobResponse>, Status> {
         Err(not_chunked())
     }
 

@@ -101,14 +101,18 @@ mod tests {
     #[test]
     fn a_path_is_one_output() {
         assert!(check(&files(&["a", "a"])).is_err());
-        let directory =
-            OutputDirectory { path: "a".to_owned(), tree_digest: Some(Digest::default()), ..Default::default() };
+        let directory = OutputDirectory {
+            path: "a".to_owned(),
+            tree_digest: Some(Digest::default()),
+            ..Default::default()
+        };
         let mut result = files(&["a"]);
         result.output_directories.push(directory);
         assert!(check(&result).is_err());
     }
 
     #[test]
+    #[expect(deprecated, reason = "old clients know no other fields")]
     fn a_link_may_be_in_an_old_and_in_the_new_field() {
         let link = |target: &str| OutputSymlink {
             path: "link".to_owned(),

@@ -78,12 +78,10 @@ impl Inner {
                 .map_err(|error| bad(format!("resource name `{}`: {}", clip(name), with_cause(&error))))
         };
         let first = parse(DigestFunction::Sha256)?;
-        let (ResourceName::Read(ReadName { instance, .. })
-        | ResourceName::Write(WriteName { instance, .. })) = &first;
-        match self.instances.check(instance)?.function {
-            DigestFunction::Sha256 => Ok(first),
-            default => parse(default),
-        }
+        let (ResourceName::Read(ReadName { instance, .. }) | ResourceName::Write(WriteName { instance, .. })) =
+            &first;
+        let default = self.instances.check(instance)?.function;
+        if default == DigestFunction::Sha256 { Ok(first) } else { parse(default) }
     }
 
     fn read_name(&self, name: &str) -> Result<ReadName, Status> {

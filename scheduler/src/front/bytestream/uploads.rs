@@ -30,7 +30,7 @@ pub(super) enum Begun {
     /// Nobody has written to it.
     New(Ticket),
     /// A stream before this one has.
-    Resumed(Ticket, Upload),
+    Resumed(Ticket, Box<Upload>),
     /// Another stream writes to it at this moment.
     Busy {
         /// Bytes that the other stream has brought.
@@ -82,13 +82,13 @@ impl Uploads {
         drop(dropped);
         let ticket = Ticket { stream, name, committed_bytes };
         match left {
-            Some(upload) => Begun::Resumed(ticket, upload),
+            Some(upload) => Begun::Resumed(ticket, Box::new(upload)),
             None => Begun::New(ticket),
         }
     }
 
     /// Keeps what has arrived, for a later stream to go on with.
-    pub(super) fn keep(&self, ticket: Ticket, upload: Upload) {
+    pub(super) fn keep(&self, ticket: &Ticket, upload: Upload) {
         ticket.set_committed(upload.received_bytes());
         let mut entries = self.lock();
         let Some(entry) = entries.get_mut(&ticket.name).filter(|entry| entry.stream == ticket.stream) else {
@@ -176,13 +176,13 @@ mod tests {
         let uploads = Uploads::new(9, Duration::from_secs(60));
         assert_eq!(uploads.committed("a"), None);
         let first = ticket(uploads.begin("a".to_owned(), 0));
-        uploads.keep(first, bench.upload(b"0123").await);
+        uploads.keep(&first, bench.upload(b"0123").await);
         assert_eq!(uploads.committed("a"), Some(4));
         let Begun::Resumed(second, upload) = uploads.begin("a".to_owned(), 4) else {
             panic!("it was kept");
         };
         assert_eq!(upload.received_bytes(), 4);
-        uploads.keep(second, upload);
+        uploads.keep(&second, *upload);
         tokio::time::advance(Duration::from_secs(61)).await;
         uploads.sweep();
         assert_eq!(uploads.committed("a"), None);
@@ -196,7 +196,7 @@ mod tests {
         first.set_committed(4);
         assert!(matches!(uploads.begin("a".to_owned(), 4), Begun::Busy { committed_bytes: 4 }));
         let second = ticket(uploads.begin("a".to_owned(), 0));
-        uploads.keep(first, bench.upload(b"0123").await);
+        uploads.keep(&first, bench.upload(b"0123").await);
         assert_eq!(uploads.committed("a"), Some(0));
         uploads.end(&second);
         assert_eq!(uploads.committed("a"), None);
@@ -208,7 +208,7 @@ mod tests {
         let uploads = Uploads::new(2, Duration::from_secs(60));
         for name in ["a", "b", "c"] {
             let ticket = ticket(uploads.begin(name.to_owned(), 0));
-            uploads.keep(ticket, bench.upload(b"01").await);
+            uploads.keep(&ticket, bench.upload(b"01").await);
             tokio::time::advance(Duration::from_secs(1)).await;
         }
         assert_eq!(["a", "b", "c"].map(|name| uploads.committed(name)), [None, Some(2), Some(2)]);

@@ -53,9 +53,9 @@ fn begin(inner: &Inner, name: &WriteName, offset: i64) -> Result<(Ticket, Upload
         Begun::Resumed(ticket, upload) => {
             let expected = upload.received_bytes();
             if from == expected {
-                return Ok((ticket, upload));
+                return Ok((ticket, *upload));
             }
-            inner.uploads.keep(ticket, upload);
+            inner.uploads.keep(&ticket, *upload);
             Err(wrong(expected))
         }
         Begun::Busy { committed_bytes } => Err(Status::aborted(format!(
@@ -122,7 +122,7 @@ impl Writing<'_> {
         let bytes = self.upload.received_bytes();
         // What waits must not fill the memory.
         match self.upload.flush().await {
-            Ok(()) => self.inner.uploads.keep(self.ticket, self.upload),
+            Ok(()) => self.inner.uploads.keep(&self.ticket, self.upload),
             Err(_) => self.inner.uploads.end(&self.ticket),
         }
         bytes

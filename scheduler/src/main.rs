@@ -1,0 +1,70 @@
+//! `castwork-scheduler`: the server as a program.
+
+use std::error::Error;
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use castwork_scheduler::config::{Args, Config, LogFormat};
+use castwork_scheduler::front::errors::with_cause;
+use castwork_scheduler::serve::Server;
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // Before there is a second thread: see there.
+    castwork_worker::enter_sandbox_if_asked();
+    let args = Args::parse();
+    let is_check = args.check_config;
+    let config = match Config::load(args) {
+        Ok(config) => config,
+        Err(complaints) => return fail(&complaints),
+    };
+    if is_check {
+        // Whoever closed the other end does not want to know.
+        let _ = writeln!(std::io::stdout(), "the configuration is good");
+        return ExitCode::SUCCESS;
+    }
+    start_logs(config.log_format);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    match runtime.block_on(run(&config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error),
+    }
+}
+
+/// Serves until a signal asks to end, or something fails.
+async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let mut server = Server::start(config).await?;
+    let failure = tokio::select! {
+        asked = castwork_worker::sandbox::stop_asked() => asked.err().map(Box::from),
+        failure = server.failed() => Some(failure.into()),
+    };
+    tokio::select! {
+        () = server.shutdown() => {}
+        // Whoever asks twice means it.
+        Ok(()) = castwork_worker::sandbox::stop_asked() => {}
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+fn start_logs(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("CASTWORK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Human => logs.with_target(false).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+}
+
+/// Says what went wrong, with its causes.
+fn fail(error: &dyn Error) -> ExitCode {
+    // There is nobody left to tell if this fails.
+    let _ = writeln!(std::io::stderr(), "castwork-scheduler: {}", with_cause(error));
+    ExitCode::FAILURE
+}
