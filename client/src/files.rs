@@ -1,0 +1,30 @@
+//! Small files that are there whole or not at all.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::local::Platform;
+
+/// Writes a file beside its place and moves it there, so that whoever reads sees the old bytes or the new.
+/// Makes the folder if it is not there.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    std::fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new().prefix(".castwork-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Writes a compiler's output where the compiler would have: a new file in place of the old one, or through a link
+/// or device.
+pub fn write_output(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if path.symlink_metadata().is_ok_and(|metadata| !Platform::is_replaceable(&metadata)) {
+        return std::fs::write(path, bytes);
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = Platform::new_output(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! Linux, macOS and the other Unixes.
+
+use std::ffi::OsStr;
+use std::fs::{Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use tempfile::NamedTempFile;
+
+use super::Stamp;
+
+/// This operating system.
+pub struct Platform;
+
+impl Platform {
+    /// What separates a program's name from its extension, with the extension; empty here.
+    pub const PROGRAM_SUFFIX: &'static str = "";
+
+    /// Whether file paths are the kind that `paths` knows how to make virtual.
+    pub const HAS_VIRTUAL_PATHS: bool = true;
+
+    /// Value of the platform property `OSFamily`.
+    pub const OS_FAMILY: &'static str = if cfg!(target_os = "macos") { "macos" } else { "linux" };
+
+    /// Whether `ldd` lists the shared libraries of a program.
+    pub const HAS_LDD: bool = cfg!(target_os = "linux");
+
+    /// Becomes `command`; returns only if that failed, with why.
+    pub fn replace_process(mut command: Command) -> io::Error {
+        command.exec()
+    }
+
+    /// The exit code to end with when a child ended so: its own, or 128 and the signal's number, as shells have it.
+    pub fn exit_code(status: ExitStatus) -> u8 {
+        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        u8::try_from(code & 0xff).unwrap_or(u8::MAX)
+    }
+
+    /// The stamp of a file.
+    pub fn stamp(metadata: &Metadata) -> Stamp {
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size_bytes: metadata.len(),
+            modified_ns: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            changed_ns: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether the file is one that may be replaced by another under its name: not a device or the like.
+    pub fn is_replaceable(metadata: &Metadata) -> bool {
+        let kind = metadata.file_type();
+        !(kind.is_symlink()
+            || kind.is_char_device()
+            || kind.is_block_device()
+            || kind.is_fifo()
+            || kind.is_socket()
+            || kind.is_dir())
+    }
+
+    /// A new file with a compiler's permissions, `0666` less the mask, to be given its name when it is whole.
+    pub fn new_output(folder: &Path) -> io::Result<NamedTempFile> {
+        let permissions = Permissions::from_mode(0o666);
+        tempfile::Builder::new().prefix(".castwork-").permissions(permissions).tempfile_in(folder)
+    }
+
+    /// Whether the file may be run as a program.
+    pub fn is_program(path: &Path) -> bool {
+        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    }
+
+    /// Keeps a folder to its owner: it holds sources and a token's effects.
+    pub fn make_private(folder: &Path) -> io::Result<()> {
+        std::fs::set_permissions(folder, Permissions::from_mode(0o700))
+    }
+
+    /// Splits a `PATH`-like variable.
+    pub fn split_path(value: &OsStr) -> Vec<PathBuf> {
+        std::env::split_paths(value).collect()
+    }
+}

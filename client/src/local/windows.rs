@@ -1,0 +1,84 @@
+//! Windows.
+
+use std::ffi::OsStr;
+use std::fs::Metadata;
+use std::io;
+use std::os::windows::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+
+use tempfile::NamedTempFile;
+
+use super::Stamp;
+
+/// 100-nanosecond steps between 1601, where Windows begins to count, and 1970.
+const STEPS_BEFORE_1970: i128 = 116_444_736_000_000_000;
+
+/// This operating system.
+pub struct Platform;
+
+impl Platform {
+    /// What separates a program's name from its extension, with the extension.
+    pub const PROGRAM_SUFFIX: &'static str = ".exe";
+
+    /// Whether file paths are the kind that `paths` knows how to make virtual.
+    ///
+    /// Drive letters and backslashes are not yet: every compile is passed through, with that reason.
+    pub const HAS_VIRTUAL_PATHS: bool = false;
+
+    /// Value of the platform property `OSFamily`.
+    pub const OS_FAMILY: &'static str = "windows";
+
+    /// Whether `ldd` lists the shared libraries of a program.
+    pub const HAS_LDD: bool = false;
+
+    /// Runs `command` and ends with its exit code, which is as near as Windows comes to replacing a process.
+    pub fn replace_process(mut command: Command) -> io::Error {
+        match command.status() {
+            Ok(status) => std::process::exit(status.code().unwrap_or(1)),
+            Err(error) => error,
+        }
+    }
+
+    /// The exit code to end with when a child ended so.
+    pub fn exit_code(status: ExitStatus) -> u8 {
+        status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+    }
+
+    /// The stamp of a file. Windows shows no time of change through this door, so that of writing stands in.
+    pub fn stamp(metadata: &Metadata) -> Stamp {
+        let written_ns = (i128::from(metadata.last_write_time()) - STEPS_BEFORE_1970) * 100;
+        Stamp {
+            device: 0,
+            inode: metadata.creation_time(),
+            size_bytes: metadata.len(),
+            modified_ns: written_ns,
+            changed_ns: written_ns,
+        }
+    }
+
+    /// Whether the file is one that may be replaced by another under its name.
+    pub fn is_replaceable(metadata: &Metadata) -> bool {
+        metadata.is_file()
+    }
+
+    /// A new file, to be given its name when it is whole.
+    pub fn new_output(folder: &Path) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new().prefix(".castwork-").tempfile_in(folder)
+    }
+
+    /// Whether the file may be run as a program.
+    pub fn is_program(path: &Path) -> bool {
+        path.is_file()
+    }
+
+    /// Folders below the user's profile are private already.
+    pub fn make_private(_folder: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Splits a `PATH`-like variable.
+    pub fn split_path(value: &OsStr) -> Vec<PathBuf> {
+        std::env::split_paths(value).collect()
+    }
+}

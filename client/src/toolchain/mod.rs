@@ -1,0 +1,155 @@
+//! The compiler as part of the key: every program and library that has a say in the object, by content.
+
+mod memory;
+mod probe;
+pub mod resolve;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use castwork_cas::{Digest, DigestFunction, Hasher};
+use serde::{Deserialize, Serialize};
+
+use crate::local::{Platform, Stamp};
+use crate::reason::Reason;
+
+pub use memory::ToolchainMemory;
+pub use probe::{IncludeDirs, search_list as probe_search_list};
+
+/// Whose compiler it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Family {
+    /// GCC.
+    Gcc,
+    /// Clang, Apple's too.
+    Clang,
+}
+
+/// In which shape a compiler's messages come out under the user's locale.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Messages {
+    /// English, with ASCII quotes: as under `LC_ALL=C`.
+    Ascii,
+    /// English, with typographic quotes: as under `LC_ALL=C.UTF-8`.
+    Utf8,
+    /// Another language, named by the variables that chose it.
+    Translated(String),
+}
+
+/// A program or library that has a say in the object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tool {
+    /// Where it was found; what a worker has to have there.
+    pub path: PathBuf,
+    /// By what it is recognised without being read.
+    pub stamp: Stamp,
+    /// `HASH/SIZE`, SHA-256.
+    pub digest: String,
+}
+
+/// The program that makes an object of a compiler's text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assembler {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The name that was looked up on `PATH`; `None` if the compiler knows the path itself.
+    pub looked_up: Option<String>,
+}
+
+impl Assembler {
+    /// Whether `PATH`, which may be another one today, still leads to it.
+    fn is_where_it_was(&self) -> bool {
+        self.looked_up.as_ref().is_none_or(|name| probe::on_path(name).as_ref() == Some(&self.path))
+    }
+}
+
+/// A compiler for one language, identified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Toolchain {
+    /// What is run: the driver, at the path that selects its behaviour.
+    pub driver: PathBuf,
+    /// Whose compiler it is.
+    pub family: Family,
+    /// Its major version.
+    pub major: u32,
+    /// The target that it compiles for unless told otherwise.
+    pub target: String,
+    /// Whether it takes C for C++.
+    pub is_cxx_driver: bool,
+    /// The program that does the compiling, `cc1plus` or the like; with clang the driver itself.
+    pub frontend: PathBuf,
+    /// The assembler; `None` if the front end does that as well.
+    pub assembler: Option<Assembler>,
+    /// The folder of an assembler that isn't found on the `PATH` of the action.
+    pub assembler_folder: Option<PathBuf>,
+    /// Driver, front end, assembler and the shared libraries of each.
+    pub tools: Vec<Tool>,
+    /// Files that would take precedence if they appeared, and what the loader goes by: with their stamps now.
+    pub watched: Vec<(PathBuf, Option<Stamp>)>,
+    /// Set if a worker would run it with other libraries.
+    pub is_bound_here: Option<String>,
+    /// The compiler's own folders of headers, by the flags that choose them.
+    pub include_dirs: BTreeMap<String, IncludeDirs>,
+    /// How messages look, by the variables of the locale.
+    pub messages: BTreeMap<String, Messages>,
+}
+
+/// The folders in which an action looks for `as`.
+pub const ACTION_PATH: &str = "/usr/bin:/bin";
+
+impl Toolchain {
+    /// The version of DWARF that `-g` gives.
+    pub const fn default_dwarf_version(&self) -> u8 {
+        match self.family {
+            Family::Gcc if self.major < 11 => 4,
+            Family::Clang if self.major < 14 => 4,
+            _ => 5,
+        }
+    }
+
+    /// Whether `__FILE__` can be renamed.
+    pub const fn has_macro_prefix_map(&self) -> bool {
+        match self.family {
+            Family::Gcc => self.major >= 8,
+            Family::Clang => self.major >= 10,
+        }
+    }
+
+    /// Whether `SOURCE_DATE_EPOCH` decides what `__DATE__` and `__TIME__` say.
+    pub const fn has_source_date_epoch(&self) -> bool {
+        match self.family {
+            Family::Gcc => self.major >= 7,
+            Family::Clang => self.major >= 16,
+        }
+    }
+
+    /// Whether nothing that was asked of the compiler can have changed.
+    pub fn is_current(&self) -> bool {
+        let stamp = |path: &Path| path.metadata().ok().map(|metadata| Platform::stamp(&metadata));
+        self.tools.iter().all(|tool| stamp(&tool.path) == Some(tool.stamp))
+            && self.watched.iter().all(|(path, then)| stamp(path) == *then)
+            && self.assembler.iter().all(Assembler::is_where_it_was)
+    }
+}
+
+/// Reads a file and tells its digest, with the stamp it had; `None` for the stamp if it changed meanwhile.
+fn identify_file(path: &Path) -> Result<Tool, Reason> {
+    let unreadable = |_| Reason::new("compiler can't be read");
+    let stamp_now = || path.metadata().map(|metadata| Platform::stamp(&metadata)).map_err(unreadable);
+    let before = stamp_now()?;
+    let mut file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut hasher = Hasher::new(DigestFunction::Sha256);
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let read = std::io::Read::read(&mut file, &mut buffer).map_err(unreadable)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+    }
+    let digest: Digest = hasher.finish();
+    if stamp_now()? != before {
+        return Err("compiler is being replaced".into());
+    }
+    Ok(Tool { path: path.to_owned(), stamp: before, digest: digest.to_string() })
+}
