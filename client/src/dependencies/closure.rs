@@ -1,0 +1,310 @@
+//! [`Closure`]: all the files that a compile reads.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use castwork_cas::{Digest, DigestFunction};
+
+use super::preprocess::{Preprocessed, preprocess};
+use super::scan::{Scan, scan};
+use super::search::SearchPath;
+use super::text::{self, Looking, Text};
+use crate::clock::Start;
+use crate::command_line::{Argument, Compile};
+use crate::local::{Platform, Stamp};
+use crate::paths::{Located, Place};
+use crate::reason::Reason;
+use crate::toolchain::{Family, IncludeDirs, ToolchainMemory};
+
+/// Most files of a compile.
+const FILES_MAX: usize = 50_000;
+
+/// Most bytes of them together; they are held in memory until they are uploaded.
+const BYTES_MAX: u64 = 512 << 20;
+
+/// A file that a compile reads.
+#[derive(Debug)]
+pub struct Input {
+    /// Where it is.
+    pub real: PathBuf,
+    /// What it holds.
+    pub bytes: Bytes,
+    /// The digest of that.
+    pub digest: Digest,
+    /// What it was recognised by when it was read.
+    pub stamp: Stamp,
+}
+
+/// All that a compile reads, and what else its text shows.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Closure {
+    /// Files by their name below the input root.
+    pub inputs: BTreeMap<String, Input>,
+    /// Folders that have to be there, by their name below the input root.
+    pub folders: BTreeSet<String>,
+    /// The compiler's own folders of headers.
+    pub own_folders: IncludeDirs,
+    /// Whether gcc included `stdc-predef.h` before all else.
+    pub has_predefined: bool,
+    /// Whether an action that includes it by name would take another one.
+    pub is_predefined_shadowed: bool,
+    /// Whether the object may hold the name of the folder outside of debug information.
+    pub holds_place: bool,
+    /// Whether dates get into the object.
+    pub holds_date: bool,
+}
+
+impl Closure {
+    /// Whether every file is still what it was when it was read.
+    pub fn is_unchanged(&self) -> bool {
+        self.inputs.values().all(|input| {
+            input.real.metadata().is_ok_and(|metadata| Platform::stamp(&metadata) == input.stamp)
+        })
+    }
+}
+
+/// Finds all that a compile reads, by running the preprocessor; makes the dependency file that is asked for.
+///
+/// # Errors
+/// The reason to pass through.
+pub fn gather(
+    compile: &Compile,
+    memory: &mut ToolchainMemory,
+    place: &Place,
+    start: &Start,
+) -> Result<Closure, Reason> {
+    let preprocessed = preprocess(compile, &memory.toolchain, start.path())?;
+    let (own_folders, search) = search_path(compile, memory, &preprocessed.about)?;
+    search.check_links(place)?;
+    let standard = last_standard(compile);
+    let places: Vec<&str> = std::iter::once(place.folder.as_str()).chain(place.root.as_deref()).collect();
+    let looking = Looking {
+        language: compile.language_for(memory.toolchain.is_cxx_driver),
+        standard: standard.as_deref(),
+        places: &places,
+        seconds: preprocessed.seconds,
+    };
+    let text = text::read(&preprocessed.text, &looking)?;
+    let mut gathering = Gathering {
+        place,
+        start,
+        family: memory.toolchain.family,
+        closure: Closure { own_folders, ..Closure::default() },
+        scans: BTreeMap::new(),
+        bytes_left: BYTES_MAX,
+    };
+    gathering.add_all(compile, &text, &preprocessed)?;
+    gathering.add_folders(&search)?;
+    gathering.check_twins()?;
+    gathering.add_tested(&search)?;
+    check_precompiled(compile, &text, &search)?;
+    let mut closure = gathering.closure;
+    closure.has_predefined = text.predefined.is_some();
+    closure.is_predefined_shadowed = text.predefined.is_some_and(|found| is_shadowed(&found, &search));
+    closure.holds_place = text.holds_place;
+    closure.holds_date = text.holds_date || gathering.scans.values().any(|scan| scan.has_date);
+    Ok(closure)
+}
+
+/// The folders that were searched; what the compiler adds is asked again if it isn't what was remembered.
+fn search_path(
+    compile: &Compile,
+    memory: &mut ToolchainMemory,
+    about: &str,
+) -> Result<(IncludeDirs, SearchPath), Reason> {
+    let flags = choosing_flags(compile);
+    for attempt in 0..2 {
+        let own = memory.include_dirs(&flags)?;
+        let search = SearchPath::new(compile, &own);
+        if search.is_what_was_searched(about) {
+            return Ok((own, search));
+        }
+        if attempt == 0 {
+            memory.forget_include_dirs();
+        }
+    }
+    Err("folders of headers that are not understood".into())
+}
+
+/// The flags that may choose other folders of the compiler's own: all but those that surely don't.
+fn choosing_flags(compile: &Compile) -> Vec<String> {
+    let is_neutral = |word: &str| {
+        matches!(word, "-w" | "-pipe")
+            || ["-D", "-U", "-W", "-O", "-g"].iter().any(|flag| word.starts_with(flag))
+    };
+    let words = compile.arguments.iter().filter_map(|argument| match argument {
+        Argument::Words(words) if !is_neutral(&words[0]) => Some(words.clone()),
+        _ => None,
+    });
+    words.flatten().collect()
+}
+
+fn last_standard(compile: &Compile) -> Option<String> {
+    compile.arguments.iter().rev().find_map(|argument| match argument {
+        Argument::Words(words) => words[0].strip_prefix("-std=").map(str::to_owned),
+        _ => None,
+    })
+}
+
+/// Whether `-include stdc-predef.h` would find another one than the compiler does by itself.
+fn is_shadowed(found: &str, search: &SearchPath) -> bool {
+    let here = String::from(".");
+    let first =
+        std::iter::once(&here).chain(search.all()).map(|folder| Path::new(folder).join("stdc-predef.h"));
+    first.into_iter().find(|path| path.is_file()).as_deref() != Some(Path::new(found))
+}
+
+/// Refuses precompiled headers: gcc takes `x.h.gch` in place of `x.h`, and clang those given by `-include`.
+fn check_precompiled(compile: &Compile, text: &Text, search: &SearchPath) -> Result<(), Reason> {
+    let included = compile.arguments.iter().filter_map(|argument| match argument {
+        Argument::IncludeFile { file, .. } => Some(file),
+        _ => None,
+    });
+    let beside = Path::new(&compile.source).parent().unwrap_or(Path::new(""));
+    for name in text.direct_includes.iter().chain(included) {
+        let folders = [Path::new(""), beside].into_iter().chain(search.all().map(Path::new));
+        for folder in folders {
+            for end in [".gch", ".pch"] {
+                let mut path = folder.join(name).into_os_string();
+                path.push(end);
+                if Path::new(&path).exists() {
+                    return Err("precompiled header".into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+struct Gathering<'a> {
+    place: &'a Place,
+    start: &'a Start,
+    family: Family,
+    closure: Closure,
+    /// What is in each file, by its name.
+    scans: BTreeMap<String, Scan>,
+    bytes_left: u64,
+}
+
+impl Gathering<'_> {
+    fn add_all(&mut self, compile: &Compile, text: &Text, preprocessed: &Preprocessed) -> Result<(), Reason> {
+        let takes_macros = compile
+            .arguments
+            .iter()
+            .any(|argument| matches!(argument, Argument::IncludeFile { flag: "-imacros", .. }));
+        if takes_macros && compile.dependency_file.with_system_headers == Some(false) {
+            // What such a file includes from the system shows neither in the text nor in the dependency file.
+            return Err("`-imacros` with `-MMD`".into());
+        }
+        self.add(&compile.source)?;
+        for name in text.files.iter().chain(&preprocessed.prerequisites) {
+            self.add(name)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a file and adds it under its virtual name.
+    fn add(&mut self, spelled: &str) -> Result<(), Reason> {
+        let Located { real, name, passed } = self.place.locate(spelled)?;
+        self.closure.folders.extend(passed);
+        if self.closure.inputs.contains_key(&name) {
+            return Ok(());
+        }
+        if self.closure.inputs.len() >= FILES_MAX {
+            return Err("too many headers".into());
+        }
+        let input = self.read(real)?;
+        self.scans.insert(name.clone(), scan(&input.bytes)?);
+        self.closure.inputs.insert(name, input);
+        Ok(())
+    }
+
+    fn read(&mut self, real: PathBuf) -> Result<Input, Reason> {
+        let gone = |_| Reason::new("header that is gone");
+        let metadata = real.metadata().map_err(gone)?;
+        if !metadata.is_file() {
+            return Err("header that is no file".into());
+        }
+        let stamp = Platform::stamp(&metadata);
+        let left = self.bytes_left.checked_sub(stamp.size_bytes);
+        self.bytes_left = left.ok_or(Reason::new("too many bytes of headers"))?;
+        let bytes = Bytes::from(std::fs::read(&real).map_err(gone)?);
+        let is_same = real.metadata().is_ok_and(|metadata| Platform::stamp(&metadata) == stamp);
+        if !is_same || !stamp.is_settled_before(self.start.instant_ns) {
+            return Err("file changed while compiling".into());
+        }
+        let digest = Digest::of(DigestFunction::Sha256, &bytes);
+        Ok(Input { real, bytes, digest, stamp })
+    }
+
+    /// Adds the folders that are searched, so that those that are there are there in the action.
+    fn add_folders(&mut self, search: &SearchPath) -> Result<(), Reason> {
+        for folder in search.all().filter(|folder| Path::new(folder).is_dir()) {
+            let Located { name, passed, .. } = self.place.locate(folder)?;
+            self.closure.folders.extend(passed);
+            self.closure.folders.insert(name);
+        }
+        self.closure.folders.insert(self.place.virtual_folder());
+        Ok(())
+    }
+
+    /// Refuses equal files under two names where compilers tell files apart by more than their names: gcc compares
+    /// times for `#pragma once`, clang inodes for everything, and both may be others on a worker.
+    fn check_twins(&self) -> Result<(), Reason> {
+        let mut seen: HashMap<&Digest, &String> = HashMap::new();
+        for (name, input) in &self.closure.inputs {
+            let is_twin = !input.bytes.is_empty() && seen.insert(&input.digest, name).is_some();
+            if is_twin && (self.family == Family::Clang || self.scans[name].has_once) {
+                return Err("equal headers in two places".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the files that `__has_include` finds, in whichever folder it may look.
+    fn add_tested(&mut self, search: &SearchPath) -> Result<(), Reason> {
+        let tested: BTreeSet<(bool, String)> =
+            self.scans.values().flat_map(|scan| scan.tested.iter().cloned()).collect();
+        let any = |is_so: fn(&Scan) -> bool| self.scans.values().any(is_so);
+        if any(|scan| scan.has_first_piece) && any(|scan| scan.has_last_piece) {
+            return Err("`__has_include` that is computed".into());
+        }
+        if tested.is_empty() {
+            return Ok(());
+        }
+        // A test may stand in one file and be made in another, through a macro: each folder of a file counts.
+        let beside: BTreeSet<String> = self
+            .closure
+            .inputs
+            .values()
+            .filter_map(|input| input.real.parent()?.to_str().map(str::to_owned))
+            .collect();
+        for (is_quoted, header) in &tested {
+            let folders: Vec<&String> = if *is_quoted {
+                beside.iter().chain(search.all()).collect()
+            } else {
+                search.both.iter().collect()
+            };
+            for folder in folders {
+                let path = format!("{}/{header}", folder.trim_end_matches('/'));
+                if Path::new(&path).is_file() {
+                    self.add_existing(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a file for its being there. What is in it counts as well, which is more than has to be.
+    fn add_existing(&mut self, spelled: &str) -> Result<(), Reason> {
+        let Located { real, name, passed } = self.place.locate(spelled)?;
+        self.closure.folders.extend(passed);
+        if !self.closure.inputs.contains_key(&name) {
+            let input = self.read(real)?;
+            self.closure.inputs.insert(name, input);
+        }
+        Ok(())
+    }
+}

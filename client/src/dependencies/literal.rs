@@ -1,0 +1,93 @@
+//! What literals of C and C++ stand for.
+
+/// Where `needle` begins in `hay`.
+pub(super) fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
+    let (first, rest) = needle.split_first()?;
+    let mut from = 0;
+    while let Some(at) = hay[from..].iter().position(|byte| byte == first) {
+        from += at + 1;
+        if hay[from..].starts_with(rest) {
+            return Some(from - 1);
+        }
+    }
+    None
+}
+
+/// What a literal stands for, its escapes replaced; those that name a letter of Unicode stay.
+pub(super) fn decoded(inside: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(inside.len());
+    let mut rest = inside;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        let Some((&escape, after)) = rest.split_first() else { break };
+        let digits = |base: u32, most: usize, from: &[u8]| {
+            from.iter().take(most).take_while(|byte| char::from(**byte).is_digit(base)).count()
+        };
+        match escape {
+            b'0'..=b'7' => {
+                let length = digits(8, 3, rest);
+                bytes.push(number(&rest[..length], 8));
+                rest = &rest[length..];
+            }
+            b'x' => {
+                let length = digits(16, usize::MAX, after);
+                bytes.push(number(&after[..length], 16));
+                rest = &after[length..];
+            }
+            b'u' | b'U' | b'N' => {
+                bytes.extend([b'\\', escape]);
+                rest = after;
+            }
+            other => {
+                bytes.push(match other {
+                    b'n' => b'\n',
+                    b't' => b'\t',
+                    b'r' => b'\r',
+                    other => other,
+                });
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+/// The last byte of a number.
+fn number(digits: &[u8], base: u32) -> u8 {
+    let value = digits.iter().filter_map(|digit| char::from(*digit).to_digit(base));
+    let value = value.fold(0_u32, |sum, digit| sum.wrapping_mul(base).wrapping_add(digit));
+    value.to_le_bytes()[0]
+}
+
+/// Whether a literal is what `__DATE__`, `__TIME__` or `__TIMESTAMP__` may have given between two instants.
+///
+/// The words themselves are looked for in the files; this is for those that are pasted together from pieces.
+pub(super) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
+    const MONTHS: [&[u8; 3]; 12] =
+        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    let is_month = |at: usize| MONTHS.iter().any(|month| literal[at..].starts_with(*month));
+    match literal.len() {
+        8 => {
+            let number = |at: usize| std::str::from_utf8(&literal[at..at + 2]).ok()?.parse::<u64>().ok();
+            let (Some(_), Some(minute), Some(second)) = (number(0), number(3), number(6)) else {
+                return false;
+            };
+            let is_time = literal[2] == b':' && literal[5] == b':';
+            // Time zones differ by quarters of an hour, so the rest is the same everywhere.
+            let is_at = |instant: u64| (instant / 60 % 15, instant % 60) == (minute % 15, second);
+            is_time && (seconds.0.saturating_sub(1)..=seconds.1 + 1).any(is_at)
+        }
+        11 => {
+            is_month(0)
+                && literal[3] == b' '
+                && literal[6] == b' '
+                && literal[7..].iter().all(u8::is_ascii_digit)
+        }
+        24 => is_month(4) && literal[13] == b':' && literal[16] == b':',
+        _ => false,
+    }
+}

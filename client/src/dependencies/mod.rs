@@ -1,0 +1,11 @@
+//! What a compile reads: every file, by content, and everything else that its text shows.
+
+mod closure;
+mod literal;
+mod makefile;
+mod preprocess;
+mod scan;
+mod search;
+mod text;
+
+pub use closure::{Closure, Input, gather};

@@ -1,0 +1,254 @@
+//! Scans a file as it was written for what preprocessing hides: tests for headers, dates, pragmas.
+//!
+//! Comments are not left out, because telling them apart exactly takes a preprocessor; a mention in one costs a
+//! call that could have been cached, and is never wrong.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use super::literal::position;
+use crate::reason::Reason;
+
+/// What a file has in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) struct Scan {
+    /// Whether `__DATE__` or `__TIME__` is in it.
+    pub has_date: bool,
+    /// Whether the file may be included only once by its identity rather than by a macro.
+    pub has_once: bool,
+    /// Whether it has the first piece of a `__has_include` that is pasted together.
+    pub has_first_piece: bool,
+    /// Whether it has the last piece, where macros are made or used.
+    pub has_last_piece: bool,
+    /// Headers that it tests for: whether between quotes, and what is between.
+    pub tested: BTreeSet<(bool, String)>,
+}
+
+/// Scans the bytes of a source or header.
+///
+/// # Errors
+/// The reason to pass through.
+pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
+    let bytes = unspliced(bytes);
+    if position(&bytes, b"??/").is_some() {
+        return Err("trigraph".into());
+    }
+    let mut scan = Scan::default();
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        if *byte == b'#' {
+            let rest = bytes[at + 1..].trim_ascii_start();
+            if rest.starts_with(b"embed") && !rest.get(5).is_some_and(|byte| is_word_byte(*byte)) {
+                return Err("`#embed`".into());
+            }
+            if rest.starts_with(b"import") {
+                scan.has_once = true;
+            }
+            at += 1;
+        } else if is_word_byte(*byte) {
+            let rest = &bytes[at..];
+            let length = rest.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(rest.len());
+            scan.word(&bytes, at, length)?;
+            at += length;
+        } else {
+            at += 1;
+        }
+    }
+    Ok(scan)
+}
+
+impl Scan {
+    fn word(&mut self, bytes: &[u8], at: usize, length: usize) -> Result<(), Reason> {
+        let word = &bytes[at..at + length];
+        match word {
+            b"__DATE__" | b"__TIME__" => self.has_date = true,
+            b"__TIMESTAMP__" => return Err("`__TIMESTAMP__`".into()),
+            b"once" => self.has_once = true,
+            b"pch_preprocess" => return Err("precompiled header".into()),
+            b"dependency" if bytes[..at].trim_ascii_end().ends_with(b"GCC") => {
+                return Err("`#pragma GCC dependency`".into());
+            }
+            b"__has_embed" => return Err("`#embed`".into()),
+            b"__has" | b"__has_" => self.has_first_piece = true,
+            b"include" | b"_include" | b"include_next" | b"_include_next" => {
+                self.has_last_piece |= is_in_macro(line_before(bytes, at));
+            }
+            b"__has_include" | b"__has_include_next" | b"__has_include__" | b"__has_include_next__" => {
+                self.has_include(bytes, at, length)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A mention of `__has_include`: whether it is defined, its definition, or a test for a header.
+    fn has_include(&mut self, bytes: &[u8], at: usize, length: usize) -> Result<(), Reason> {
+        let before = line_before(bytes, at);
+        let after = blanks_skipped(&bytes[at + length..]);
+        if !may_be_directive(before) || is_about_itself(before) {
+            return Ok(());
+        }
+        let Some(operand) = after.strip_prefix(b"(").map(blanks_skipped) else {
+            // In a comment, or given another name; the latter is not followed.
+            return if is_in_comment(before) {
+                Ok(())
+            } else {
+                Err("`__has_include` that is computed".into())
+            };
+        };
+        let close = match operand.first() {
+            Some(b'<') => b'>',
+            Some(b'"') => b'"',
+            _ => return Err("`__has_include` that is computed".into()),
+        };
+        let name = operand[1..].split(|byte| *byte == close || *byte == b'\n').next().unwrap_or_default();
+        let name = std::str::from_utf8(name).map_err(|_| Reason::new("`__has_include` that is computed"))?;
+        if name.starts_with('/') {
+            return Err("`__has_include` of an absolute path".into());
+        }
+        self.tested.insert((close == b'"', name.to_owned()));
+        Ok(())
+    }
+}
+
+/// What is before a word on its line.
+fn line_before(bytes: &[u8], at: usize) -> &[u8] {
+    let begin = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    bytes[begin..at].trim_ascii_end()
+}
+
+/// Whether what comes next on a line is part of a macro's definition or use in a condition: neither a literal, nor a
+/// comment, nor the name of a directive.
+fn is_in_macro(before: &[u8]) -> bool {
+    let Some(directive) = before.trim_ascii_start().strip_prefix(b"#").map(<[u8]>::trim_ascii_start) else {
+        return false;
+    };
+    let is_about_macros =
+        [b"define".as_slice(), b"if", b"elif"].iter().any(|word| directive.starts_with(word));
+    let is_in_literal = before.split(|byte| *byte == b'"').count() % 2 == 0;
+    is_about_macros && !is_in_literal && !is_in_comment(before)
+}
+
+/// Whether a line that begins so may be one for the preprocessor: elsewhere `__has_include` means nothing. The end
+/// of a comment may be the middle of such a line.
+fn may_be_directive(before: &[u8]) -> bool {
+    [b"#".as_slice(), b"%:", b"*/"].iter().any(|mark| position(before, mark).is_some())
+}
+
+/// Whether `__has_include` is asked after, or defined, rather than used.
+fn is_about_itself(before: &[u8]) -> bool {
+    let before = before.strip_suffix(b"(").map_or(before, <[u8]>::trim_ascii_end);
+    [b"ifdef".as_slice(), b"ifndef", b"undef", b"define", b"defined"]
+        .iter()
+        .any(|word| before.ends_with(word))
+}
+
+/// Whether what is before on the line surely makes the rest of it a comment: it has `//` or `/*` with no quotes
+/// around that could make them part of a literal.
+fn is_in_comment(before: &[u8]) -> bool {
+    let has_quotes = before.iter().any(|byte| matches!(byte, b'"' | b'\''));
+    let last = |mark: &[u8]| before.windows(2).rposition(|pair| pair == mark);
+    let is_open = last(b"/*") > last(b"*/");
+    !has_quotes && (last(b"//").is_some() || is_open)
+}
+
+fn blanks_skipped(bytes: &[u8]) -> &[u8] {
+    let blanks = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    &bytes[blanks..]
+}
+
+/// The bytes with continued lines joined, as the compiler sees them.
+fn unspliced(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let is_splice = |at: usize| {
+        let blanks = bytes[at + 1..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
+        (bytes.get(at + 1 + blanks) == Some(&b'\n')).then_some(at + 2 + blanks)
+    };
+    let mut joined: Option<Vec<u8>> = None;
+    let mut taken = 0;
+    let mut at = 0;
+    while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'\\') {
+        at += found;
+        match is_splice(at) {
+            Some(after) => {
+                joined.get_or_insert_default().extend_from_slice(&bytes[taken..at]);
+                (taken, at) = (after, after);
+            }
+            None => at += 1,
+        }
+    }
+    match joined {
+        Some(mut joined) => {
+            joined.extend_from_slice(&bytes[taken..]);
+            joined.into()
+        }
+        None => bytes.into(),
+    }
+}
+
+const fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        scan(text.as_bytes()).expect_err(text).to_string()
+    }
+
+    #[test]
+    fn dates_are_seen_as_whole_words_and_over_continued_lines() {
+        assert!(scan(b"x = __TIME__;").unwrap().has_date);
+        assert!(scan(b"x = __TI\\\nME__;").unwrap().has_date);
+        assert!(scan(b"x = __DA\\ \r\nTE__;").unwrap().has_date);
+        assert!(!scan(b"x = MY__TIME__X;").unwrap().has_date);
+        assert_eq!(refusal("__TIMESTAMP__"), "`__TIMESTAMP__`");
+    }
+
+    #[test]
+    fn headers_that_are_tested_for_are_listed() {
+        let text = b"#ifdef __has_include\n# if defined(__has_include) && __has_include(<a/b.h>) || __has_include ( \"c.h\" )\n\
+            #endif\n/* a\n   __has_include argument (x) */\n#ifndef __has_include\n#define __has_include(x) 0\n#endif /* __has_include */\n// see __has_include\n";
+        let tested: Vec<_> = scan(text).unwrap().tested.into_iter().collect();
+        assert_eq!(tested, [(false, "a/b.h".to_owned()), (true, "c.h".to_owned())]);
+    }
+
+    #[test]
+    fn tests_that_are_not_plain_are_refused() {
+        for text in [
+            "#if __has_include(HEADER)",
+            "#define HAS __has_include\n",
+            "#define HAS(x) __has_include(x)\n",
+            "/* a */ # define HAS __has_include\n",
+            "#if X /* a\n b */ && __has_include(HEADER)\n",
+        ] {
+            assert!(scan(text.as_bytes()).is_err(), "{text}");
+        }
+        assert_eq!(refusal("#if __has_include(</etc/x>)"), "`__has_include` of an absolute path");
+        assert_eq!(refusal("\n#define HAS __has_include\n"), "`__has_include` that is computed");
+        assert_eq!(refusal("# embed \"x\""), "`#embed`");
+        assert_eq!(refusal("#pragma GCC dependency \"x\""), "`#pragma GCC dependency`");
+        assert_eq!(refusal("??/"), "trigraph");
+    }
+
+    #[test]
+    fn pieces_of_a_test_are_seen_where_they_could_be_pasted_together() {
+        let pieces =
+            |text: &[u8]| scan(text).map(|scan| (scan.has_first_piece, scan.has_last_piece)).unwrap();
+        assert_eq!(pieces(b"#define HAS(x) __has_##include(x)\n"), (true, true));
+        assert_eq!(pieces(b"#if PASTE(__has, _include)(<x>)\n"), (true, true));
+        assert_eq!(
+            pieces(b"# include <x>\n#define X \"include\"\n#endif // include\nint include;\n"),
+            (false, false)
+        );
+    }
+
+    #[test]
+    fn files_that_count_by_identity_are_seen() {
+        assert!(scan(b"#pragma once\n").unwrap().has_once);
+        assert!(scan(b"# import <x.h>\n").unwrap().has_once);
+        assert!(!scan(b"int x;\n").unwrap().has_once);
+    }
+}
