@@ -1,0 +1,301 @@
+//! Virtual paths: what a file is called in the action, wherever the project lies.
+//!
+//! The input root of an action appears at `/build`. What is below the project's root is called `p/…` there, and
+//! everything else `abs/…` with its absolute path behind. Relative paths stay as they are, because the working
+//! folder keeps its place below the root.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+
+use crate::local::Platform;
+use crate::reason::Reason;
+
+/// Where the input root appears on every worker.
+pub const INPUT_ROOT: &str = "/build";
+
+/// What the project's root is called in the input root.
+pub const PROJECT: &str = "p";
+
+/// What the root of the file system is called in the input root.
+pub const ABSOLUTE: &str = "abs";
+
+/// What lies at the root of a project.
+const ROOT_MARKS: [&str; 6] =
+    [".git", ".hg", "WORKSPACE", "WORKSPACE.bazel", "MODULE.bazel", "castwork.toml"];
+
+/// Most bytes of a `CMakeCache.txt` that is read.
+const CMAKE_CACHE_BYTES_MAX: u64 = 8 << 20;
+
+/// Where a compile happens: its working folder and the root of its project.
+#[derive(Debug)]
+pub struct Place {
+    /// The working folder: absolute, without `.`, `..` and double slashes, as the compiler will write it.
+    pub folder: String,
+    /// The project's root, in the same form; `None` if nothing is called `p/…`.
+    pub root: Option<String>,
+    /// Folders that have been asked whether a `..` after them leads to where it reads.
+    plain: RefCell<HashMap<String, bool>>,
+}
+
+/// A file or folder by its two names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Located {
+    /// Absolute, without `.` and `..`.
+    pub real: PathBuf,
+    /// Below the input root, e.g. `p/src/a.cc`.
+    pub name: String,
+    /// Folders, below the input root, that have to be there for the way to lead through them (`a` in `a/../b`).
+    pub passed: BTreeSet<String>,
+}
+
+impl Place {
+    /// Finds where this process is.
+    ///
+    /// # Errors
+    /// The reason to pass through, if names of this kind can't be made virtual.
+    pub fn find(root: Option<&Path>) -> Result<Self, Reason> {
+        if !Platform::HAS_VIRTUAL_PATHS {
+            return Err("paths of this operating system".into());
+        }
+        let folder = working_folder()?;
+        let root = root.map(|root| root.to_string_lossy().into_owned()).or_else(|| project_root(&folder));
+        Self::new(folder, root)
+    }
+
+    /// Puts together a place from a working folder and the root of a project; both absolute.
+    ///
+    /// # Errors
+    /// The reason to pass through, if a name has something in it that compilers escape or maps can't hold.
+    pub fn new(folder: String, root: Option<String>) -> Result<Self, Reason> {
+        let root = root.map(|root| root.trim_end_matches('/').to_owned()).filter(|root| !root.is_empty());
+        for name in std::iter::once(&folder).chain(&root) {
+            if name.chars().any(|letter| letter.is_control() || matches!(letter, '"' | '\\')) {
+                return Err("folder with an unusual name".into());
+            }
+            if !name.starts_with('/') || (name.len() > 1 && normal(name) != *name) {
+                return Err("folder with an unusual name".into());
+            }
+        }
+        Ok(Self { folder, root, plain: RefCell::default() })
+    }
+
+    /// The working folder below the input root.
+    pub fn virtual_folder(&self) -> String {
+        self.name_of(&self.folder)
+    }
+
+    /// What an absolute, normal path is called below the input root.
+    fn name_of(&self, real: &str) -> String {
+        match self.root.as_deref().and_then(|root| below(real, root)) {
+            Some("") => PROJECT.to_owned(),
+            Some(rest) => format!("{PROJECT}/{rest}"),
+            None => format!("{ABSOLUTE}{real}").trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// What the action's command line says for a path: the same if it is relative, else below `/build`.
+    pub fn spelled_in_action(&self, path: &str) -> String {
+        if !path.starts_with('/') {
+            return path.to_owned();
+        }
+        match self.root.as_deref().and_then(|root| below(path, root)) {
+            Some("") => format!("{INPUT_ROOT}/{PROJECT}"),
+            Some(_) => {
+                let rest = &path[self.root.as_deref().map_or(0, str::len)..];
+                format!("{INPUT_ROOT}/{PROJECT}{rest}")
+            }
+            None => format!("{INPUT_ROOT}/{ABSOLUTE}{path}"),
+        }
+    }
+
+    /// Finds the names of a file or folder that the command line or the compiler spells so.
+    ///
+    /// # Errors
+    /// The reason to pass through, if the virtual name would lead elsewhere than the real one.
+    pub fn locate(&self, spelled: &str) -> Result<Located, Reason> {
+        let absolute =
+            if spelled.starts_with('/') { spelled.to_owned() } else { format!("{}/{spelled}", self.folder) };
+        let mut passed = BTreeSet::new();
+        let mut real = String::new();
+        for part in absolute.split('/') {
+            match part {
+                "" | "." => {}
+                ".." => {
+                    if !self.is_plain(&real) {
+                        return Err("`..` after a symbolic link".into());
+                    }
+                    passed.insert(self.name_of(&real));
+                    real.truncate(real.rfind('/').unwrap_or(0));
+                }
+                part => {
+                    real.push('/');
+                    real.push_str(part);
+                }
+            }
+        }
+        let name = self.name_of(&real);
+        let in_action = self.spelled_in_action(spelled);
+        let in_action = if in_action.starts_with('/') {
+            in_action
+        } else {
+            format!("{INPUT_ROOT}/{}/{in_action}", self.virtual_folder())
+        };
+        if normal(&in_action) != format!("{INPUT_ROOT}/{name}") {
+            return Err("path that leads out of the project and back".into());
+        }
+        Ok(Located { real: real.into(), name, passed })
+    }
+
+    fn is_plain(&self, folder: &str) -> bool {
+        if let Some(known) = self.plain.borrow().get(folder) {
+            return *known;
+        }
+        let is_plain = Path::new(folder).symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+        self.plain.borrow_mut().insert(folder.to_owned(), is_plain);
+        is_plain
+    }
+}
+
+/// What comes after `root/` in `path`; empty if they are one.
+fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
+    let rest = path.strip_prefix(root)?;
+    if rest.is_empty() { Some("") } else { rest.strip_prefix('/').map(|rest| rest.trim_start_matches('/')) }
+}
+
+/// The path without `.`, `..` and doubled slashes, by its letters alone.
+fn normal(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+/// The working folder in the spelling that compilers take: `$PWD` if that is where we are, else the real one.
+fn working_folder() -> Result<String, Reason> {
+    let unusual = Reason::new("folder with an unusual name");
+    let here = std::env::current_dir().map_err(|_| unusual.clone())?;
+    let same = |other: &str| {
+        let of = |path: &Path| path.metadata().map(|metadata| Platform::stamp(&metadata)).ok();
+        let (a, b) = (of(Path::new(other)), of(Path::new(".")));
+        matches!((a, b), (Some(a), Some(b)) if (a.device, a.inode) == (b.device, b.inode))
+    };
+    match std::env::var("PWD") {
+        Ok(spelled) if spelled.starts_with('/') && same(&spelled) => Ok(spelled),
+        _ => here.into_os_string().into_string().map_err(|_| unusual),
+    }
+}
+
+/// The root of the project that a folder belongs to.
+fn project_root(folder: &str) -> Option<String> {
+    let ancestors = || Path::new(folder).ancestors().filter(|ancestor| ancestor.parent().is_some());
+    let text = |path: &Path| path.to_str().map(str::to_owned);
+    if let Some(root) =
+        ancestors().find(|ancestor| ROOT_MARKS.iter().any(|mark| ancestor.join(mark).exists()))
+    {
+        return text(root);
+    }
+    if let Some(build) = ancestors().find(|ancestor| ancestor.join("CMakeCache.txt").is_file()) {
+        let sources = cmake_home(&build.join("CMakeCache.txt"))?;
+        let common = ancestors().find(|ancestor| Path::new(&sources).starts_with(ancestor));
+        return common.and_then(text);
+    }
+    Some(folder.to_owned())
+}
+
+/// The folder of sources that a build folder of `CMake`'s belongs to.
+fn cmake_home(cache: &Path) -> Option<String> {
+    if cache.metadata().ok()?.len() > CMAKE_CACHE_BYTES_MAX {
+        return None;
+    }
+    let text = std::fs::read_to_string(cache).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL=")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(folder: &str, root: &str) -> Place {
+        Place::new(folder.to_owned(), Some(root.to_owned())).unwrap()
+    }
+
+    #[test]
+    fn names_do_not_tell_where_the_project_lies() {
+        let (here, there) = (place("/home/a/x/src", "/home/a/x"), place("/tmp/y/src", "/tmp/y"));
+        assert_eq!(here.virtual_folder(), "p/src");
+        assert_eq!(here.virtual_folder(), there.virtual_folder());
+        assert_eq!(here.locate("a.cc").unwrap().name, there.locate("a.cc").unwrap().name);
+        assert_eq!(here.locate("/home/a/x/i/h.h").unwrap().name, there.locate("/tmp/y/i/h.h").unwrap().name);
+        assert_eq!(here.spelled_in_action("/home/a/x//i/"), "/build/p//i/");
+        assert_eq!(here.spelled_in_action("/home/a/x"), "/build/p");
+        assert_eq!(here.spelled_in_action("/home/a/xy/i"), "/build/abs/home/a/xy/i");
+        assert_eq!(here.spelled_in_action("../i"), "../i");
+    }
+
+    #[test]
+    fn a_way_through_a_folder_asks_for_that_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let located = place(root, root).locate("a/b/../../c.h").unwrap();
+        assert_eq!(located.name, "p/c.h");
+        assert_eq!(located.passed.into_iter().collect::<Vec<_>>(), ["p/a", "p/a/b"]);
+    }
+
+    #[test]
+    fn a_way_out_of_the_project_is_refused_if_it_is_relative() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("x")).unwrap();
+        let outer = folder.path().to_str().unwrap();
+        let place = place(&format!("{outer}/x"), &format!("{outer}/x"));
+        assert!(place.locate("../y.h").is_err());
+        assert_eq!(place.locate(&format!("{outer}/y.h")).unwrap().name, format!("abs{outer}/y.h"));
+        assert!(
+            place.locate(&format!("{outer}/x/../y.h")).is_err(),
+            "the spelling begins within the project"
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_way_back_after_a_symbolic_link_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("real/deep")).unwrap();
+        std::os::unix::fs::symlink("real/deep", folder.path().join("link")).unwrap();
+        let root = folder.path().to_str().unwrap();
+        assert_eq!(
+            place(root, root).locate("link/../x.h").unwrap_err().as_str(),
+            "`..` after a symbolic link"
+        );
+        assert!(place(root, root).locate("link/x.h").is_ok());
+    }
+
+    #[test]
+    fn the_root_is_the_nearest_marked_folder_or_what_cmake_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        std::fs::create_dir_all(path("repo/.git")).unwrap();
+        std::fs::create_dir_all(path("repo/build/sub")).unwrap();
+        assert_eq!(project_root(&path("repo/build/sub")), Some(path("repo")));
+        std::fs::create_dir_all(path("plain/build/sub")).unwrap();
+        std::fs::create_dir_all(path("plain/source")).unwrap();
+        assert_eq!(project_root(&path("plain/build")), Some(path("plain/build")));
+        let cache = format!("X=1\nCMAKE_HOME_DIRECTORY:INTERNAL={}\n", path("plain/source"));
+        std::fs::write(path("plain/build/CMakeCache.txt"), cache).unwrap();
+        assert_eq!(project_root(&path("plain/build/sub")), Some(path("plain")));
+    }
+
+    #[test]
+    fn names_that_compilers_escape_are_refused() {
+        assert!(Place::new("/a\"b".to_owned(), None).is_err());
+        assert!(Place::new("/a/../b".to_owned(), None).is_err());
+    }
+}
