@@ -1,0 +1,206 @@
+//! What `castwork SUBCOMMAND` prints.
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use clap::{Parser, Subcommand};
+use serde_json::json;
+
+use crate::config::{Config, KEYS, Wrong};
+use crate::counters::Counters;
+use crate::doctor;
+use crate::run::complain;
+use crate::tiers::FolderTier;
+
+/// What is printed for `--help`.
+pub const HELP: &str = "\
+Compiles each thing once: a compiler wrapper that answers from caches and from workers elsewhere.
+
+Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
+       castwork [SETTINGS] stats [--json] [--zero]
+       castwork [SETTINGS] config [--json]
+       castwork [SETTINGS] doctor [--json]
+
+A link to this program, or a copy, that is named like a compiler (gcc, clang++, ...) stands for
+that compiler: the next one of the name on PATH.
+
+Settings, also as CASTWORK_... in the environment and in ~/.config/castwork/config.toml:
+";
+
+/// What comes after the settings.
+pub const HELP_END: &str = "
+CASTWORK_DISABLE=1 hands every call to the compiler as it is.
+
+Exit code: the compiler's; of subcommands 0, 1 if something is wrong, 2 for a wrong call.
+";
+
+/// The subcommands.
+#[derive(Debug, Parser)]
+#[command(name = "castwork", bin_name = "castwork", no_binary_name = true, disable_help_subcommand = true)]
+struct Commands {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says how often calls were answered from where, and why not.
+    ///
+    /// Exit code 0, or 1 if the counters can't be written.
+    Stats {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+        /// Begins a new count, after printing the old one.
+        #[arg(long)]
+        zero: bool,
+    },
+    /// Says what is set, and where.
+    ///
+    /// Exit code 0, or 1 if something in it is wrong.
+    Config {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tries everything out: local cache, compiler, servers, a compile on a worker.
+    ///
+    /// Exit code 0 if all is well, 1 if not.
+    Doctor {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Does what a subcommand says, and returns the exit code.
+pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
+    let command = match Commands::try_parse_from(words) {
+        Ok(commands) => commands.command,
+        Err(error) => {
+            let _ = error.print();
+            return u8::try_from(error.exit_code()).unwrap_or(2);
+        }
+    };
+    if let Command::Config { json } = command {
+        return show_config(config, json);
+    }
+    let config = match config {
+        Ok(config) => config,
+        Err(wrong) => {
+            complain_all(&wrong);
+            return 1;
+        }
+    };
+    match command {
+        Command::Stats { json, zero } => stats(&config, json, zero),
+        Command::Doctor { json } => doctor::run(&config, json),
+        Command::Config { .. } => unreachable!("shown above"),
+    }
+}
+
+/// Prints to standard output; whoever closed it has read enough.
+pub fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn complain_all(wrong: &Wrong) {
+    for complaint in &wrong.complaints {
+        complain(&complaint.to_string());
+    }
+    complain("hint: correct what is named above; until then calls are passed through to the compiler");
+}
+
+fn stats(config: &Config, json: bool, zero: bool) -> u8 {
+    let counters = Counters::read(&config.dir);
+    let usage_bytes = FolderTier::open(&config.dir.join("cache"), config.max_size_bytes)
+        .map_or(0, |tier| tier.usage_bytes());
+    print(&if json {
+        stats_json(&counters, config, usage_bytes)
+    } else {
+        stats_table(&counters, config, usage_bytes)
+    });
+    if zero && let Err(error) = Counters::update(&config.dir, |counters| *counters = Counters::default()) {
+        complain(&format!("can't begin a new count in `{}`: {error}", config.dir.display()));
+        return 1;
+    }
+    0
+}
+
+fn stats_json(counters: &Counters, config: &Config, usage_bytes: u64) -> String {
+    let mut value = serde_json::to_value(counters).unwrap_or_default();
+    value["cache_bytes"] = json!(usage_bytes);
+    value["cache_bytes_max"] = json!(config.max_size_bytes);
+    value["cache_dir"] = json!(config.dir);
+    format!("{value:#}\n")
+}
+
+fn stats_table(counters: &Counters, config: &Config, usage_bytes: u64) -> String {
+    let share = |number: u64| match counters.compiles {
+        0 => String::new(),
+        whole => format!("  {:>6.2} %", 100.0 * to_float(number) / to_float(whole)),
+    };
+    let of_compiles = |name: &str, number: u64| format!("{name:<28}{number:>10}{}", share(number));
+    let mut lines = vec![
+        format!("{:<28}{:>10}", "compiles", counters.compiles),
+        of_compiles("  hits, local", counters.local_hits),
+        of_compiles("  hits, remote", counters.remote_hits),
+        of_compiles("  runs, remote", counters.remote_runs),
+        of_compiles("  runs, local", counters.local_runs),
+        of_compiles("    of these fallbacks", counters.fallbacks),
+        format!("{:<28}{:>10}", "passed through", counters.passed_through),
+    ];
+    let (usage, most) = (to_float(usage_bytes) / 1e9, to_float(config.max_size_bytes) / 1e9);
+    let folder = config.dir.display();
+    lines.push(format!("{:<28}{usage:>10.3}  of {most:.1}, in {folder}", "cache size (GB)"));
+    if !counters.reasons.is_empty() {
+        lines.push("reasons".to_owned());
+        let mut reasons: Vec<_> = counters.reasons.iter().collect();
+        reasons.sort_by_key(|(name, number)| (std::cmp::Reverse(**number), *name));
+        lines.extend(reasons.iter().map(|(name, number)| format!("{number:>8}  {name}")));
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The number as a float, for percentages and sizes that people read.
+#[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
+pub fn to_float(number: u64) -> f64 {
+    number as f64
+}
+
+fn show_config(config: Result<Config, Wrong>, json: bool) -> u8 {
+    let config = match config {
+        Ok(config) => config,
+        Err(wrong) if json => {
+            let complaints: Vec<_> = wrong.complaints.iter().map(ToString::to_string).collect();
+            print(&format!("{:#}\n", json!({ "complaints": complaints })));
+            return 1;
+        }
+        Err(wrong) => {
+            complain_all(&wrong);
+            return 1;
+        }
+    };
+    let shown = |name: &str| {
+        let (text, origin) = &config.origins[name];
+        // A token is nobody's business who looks over a shoulder or reads a log.
+        let text = if name == "token" && !text.is_empty() { "(set)" } else { text };
+        (text.to_owned(), origin.to_string())
+    };
+    if json {
+        let settings: serde_json::Map<String, serde_json::Value> = KEYS
+            .iter()
+            .map(|key| {
+                let (text, origin) = shown(key.name);
+                (key.name.to_owned(), json!({ "value": text, "origin": origin }))
+            })
+            .collect();
+        print(&format!("{:#}\n", serde_json::Value::Object(settings)));
+        return 0;
+    }
+    for key in KEYS {
+        let (text, origin) = shown(key.name);
+        print(&format!("{:<13} = {:<40} ({origin})\n", key.name, format!("{text:?}")));
+    }
+    0
+}

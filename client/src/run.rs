@@ -1,0 +1,74 @@
+//! Runs the compiler as the user asked, passing its messages on as they come and keeping them.
+
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use crate::local::Platform;
+
+/// Messages beyond this are passed on, and not kept.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
+/// How a compiler ended, and what it said.
+#[derive(Debug)]
+pub struct Ran {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of its standard output; `None` if there was too much to keep.
+    pub stdout: Option<Vec<u8>>,
+    /// All of its standard error; `None` if there was too much to keep.
+    pub stderr: Option<Vec<u8>>,
+}
+
+/// Runs a compiler, with our standard input.
+pub fn run(program: &Path, arguments: &[OsString]) -> io::Result<Ran> {
+    let mut child =
+        Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdout, stderr) = pass_on(&mut child);
+    Ok(Ran { status: child.wait()?, stdout, stderr })
+}
+
+fn pass_on(child: &mut Child) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        let stdout = scope.spawn(move || stdout.and_then(|pipe| tee(pipe, &mut io::stdout())));
+        let stderr = stderr.and_then(|pipe| tee(pipe, &mut io::stderr()));
+        (stdout.join().unwrap_or_default(), stderr)
+    })
+}
+
+/// Copies everything from `from` to `to`, and returns it unless it was too much.
+///
+/// It goes on reading if `to` is closed: the compiler is not to fail over that where it would not have by itself.
+fn tee(mut from: impl Read, to: &mut impl Write) -> Option<Vec<u8>> {
+    let mut kept = Some(Vec::new());
+    let mut piece = [0; 16 << 10];
+    loop {
+        let read = match from.read(&mut piece) {
+            Ok(0) => return kept,
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return None,
+        };
+        let _ = to.write_all(&piece[..read]).and_then(|()| to.flush());
+        kept = kept.filter(|kept| kept.len() + read <= KEPT_BYTES_MAX);
+        if let Some(kept) = &mut kept {
+            kept.extend_from_slice(&piece[..read]);
+        }
+    }
+}
+
+/// Becomes the compiler. Returns only if that fails, with the exit code to end with.
+pub fn pass_through(program: &Path, arguments: &[OsString]) -> u8 {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let error = Platform::replace_process(command);
+    complain(&format!("can't start `{}`: {error}", program.display()));
+    127
+}
+
+/// Says what went wrong, on standard error.
+pub fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "castwork: {text}");
+}

@@ -1,0 +1,188 @@
+//! Where answers are kept: the local folder, other folders, servers.
+
+pub mod breaker;
+mod execute;
+mod folder;
+mod progress;
+mod server;
+
+use bytes::Bytes;
+use castwork_cas::{Digest, DigestFunction};
+use castwork_proto::reapi;
+
+use crate::action::OBJECT;
+use crate::reason::Reason;
+
+pub use folder::FolderTier;
+pub use server::{Inputs, Server, ServerTier};
+
+/// Most bytes of an object or of messages that are taken from anywhere.
+pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
+
+/// What came of a compile that succeeded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The object.
+    pub object: Bytes,
+    /// What the compiler printed to standard output.
+    pub stdout: Bytes,
+    /// What it printed to standard error, with virtual names of files.
+    pub stderr: Bytes,
+}
+
+/// Why a tier has no answer where it might have had one; the next is asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TierError {
+    /// The store failed.
+    #[error("{step}")]
+    Store {
+        /// What was tried.
+        step: &'static str,
+        /// What the store said.
+        #[source]
+        source: castwork_cas::StoreError,
+    },
+    /// The server took longer than is waited.
+    #[error("{step} took too long")]
+    TooLate {
+        /// What was tried.
+        step: &'static str,
+    },
+    /// The server refused to run the action, or failed to.
+    #[error("execution ended with {code}: {message}")]
+    Execution {
+        /// The gRPC code, in words.
+        code: String,
+        /// What the server said.
+        message: String,
+        /// Whether others will be refused likewise, for a while.
+        is_lasting: bool,
+    },
+    /// The worker's compiler ended with another code than 0, or its answer is not whole.
+    #[error("{0}")]
+    Unfit(&'static str),
+}
+
+impl TierError {
+    /// The error of a step at a store.
+    pub fn at(step: &'static str) -> impl FnOnce(castwork_cas::StoreError) -> Self {
+        move |source| Self::Store { step, source }
+    }
+
+    /// The name to count it under.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Store { step, source: castwork_cas::StoreError::Remote { source, .. } } => {
+                Reason::of(format!("{step}: {}", code_name(source.code())))
+            }
+            Self::Store { step, source: castwork_cas::StoreError::Full { .. } } => {
+                Reason::of(format!("{step}: disk full"))
+            }
+            Self::Store { step, .. } => Reason::new(step),
+            Self::TooLate { step } => Reason::of(format!("{step}: took too long")),
+            Self::Execution { code, .. } => Reason::of(format!("remote execution: {code}")),
+            Self::Unfit(reason) => Reason::new(reason),
+        }
+    }
+}
+
+/// A gRPC code as it is written in the specification.
+pub fn code_name(code: tonic::Code) -> String {
+    let camel = format!("{code:?}");
+    let mut name = String::new();
+    for letter in camel.chars() {
+        if letter.is_ascii_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+/// The blobs of an answer, and the result that names them.
+pub fn to_result(answer: &Answer) -> (reapi::ActionResult, Vec<(Digest, Bytes)>) {
+    let mut blobs = Vec::new();
+    let mut named = |data: &Bytes| {
+        let digest = Digest::of(DigestFunction::Sha256, data);
+        blobs.push((digest, data.clone()));
+        Some(digest.to_proto())
+    };
+    let result = reapi::ActionResult {
+        output_files: vec![reapi::OutputFile {
+            path: OBJECT.to_owned(),
+            digest: named(&answer.object),
+            ..reapi::OutputFile::default()
+        }],
+        stdout_digest: Some(&answer.stdout).filter(|data| !data.is_empty()).and_then(&mut named),
+        stderr_digest: Some(&answer.stderr).filter(|data| !data.is_empty()).and_then(&mut named),
+        execution_metadata: Some(reapi::ExecutedActionMetadata {
+            worker: "castwork client".to_owned(),
+            ..reapi::ExecutedActionMetadata::default()
+        }),
+        ..reapi::ActionResult::default()
+    };
+    (result, blobs)
+}
+
+/// Where the parts of an answer are: in the result itself, or in a blob.
+pub enum Part {
+    /// Here.
+    Inline(Bytes),
+    /// There.
+    Blob(Digest),
+}
+
+/// Reads where the parts of an answer are, object, standard output and standard error.
+///
+/// # Errors
+/// [`TierError::Unfit`] if it isn't the result of a compile that succeeded, with its object.
+pub fn parts(result: &reapi::ActionResult) -> Result<[Part; 3], TierError> {
+    if result.exit_code != 0 {
+        return Err(TierError::Unfit("remote compile that failed"));
+    }
+    let object = result.output_files.iter().find(|file| file.path == OBJECT);
+    let object = object.ok_or(TierError::Unfit("result without its object"))?;
+    let digest = |digest: &reapi::Digest| {
+        let unfit = TierError::Unfit("result with a digest that is none");
+        let digest = Digest::from_proto(digest, DigestFunction::Sha256).map_err(|_| unfit)?;
+        let is_small = digest.size_bytes() <= OUTPUT_BYTES_MAX;
+        is_small.then_some(digest).ok_or(TierError::Unfit("result with an output that is too large"))
+    };
+    let object_digest = digest(object.digest.as_ref().ok_or(TierError::Unfit("result without its object"))?)?;
+    let is_here = Digest::of(DigestFunction::Sha256, &object.contents) == object_digest;
+    let object = if is_here { Part::Inline(object.contents.clone()) } else { Part::Blob(object_digest) };
+    let stream = |raw: &Bytes, blob: &Option<reapi::Digest>| match blob {
+        Some(blob) if raw.is_empty() => digest(blob).map(Part::Blob),
+        _ => Ok(Part::Inline(raw.clone())),
+    };
+    let stdout = stream(&result.stdout_raw, &result.stdout_digest)?;
+    let stderr = stream(&result.stderr_raw, &result.stderr_digest)?;
+    Ok([object, stdout, stderr])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_without_its_object_or_with_a_failure_is_no_answer() {
+        let answer = Answer { object: "o".into(), stdout: Bytes::new(), stderr: "w".into() };
+        let (result, blobs) = to_result(&answer);
+        assert_eq!(blobs.len(), 2);
+        assert!(parts(&result).is_ok());
+        assert!(parts(&reapi::ActionResult { exit_code: 1, ..result.clone() }).is_err());
+        assert!(parts(&reapi::ActionResult { output_files: Vec::new(), ..result.clone() }).is_err());
+        let mut lying = result;
+        lying.output_files[0].contents = "not o".into();
+        assert!(
+            matches!(parts(&lying).unwrap()[0], Part::Blob(_)),
+            "bytes that are not the digest's don't count"
+        );
+    }
+
+    #[test]
+    fn codes_are_named_as_in_the_specification() {
+        assert_eq!(code_name(tonic::Code::FailedPrecondition), "FAILED_PRECONDITION");
+        assert_eq!(code_name(tonic::Code::Ok), "OK");
+    }
+}

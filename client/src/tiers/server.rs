@@ -1,0 +1,298 @@
+//! [`ServerTier`]: answers from a server that speaks the Remote Execution API.
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use castwork_cas::remote::{Remote, RemoteConfig};
+use castwork_cas::{ActionCache, ActionKey, BlobStore, Digest, DigestFunction, StoreError};
+use castwork_proto::reapi;
+use tokio::runtime::Runtime;
+
+use super::breaker::Breaker;
+use super::progress::Progress;
+use super::{Answer, Part, TierError, execute, parts, to_result};
+use crate::config::{Address, Config};
+
+/// The longest wait for the answer to a question, connecting included.
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest wait for the next bytes of a transfer.
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes that are uploaded at once, between two looks at the progress.
+const UPLOAD_BYTES: u64 = 8 << 20;
+
+/// A server, and who asks it.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// `grpc://HOST:PORT`.
+    pub address: String,
+    /// REAPI instance name.
+    pub instance: String,
+    /// Bearer token.
+    pub token: Option<String>,
+    /// Name of the build.
+    pub run_id: Option<String>,
+}
+
+impl Server {
+    /// The server of an address, with what the configuration says about us.
+    pub fn new(address: &Address, config: &Config) -> Option<Self> {
+        let Address::Server { address, instance } = address else { return None };
+        Some(Self {
+            address: address.clone(),
+            instance: instance.clone(),
+            token: config.token.clone(),
+            run_id: config.run_id.clone(),
+        })
+    }
+
+    /// Prepares to talk to it; inside a runtime.
+    ///
+    /// # Errors
+    /// If its address can't be one.
+    pub fn connect(&self) -> Result<Remote, StoreError> {
+        Remote::connect_lazy(&RemoteConfig {
+            address: self.address.clone(),
+            instance: self.instance.clone(),
+            function: DigestFunction::Sha256,
+            token: self.token.clone(),
+            request_metadata: Some(self.request_metadata(None)),
+            timeout: TRANSFER_TIMEOUT,
+        })
+    }
+
+    /// Who asks, and for what.
+    pub fn request_metadata(&self, action: Option<&Digest>) -> reapi::RequestMetadata {
+        reapi::RequestMetadata {
+            tool_details: Some(reapi::ToolDetails {
+                tool_name: "castwork".to_owned(),
+                tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            }),
+            action_id: action.map(Digest::hash_hex).unwrap_or_default(),
+            tool_invocation_id: self.run_id.clone().unwrap_or_default(),
+            ..reapi::RequestMetadata::default()
+        }
+    }
+}
+
+/// What an action consists of, for who has to have it.
+pub struct Inputs {
+    /// Action, command and directories.
+    pub messages: Vec<(Digest, Bytes)>,
+    /// Files.
+    pub files: Vec<(Digest, Bytes)>,
+}
+
+/// Answers from a server, for one action. Nothing is started, and nobody connected to, before it is asked.
+pub struct ServerTier {
+    server: Server,
+    action: Digest,
+    breaker: Breaker,
+    execution_breaker: Breaker,
+    connection: OnceCell<(Runtime, Remote)>,
+}
+
+impl ServerTier {
+    /// The tier of a server; `folder` is where it is remembered if the server is down.
+    pub fn new(server: Server, action: Digest, folder: &std::path::Path) -> Self {
+        let breaker = Breaker::new(folder, &server.address);
+        let execution_breaker =
+            Breaker::new(folder, &format!("{}/{} execution", server.address, server.instance));
+        Self { server, action, breaker, execution_breaker, connection: OnceCell::new() }
+    }
+
+    /// Whether the server may be asked: it was not found to be down a moment ago.
+    pub fn may_be_asked(&self) -> bool {
+        self.breaker.allows()
+    }
+
+    /// Whether the server may be asked to run something: it did not refuse a moment ago.
+    pub fn may_execute(&self) -> bool {
+        self.execution_breaker.allows()
+    }
+
+    /// Returns an answer if the server has all of it.
+    ///
+    /// # Errors
+    /// If it can't be reached within bounds, or answers what it must not.
+    pub fn get(&self) -> Result<Option<Answer>, TierError> {
+        let (runtime, remote) = self.connection()?;
+        let step = "ask the server's cache";
+        let found = runtime.block_on(async {
+            let key = self.key();
+            let asked = tokio::time::timeout(ASK_TIMEOUT, ActionCache::get(remote, &key)).await;
+            let result = asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))?;
+            match result {
+                Some(result) => self.download(remote, &result).await,
+                None => Ok(None),
+            }
+        });
+        self.note(&found);
+        found
+    }
+
+    /// Whether the server runs actions, and takes results.
+    ///
+    /// # Errors
+    /// As [`ServerTier::get`].
+    pub fn capabilities(&self) -> Result<(bool, bool), TierError> {
+        let (runtime, remote) = self.connection()?;
+        let step = "ask what the server can do";
+        let asked = runtime.block_on(async {
+            let asked = tokio::time::timeout(ASK_TIMEOUT, remote.capabilities()).await;
+            let known = asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))?;
+            Ok((known.executes(), known.takes_results()))
+        });
+        self.note(&asked);
+        asked
+    }
+
+    /// Has the action run by a worker, after uploading what the server lacks of it.
+    ///
+    /// # Errors
+    /// If it could not be, or did not end with 0: then the compiler is to be run here.
+    pub fn execute(&self, inputs: &Inputs) -> Result<Answer, TierError> {
+        let (runtime, remote) = self.connection()?;
+        let ran = runtime.block_on(async {
+            self.upload(remote, inputs.messages.iter().chain(&inputs.files)).await?;
+            let result = match execute::execute(remote, &self.action).await {
+                // Lost between upload and use: once more.
+                Err(execute::Failure::MissingInputs) => {
+                    self.upload(remote, inputs.messages.iter().chain(&inputs.files)).await?;
+                    execute::execute(remote, &self.action).await
+                }
+                ended => ended,
+            };
+            let result = result.map_err(execute::Failure::into_error)?;
+            self.download(remote, &result).await?.ok_or(TierError::Unfit("remote result that is gone"))
+        });
+        match &ran {
+            Err(TierError::Execution { is_lasting: true, .. }) => self.execution_breaker.failed(),
+            Ok(_) => self.execution_breaker.worked(),
+            _ => self.note(&ran),
+        }
+        ran
+    }
+
+    /// Keeps an answer of our own making at the server.
+    ///
+    /// # Errors
+    /// If the server doesn't take it.
+    pub fn put(&self, inputs: &Inputs, answer: &Answer) -> Result<(), TierError> {
+        let (runtime, remote) = self.connection()?;
+        let (result, blobs) = to_result(answer);
+        let kept = runtime.block_on(async {
+            // A result's action and command have to be there; what the action reads need not.
+            self.upload(remote, inputs.messages.iter().take(2).chain(&blobs)).await?;
+            let step = "give the server a result";
+            let key = self.key();
+            let kept = tokio::time::timeout(TRANSFER_TIMEOUT, ActionCache::put(remote, &key, result)).await;
+            kept.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
+        });
+        self.note(&kept);
+        kept
+    }
+
+    fn connection(&self) -> Result<&(Runtime, Remote), TierError> {
+        if let Some(connection) = self.connection.get() {
+            return Ok(connection);
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|_| TierError::Unfit("no runtime for a connection"))?;
+        let remote = {
+            let _inside = runtime.enter();
+            self.server.connect().map_err(TierError::at("connect"))?
+        };
+        let metadata = self.server.request_metadata(Some(&self.action));
+        Ok(self.connection.get_or_init(|| (runtime, remote.with_request_metadata(&metadata))))
+    }
+
+    fn key(&self) -> ActionKey {
+        ActionKey { instance: Arc::from(self.server.instance.as_str()), action: self.action }
+    }
+
+    /// Remembers whether the server is there.
+    fn note<T>(&self, outcome: &Result<T, TierError>) {
+        match outcome {
+            Ok(_) => self.breaker.worked(),
+            Err(TierError::TooLate { .. } | TierError::Store { source: StoreError::Remote { .. }, .. }) => {
+                self.breaker.failed();
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn upload(
+        &self,
+        remote: &Remote,
+        blobs: impl Iterator<Item = &(Digest, Bytes)>,
+    ) -> Result<(), TierError> {
+        let mut seen = HashSet::new();
+        let blobs: Vec<_> =
+            blobs.filter(|(digest, _)| !digest.is_empty_blob() && seen.insert(*digest)).collect();
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let step = "ask the server what it lacks";
+        let asked = tokio::time::timeout(TRANSFER_TIMEOUT, remote.find_missing(&digests)).await;
+        let missing: HashSet<Digest> = asked
+            .map_err(|_| TierError::TooLate { step })?
+            .map_err(TierError::at(step))?
+            .into_iter()
+            .collect();
+        let wanted: Vec<_> = blobs.into_iter().filter(|(digest, _)| missing.contains(digest)).collect();
+        let mut progress = Progress::new(wanted.iter().map(|(digest, _)| digest.size_bytes()).sum());
+        let mut group = Vec::new();
+        let mut group_bytes = 0;
+        for (digest, data) in wanted {
+            group.push((*digest, data.clone()));
+            group_bytes += digest.size_bytes();
+            if group_bytes >= UPLOAD_BYTES {
+                remote.put_many(std::mem::take(&mut group)).await.map_err(TierError::at("upload"))?;
+                progress.advance(std::mem::take(&mut group_bytes));
+            }
+        }
+        if !group.is_empty() {
+            remote.put_many(group).await.map_err(TierError::at("upload"))?;
+        }
+        Ok(())
+    }
+
+    /// Gets what a result names. `None` if some of it is gone.
+    async fn download(
+        &self,
+        remote: &Remote,
+        result: &reapi::ActionResult,
+    ) -> Result<Option<Answer>, TierError> {
+        let parts = parts(result)?;
+        let wanted: Vec<Digest> = parts
+            .iter()
+            .filter_map(|part| match part {
+                Part::Blob(digest) => Some(*digest),
+                Part::Inline(_) => None,
+            })
+            .collect();
+        let mut got = std::collections::HashMap::new();
+        if !wanted.is_empty() {
+            for (digest, data) in remote.get_many(&wanted).await {
+                match data {
+                    Ok(data) => got.insert(digest, data),
+                    Err(StoreError::Missing(_)) => return Ok(None),
+                    Err(error) => return Err(TierError::at("download")(error)),
+                };
+            }
+        }
+        let data = |part: Part| match part {
+            Part::Inline(data) => Some(data),
+            Part::Blob(digest) if digest.is_empty_blob() => Some(Bytes::new()),
+            Part::Blob(digest) => got.get(&digest).cloned(),
+        };
+        let [object, stdout, stderr] = parts.map(data);
+        let answer = object.zip(stdout).zip(stderr);
+        Ok(answer.map(|((object, stdout), stderr)| Answer { object, stdout, stderr }))
+    }
+}

@@ -1,0 +1,261 @@
+//! An action, run where only its inputs are, gives the object of the plain compile, byte for byte.
+//!
+//! The action is run as a worker would: its input root at `/build`, the host's programs, nothing else. That takes
+//! namespaces; where there are none, these tests say so and do nothing.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use castwork::config::Config;
+use castwork::prepare::Prepared;
+use castwork_proto::reapi;
+use prost::Message;
+use support::{Project, c_compilers, cxx_compilers, program, text};
+
+/// The working folder belongs to the whole process.
+static FOLDER: Mutex<()> = Mutex::new(());
+
+/// Makes an empty root with the host's programs and `$1` at `/build`, and runs the rest of the words there.
+const ROOT: &str = r#"
+set -e
+mount -t tmpfs none "$1"
+mkdir "$1/build" "$1/tmp" "$1/proc" "$1/dev"
+mount --rbind "$2" "$1/build"
+for name in usr bin sbin lib lib32 lib64 libx32 etc; do
+  if [ -L "/$name" ]; then cp -P "/$name" "$1/$name"
+  elif [ -d "/$name" ]; then mkdir "$1/$name"; mount --rbind "/$name" "$1/$name"; fi
+done
+touch "$1/dev/null"; mount --bind /dev/null "$1/dev/null"
+folder=$3
+root=$1
+shift 3
+exec chroot "$root" sh -c 'cd "$1" && shift && exec env -i "$@"' sh "/build/$folder" "$@"
+"#;
+
+fn prepared(project: &Project, line: &str) -> Result<Prepared, String> {
+    let _alone = FOLDER.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    std::env::set_current_dir(&project.root).unwrap();
+    let variables = BTreeMap::from([
+        ("CASTWORK_DIR", project.cache.to_str().unwrap().to_owned()),
+        ("CASTWORK_PROJECT_ROOT", project.root.to_str().unwrap().to_owned()),
+    ]);
+    let config = Config::load(&BTreeMap::new(), |name| variables.get(name).cloned()).unwrap();
+    let mut words = line.split_whitespace();
+    let compiler = program(words.next().unwrap()).unwrap();
+    let words: Vec<_> = words.map(Into::into).collect();
+    Prepared::new(&config, &compiler, &words).map_err(|reason| reason.to_string())
+}
+
+/// Runs an action and returns the object; `None` if there are no namespaces here.
+fn run(project: &Project, prepared: &Prepared) -> Option<Vec<u8>> {
+    let blobs: HashMap<String, Bytes> = prepared
+        .inputs()
+        .messages
+        .into_iter()
+        .chain(prepared.inputs().files)
+        .map(|(d, data)| (d.hash_hex(), data))
+        .collect();
+    let blob = |digest: &Option<reapi::Digest>| {
+        let hash = &digest.as_ref().unwrap().hash;
+        blobs.get(hash).cloned().unwrap_or_default()
+    };
+    let action = reapi::Action::decode(blobs[&prepared.action.digest.hash_hex()].clone()).unwrap();
+    let command = reapi::Command::decode(blob(&action.command_digest)).unwrap();
+    let inputs = tempfile::tempdir_in(project.root.parent().unwrap()).unwrap();
+    lay_out(inputs.path(), &blob(&action.input_root_digest), &blob);
+    let folder = inputs.path().join(&command.working_directory);
+    for output in &command.output_paths {
+        std::fs::create_dir_all(folder.join(output).parent().unwrap()).unwrap();
+    }
+    let root = tempfile::tempdir().unwrap();
+    let variables = command.environment_variables.iter().map(|v| format!("{}={}", v.name, v.value));
+    let output = Command::new("unshare")
+        .args(["-Urm", "sh", "-c", ROOT, "sh"])
+        .args([root.path(), inputs.path(), Path::new(&command.working_directory)])
+        .args(variables)
+        .args(&command.arguments)
+        .output()
+        .unwrap();
+    let said = text(&output.stderr);
+    if said.contains("unshare: ") || said.contains("mount: ") {
+        support::skip("identity", &format!("there are no namespaces: {}", said.trim_end()));
+        return None;
+    }
+    assert!(output.status.success(), "{:?}: {said}", command.arguments);
+    Some(std::fs::read(folder.join(&command.output_paths[0])).unwrap())
+}
+
+fn lay_out(folder: &Path, directory: &Bytes, blob: &impl Fn(&Option<reapi::Digest>) -> Bytes) {
+    std::fs::create_dir_all(folder).unwrap();
+    let directory = reapi::Directory::decode(directory.clone()).unwrap();
+    for file in directory.files {
+        std::fs::write(folder.join(&file.name), blob(&file.digest)).unwrap();
+    }
+    for child in directory.directories {
+        lay_out(&folder.join(&child.name), &blob(&child.digest), blob);
+    }
+}
+
+/// Checks a line of `{compiler} … {source}`, with the object left out.
+fn check(project: &Project, line: &str) {
+    let plain = project.plain(&format!("{line} -o plain.o"));
+    assert!(plain.status.success(), "{line}: {}", text(&plain.stderr));
+    let prepared =
+        prepared(project, line).unwrap_or_else(|reason| panic!("{line}: passed through: {reason}"));
+    assert!(prepared.action.is_bound_here.is_none(), "{line}: {:?}", prepared.action.is_bound_here);
+    let Some(object) = run(project, &prepared) else { return };
+    let here = std::fs::read(project.root.join("plain.o")).unwrap();
+    assert!(object == here, "{line}: another object than the plain compile's");
+}
+
+fn project() -> Project {
+    Project::with(&[
+        (
+            "src/a.cc",
+            "#include <map>\n#include <cassert>\n#include \"x.h\"\n#include \"../inc/y.h\"\n\
+             int f(int x) { assert(x); std::map<int, int> m; m[x] = value() + Y; return (int)m.size(); }\n",
+        ),
+        (
+            "src/b.c",
+            "#include <stdio.h>\n#include <math.h>\n#include <assert.h>\n#include <x.h>\n#include \"../inc/y.h\"\n\
+             static inline int unused(void) { return 1; }\n\
+             int f(int x) { assert(x); printf(\"%s %d\\n\", __func__, value()); return Y; }\n\
+             #ifdef __STDC_IEC_559__\nint ieee = 1;\n#endif\n",
+        ),
+        (
+            "inc/x.h",
+            "#ifndef X\n#define X\n#ifdef __cplusplus\n#include <vector>\n#endif\nstatic inline int value(void) { return 3; }\n#endif\n",
+        ),
+        ("inc/y.h", "#pragma once\n#define Y 4\n"),
+        ("sys/z.h", "#define Z 1\n"),
+    ])
+}
+
+const FLAGS: [&str; 12] = [
+    "-O2",
+    "-O0 -g",
+    "-O2 -g1",
+    "-O2 -g3",
+    "-O1 -ggdb -gz",
+    "-O2 -g -fPIC -fno-omit-frame-pointer -fstack-protector-strong -pthread",
+    "-Os -ffunction-sections -fdata-sections -fvisibility=hidden",
+    "-O3 -march=x86-64-v2 -mtune=generic -funroll-loops -ffast-math",
+    "-O2 -m64 -isystem sys -idirafter inc -iquote inc -include sys/z.h",
+    "-O2 -Wall -Wextra -Wl,-z,now -D_FORTIFY_SOURCE=2 -DNDEBUG -U_FOO",
+    "-g -O2 -Wa,--noexecstack -fcommon",
+    "-O2 -pipe -w -nostdlib -fno-builtin",
+];
+
+#[test]
+fn flags_that_are_let_through_give_the_same_object_in_cxx() {
+    let project = project();
+    for compiler in cxx_compilers() {
+        for flags in FLAGS {
+            check(&project, &format!("{compiler} {flags} -Iinc -c src/a.cc"));
+        }
+        for standard in ["c++11", "c++17", "gnu++20"] {
+            check(&project, &format!("{compiler} -std={standard} -g -Iinc -c src/a.cc"));
+        }
+        check(&project, &format!("{compiler} -fno-exceptions -fno-rtti -x c++ -Iinc -c src/b.c"));
+    }
+}
+
+#[test]
+fn large_headers_give_the_same_object() {
+    let project = project();
+    project.write(
+        "src/r.cc",
+        "#include <regex>\n#include <iostream>\n#include <algorithm>\n\
+         bool g(const char *s) { return std::regex_match(s, std::regex(\"a+\")); }\n",
+    );
+    for compiler in cxx_compilers() {
+        check(&project, &format!("{compiler} -g -O1 -c src/r.cc"));
+    }
+}
+
+#[test]
+fn flags_that_are_let_through_give_the_same_object_in_c() {
+    let project = project();
+    for compiler in c_compilers() {
+        for flags in FLAGS {
+            check(&project, &format!("{compiler} {flags} -Iinc -c src/b.c"));
+        }
+        for standard in ["c99", "gnu11", "c11"] {
+            check(&project, &format!("{compiler} -std={standard} -g -Iinc -c src/b.c"));
+        }
+    }
+}
+
+#[test]
+fn absolute_paths_come_out_as_they_are() {
+    let project = project();
+    let root = project.root.to_str().unwrap().to_owned();
+    for compiler in cxx_compilers() {
+        for flags in ["-O2", "-g", "-g -O2", "-g3", "-g1 -DNDEBUG"] {
+            check(&project, &format!("{compiler} {flags} -I{root}/inc -c {root}/src/a.cc"));
+        }
+        check(&project, &format!("{compiler} -gdwarf-4 -O2 -I{root}/inc -c src/a.cc"));
+    }
+}
+
+#[test]
+fn headers_of_elsewhere_come_out_as_they_are() {
+    let project = project();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let folder = elsewhere.path().to_str().unwrap();
+    std::fs::write(elsewhere.path().join("far.h"), "inline const char *far_away() { return __FILE__; }\n")
+        .unwrap();
+    project.write("src/c.cc", "#include <far.h>\nconst char *f() { return far_away(); }\n");
+    for compiler in cxx_compilers() {
+        for flags in ["-O2", "-g"] {
+            check(&project, &format!("{compiler} {flags} -I{folder} -c src/c.cc"));
+            check(&project, &format!("{compiler} {flags} -isystem {folder} -c src/c.cc"));
+        }
+    }
+}
+
+#[test]
+fn names_of_files_that_the_source_asks_for_come_out_as_they_are() {
+    let project = project();
+    let root = project.root.to_str().unwrap().to_owned();
+    project.write(
+        "src/d.cc",
+        "const char *a = __FILE__, *b = __BASE_FILE__;\nconst char *c(const char *x = __builtin_FILE()) { return x; }\n\
+         const char *d = c();\nauto lambda = [](auto) { return __PRETTY_FUNCTION__; };\nconst char *e = lambda(1);\n\
+         template <class T> const char *name() { return __PRETTY_FUNCTION__; }\nconst char *f = name<decltype(lambda)>();\n",
+    );
+    for compiler in cxx_compilers() {
+        check(&project, &format!("{compiler} -O2 -std=c++17 -c src/d.cc"));
+        if compiler == "g++" {
+            check(&project, &format!("{compiler} -O2 -std=c++17 -c {root}/src/d.cc"));
+            check(&project, &format!("{compiler} -O2 -g -std=c++17 -c {root}/src/d.cc"));
+        }
+    }
+}
+
+#[test]
+fn prefix_maps_of_the_users_own_keep_their_meaning() {
+    let project = project();
+    let root = project.root.to_str().unwrap().to_owned();
+    let parent = project.root.parent().unwrap().to_str().unwrap().to_owned();
+    project.write("src/e.cc", "#include \"../inc/y.h\"\nconst char *a = __FILE__;\nint f() { return Y; }\n");
+    for maps in [
+        format!("-ffile-prefix-map={root}=."),
+        format!("-fdebug-prefix-map={root}/src=/source -fmacro-prefix-map={root}=top"),
+        format!("-ffile-prefix-map={parent}=/home -ffile-prefix-map={root}/inc=/inc"),
+        format!("-ffile-prefix-map={root}/=/slash/"),
+        format!("-fdebug-prefix-map={}=/usr", "/usr/include"),
+        "-ffile-prefix-map=src=other".to_owned(),
+    ] {
+        check(&project, &format!("g++ -g -O2 {maps} -c {root}/src/e.cc"));
+        check(&project, &format!("g++ -g -O2 {maps} -c src/e.cc"));
+    }
+}

@@ -1,0 +1,325 @@
+//! Situations in which other wrappers hand out wrong objects. The oracle is the bare compiler, each time.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use support::{Project, c_compilers, cxx_compilers, program, shown};
+
+/// Checks a line before and after a change, twice each, so that whatever was kept is asked for.
+fn check_change(project: &Project, line: &str, change: impl FnOnce()) {
+    let before = project.check(line);
+    assert_eq!(project.check(line), before);
+    change();
+    let after = project.check(line);
+    assert_eq!(project.check(line), after);
+    assert_ne!(before, after, "{line}: the change doesn't show, so this tests nothing");
+}
+
+#[test]
+fn a_header_that_comes_to_shadow_another_is_seen() {
+    for compiler in cxx_compilers() {
+        let project = Project::with(&[
+            ("a.cc", "#include <h.h>\nint x = H;\n"),
+            ("first/other.h", ""),
+            ("second/h.h", "#define H 1\n"),
+        ]);
+        check_change(&project, &format!("{compiler} -Ifirst -Isecond -c a.cc"), || {
+            project.write("first/h.h", "#define H 2\n");
+        });
+    }
+}
+
+#[test]
+fn a_file_that_has_include_asks_for_is_seen_when_it_appears() {
+    for compiler in cxx_compilers() {
+        for (test, file) in
+            [("<new.h>", "i/new.h"), ("\"new.h\"", "src/new.h"), ("\"sub/new.h\"", "i/sub/new.h")]
+        {
+            let source = format!("#if __has_include({test})\nint x = 1;\n#else\nint x = 2;\n#endif\n");
+            let project = Project::with(&[("src/a.cc", &source), ("i/other.h", "")]);
+            let line = format!("{compiler} -Ii -c src/a.cc");
+            check_change(&project, &line, || project.write(file, ""));
+            assert!(project.counters().number("local_hits") >= 2, "{test}: cached, not just passed through");
+        }
+    }
+}
+
+#[test]
+fn a_test_for_a_header_in_a_macro_of_another_file_is_seen() {
+    let project = Project::with(&[
+        ("a.c", "#include \"i/has.h\"\n#if HAS_NEW\nint x = 1;\n#else\nint x = 2;\n#endif\n"),
+        ("i/has.h", "#define HAS_NEW __has_include(\"new.h\")\n"),
+    ]);
+    check_change(&project, "gcc -c a.c", || project.write("new.h", ""));
+}
+
+#[test]
+fn times_and_dates_are_never_kept() {
+    for source in [
+        "const char *t = __TIME__;\n",
+        "const char *t = __TI\\\nME__ __DATE__;\n",
+        "#define P(a, b) a##b\n#define Q(a, b) P(a, b)\nconst char *t = Q(__TI, ME__);\n",
+        "const char *t = __TIMESTAMP__;\n",
+    ] {
+        let project = Project::with(&[("a.c", source)]);
+        assert!(project.cached("gcc -c a.c -o cached.o").status.success());
+        assert_eq!(project.counters().local(), [0, 0, 0, 1], "{source}");
+    }
+}
+
+#[test]
+fn a_date_that_is_set_is_kept_with_that_date() {
+    for compiler in c_compilers() {
+        let mut project = Project::with(&[("a.c", "const char *d = __DATE__ __TIME__;\n")]);
+        project.set("SOURCE_DATE_EPOCH", "1000000000");
+        let line = format!("{compiler} -c a.c -o cached.o");
+        let object = |project: &Project| {
+            assert!(project.cached(&line).status.success());
+            std::fs::read(project.root.join("cached.o")).unwrap()
+        };
+        let before = object(&project);
+        project.set("SOURCE_DATE_EPOCH", "1100000000");
+        if compiler == "gcc" {
+            assert_ne!(before, object(&project));
+            project.set("SOURCE_DATE_EPOCH", "1000000000");
+            assert_eq!(before, object(&project));
+            assert_eq!(project.counters().local(), [3, 1, 2, 0]);
+        }
+    }
+}
+
+#[test]
+fn what_the_assembler_reads_is_never_missed() {
+    for source in [
+        "asm(\".globl d\\nd: .incbin \\\"data\\\"\\n\");\n",
+        "#define S(x) #x\n#define X(x) S(x)\n#define BIN incbin\nasm(\".globl d\\nd: .\" X(BIN) \" \\\"data\\\"\\n\");\n",
+        "#define A \".inc\"\n#define B \"bin\"\nasm(\".globl d\\nd: \" A B \" \\\"data\\\"\\n\");\n",
+    ] {
+        let project = Project::with(&[("a.c", source), ("data", "one")]);
+        check_change(&project, "gcc -c a.c", || project.write("data", "two"));
+    }
+}
+
+#[test]
+fn the_compilation_folder_in_debug_information_is_the_right_one() {
+    for compiler in cxx_compilers() {
+        let project = Project::with(&[("a.cc", "int f() { return 1; }\n"), ("x/empty", ""), ("y/empty", "")]);
+        let root = shown(&project.root);
+        let in_folder = |folder: &str, program: &str, output: &str| {
+            let status = project
+                .command(program)
+                .args(if program == support::castwork() { vec![compiler] } else { vec![] })
+                .args(["-g", "-c", &format!("{root}/a.cc"), "-o", &format!("{root}/{output}")])
+                .current_dir(project.root.join(folder))
+                .env("PWD", project.root.join(folder))
+                .status();
+            assert!(status.unwrap().success());
+            std::fs::read(project.root.join(output)).unwrap()
+        };
+        for folder in ["x", "y", "x"] {
+            let cached = in_folder(folder, support::castwork(), "cached.o");
+            assert_eq!(cached, in_folder(folder, compiler, "plain.o"), "{compiler} in {folder}");
+        }
+        assert_eq!(project.counters().local(), [3, 1, 2, 0], "{compiler}");
+    }
+}
+
+#[test]
+fn two_checkouts_share_what_is_equal_and_nothing_else() {
+    for compiler in cxx_compilers() {
+        let here = Project::with(&[
+            ("a.cc", "#include \"h.h\"\nint x = H;\nconst char *f = __FILE__;\n#warning w\n"),
+            ("h.h", "#define H 1\n"),
+        ]);
+        let there = here.copy("elsewhere");
+        here.check(&format!("{compiler} -O2 -c a.cc"));
+        there.check(&format!("{compiler} -O2 -c a.cc"));
+        assert_eq!(there.counters().local(), [2, 1, 1, 0], "{compiler}: the second is a hit");
+        let absolute = |project: &Project, flags: &str| {
+            project
+                .check(&format!("{compiler} {flags} -I{root} -c {root}/a.cc", root = shown(&project.root)));
+        };
+        for flags in ["-O2", "-g"] {
+            absolute(&here, flags);
+            absolute(&there, flags);
+        }
+        there.write("h.h", "#define H 2\n");
+        there.check(&format!("{compiler} -O2 -c a.cc"));
+        here.check(&format!("{compiler} -O2 -c a.cc"));
+    }
+}
+
+#[test]
+fn a_warning_with_an_absolute_name_names_the_right_folder() {
+    let here = Project::with(&[
+        ("a.c", "#include \"h.h\"\nint f(void) { int unused; return 0; }\n"),
+        ("h.h", "#warning from the header\n"),
+    ]);
+    let there = here.copy("elsewhere");
+    for project in [&here, &there] {
+        for _ in 0..2 {
+            project.check(&format!("gcc -Wall -I{root} -c {root}/a.c", root = shown(&project.root)));
+        }
+    }
+    assert_eq!(here.counters().local(), [4, 3, 1, 0]);
+}
+
+#[test]
+fn another_compiler_under_the_same_name_is_another_compiler() {
+    let project = Project::with(&[("a.c", "int x = VALUE;\n")]);
+    let script = project.root.join("mygcc");
+    let write = |value: u32| {
+        std::fs::write(&script, format!("#!/bin/sh\nexec gcc -DVALUE={value} \"$@\"\n")).unwrap();
+        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write(1);
+    check_change(&project, &format!("{} -c a.c", shown(&script)), || write(2));
+    assert_eq!(project.counters().reason("compiler is a script"), 4);
+}
+
+#[test]
+fn specs_plug_ins_and_other_assemblers_are_passed_through() {
+    let project =
+        Project::with(&[("a.c", "int x = VALUE;\n"), ("s.specs", "*cpp_unique_options:\n+ -DVALUE=1\n\n")]);
+    check_change(&project, "gcc -specs=s.specs -c a.c", || {
+        project.write("s.specs", "*cpp_unique_options:\n+ -DVALUE=2\n\n");
+    });
+    let project = Project::with(&[("a.c", "int x;\n")]);
+    let assembler = project.root.join("tools/as");
+    let write = |section: &str| {
+        std::fs::create_dir_all(assembler.parent().unwrap()).unwrap();
+        let text = format!("#!/bin/sh\nas \"$@\" --defsym {section}=1\n");
+        std::fs::write(&assembler, text).unwrap();
+        std::fs::set_permissions(&assembler, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    write("one");
+    check_change(&project, "gcc -Btools -c a.c", || write("two"));
+}
+
+#[test]
+fn another_assembler_first_on_the_path_is_seen() {
+    let mut project = Project::with(&[("a.c", "int x;\n")]);
+    let before = project.check("gcc -c a.c");
+    let assembler = project.root.join("tools/as");
+    std::fs::create_dir_all(assembler.parent().unwrap()).unwrap();
+    std::fs::write(
+        &assembler,
+        format!("#!/bin/sh\n{} \"$@\" --defsym other=1\n", shown(&program("as").unwrap())),
+    )
+    .unwrap();
+    std::fs::set_permissions(&assembler, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    project.set("PATH", &format!("{}:{path}", shown(assembler.parent().unwrap())));
+    assert_ne!(project.check("gcc -c a.c"), before);
+}
+
+#[test]
+fn variables_that_lead_elsewhere_are_seen() {
+    let mut project = Project::with(&[
+        ("a.c", "#include <h.h>\nint x = H;\n"),
+        ("one/h.h", "#define H 1\n"),
+        ("two/h.h", "#define H 2\n"),
+    ]);
+    project.set("CPATH", "one");
+    let one = project.check("gcc -c a.c");
+    project.set("CPATH", "two");
+    assert_ne!(project.check("gcc -c a.c"), one);
+}
+
+#[test]
+fn response_files_count_by_what_is_in_them() {
+    let project = Project::with(&[("a.c", "int x = VALUE;\n"), ("flags", "-DVALUE=1")]);
+    check_change(&project, "gcc @flags -c a.c", || project.write("flags", "-DVALUE=2"));
+    assert_eq!(project.counters().local(), [4, 2, 2, 0]);
+}
+
+#[test]
+fn edits_that_leave_size_and_time_alone_are_seen() {
+    let project = Project::with(&[("a.c", "#include \"h.h\"\nint x = H;\n"), ("h.h", "#define H 1\n")]);
+    let header = project.root.join("h.h");
+    let time = header.metadata().unwrap().modified().unwrap();
+    check_change(&project, "gcc -c a.c", || {
+        project.write("h.h", "#define H 2\n");
+        std::fs::File::options().write(true).open(&header).unwrap().set_modified(time).unwrap();
+        project.write("tick", "");
+    });
+}
+
+#[test]
+fn edits_without_a_pause_are_seen() {
+    let project = Project::with(&[("a.c", "#include \"h.h\"\nint x = H;\n")]);
+    for value in 0..6 {
+        std::fs::write(project.root.join("h.h"), format!("#define H {value}\n")).unwrap();
+        project.check("gcc -c a.c");
+    }
+}
+
+#[test]
+fn an_object_that_is_overwritten_in_place_is_no_door_into_the_cache() {
+    let project = Project::with(&[("a.c", "int x;\n")]);
+    project.check("gcc -c a.c");
+    project.check("gcc -c a.c");
+    let mut object = std::fs::File::options().write(true).open(project.root.join("cached.o")).unwrap();
+    std::io::Write::write_all(&mut object, b"garbage").unwrap();
+    project.check("gcc -c a.c");
+    assert_eq!(project.counters().local(), [3, 2, 1, 0]);
+}
+
+#[test]
+fn profiles_are_passed_through() {
+    let project = Project::with(&[("a.c", "int x;\n")]);
+    project.check("gcc -fprofile-use=none.gcda -c a.c");
+    assert_eq!(project.counters().reason("profiling or coverage"), 1);
+}
+
+#[test]
+fn precompiled_headers_are_passed_through() {
+    let project = Project::with(&[("a.c", "#include \"h.h\"\nint x = H;\n"), ("h.h", "#define H 1\n")]);
+    project.check("gcc -c a.c");
+    assert!(project.plain("gcc -x c-header h.h -o h.h.gch").status.success());
+    project.check("gcc -c a.c");
+    assert_eq!(project.counters().reason("precompiled header"), 1);
+}
+
+#[test]
+fn equal_headers_that_count_by_identity_are_passed_through() {
+    let project = Project::with(&[
+        ("a.c", "#include \"one/h.h\"\n#include \"two/h.h\"\nint x = N;\n"),
+        ("one/h.h", "#pragma once\n#ifdef N\n#undef N\n#define N 2\n#else\n#define N 1\n#endif\n"),
+    ]);
+    std::fs::create_dir(project.root.join("two")).unwrap();
+    let twin = project.root.join("two/h.h");
+    std::fs::copy(project.root.join("one/h.h"), &twin).unwrap();
+    // gcc holds equal files for one if their times are equal too; on a worker they are.
+    let earlier = std::time::SystemTime::now() - std::time::Duration::from_secs(100);
+    std::fs::File::options().write(true).open(&twin).unwrap().set_modified(earlier).unwrap();
+    project.write("tick", "");
+    project.check("gcc -c a.c");
+    assert_eq!(project.counters().reason("equal headers in two places"), 1);
+}
+
+#[test]
+fn links_in_the_way_lead_to_the_same_object() {
+    let project = Project::with(&[
+        ("real/deep/a.c", "#include \"../h.h\"\nint x = H;\n"),
+        ("real/h.h", "#define H 1\n"),
+        ("h.h", "#define H 2\n"),
+    ]);
+    symlink("real/deep", project.root.join("link")).unwrap();
+    assert!(Path::new(&project.root.join("link/a.c")).exists());
+    project.check("gcc -c link/a.c");
+    project.check("gcc -c link/a.c");
+    assert_eq!(project.counters().reason("`..` after a symbolic link"), 2);
+}
+
+#[test]
+fn a_header_by_its_absolute_name_is_not_missed() {
+    let project = Project::with(&[("h.h", "#define H 1\n")]);
+    project.write("a.c", &format!("#include \"{}/h.h\"\nint x = H;\n", shown(&project.root)));
+    check_change(&project, "gcc -c a.c", || project.write("h.h", "#define H 2\n"));
+}
