@@ -99,8 +99,11 @@ pub(crate) fn report_of(outcome: castwork_proto::worker::Outcome) -> Report {
             if code == Code::DeadlineExceeded && !status.message.contains(TIMEOUT_TEXT) {
                 status.message = format!("{TIMEOUT_TEXT}: {}", status.message);
             }
+            // With OK, what the worker has to say (`the command was killed by signal 9`) is for people.
+            let message = if code == Code::Ok { std::mem::take(&mut status.message) } else { String::new() };
             let result = outcome.result;
-            Report::Final(Arc::new(ExecuteResponse { result, status: Some(status), ..Default::default() }))
+            let status = Some(status);
+            Report::Final(Arc::new(ExecuteResponse { result, status, message, ..Default::default() }))
         }
     }
 }
@@ -137,6 +140,14 @@ mod tests {
             panic!("a timeout is the action's own")
         };
         assert_eq!(response.status.as_ref().unwrap().message, "execution timeout exceeded: it was so");
+    }
+
+    #[test]
+    fn what_a_worker_says_of_a_command_that_ran_reaches_people() {
+        let ended = report_of(outcome(Code::Ok, Some(ActionResult::default())));
+        let Report::Final(response) = ended else { panic!("the command ran") };
+        assert_eq!(response.message, "it was so");
+        assert_eq!(response.status.as_ref().unwrap().message, "");
     }
 
     #[test]
