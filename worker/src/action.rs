@@ -36,7 +36,8 @@ pub(crate) struct CheckedAction {
 /// What to collect after the run; paths are plain, relative to the working directory, each once.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outputs {
-    /// All of them, whatever they turn out to be. Empty text stands for the whole directory.
+    /// All of them, whatever they turn out to be. Empty text stands for the whole directory, and so
+    /// does `.`, as some clients have it.
     pub paths: Vec<String>,
     /// Those that were asked for as files, by a client of before REAPI 2.1.
     pub older_files: BTreeSet<String>,
@@ -92,7 +93,7 @@ impl CheckedAction {
 
     /// A path that is relative to the working directory, relative to the input root.
     pub(crate) fn place_of(&self, path: &str) -> String {
-        match (self.working_directory.as_str(), path) {
+        match (self.working_directory.as_str(), if path == "." { "" } else { path }) {
             ("", path) => path.to_owned(),
             (folder, "") => folder.to_owned(),
             (folder, path) => format!("{folder}/{path}"),
@@ -161,7 +162,7 @@ fn outputs(command: &reapi::Command) -> Result<Outputs, Failure> {
     };
     let named = command.output_paths.iter().chain(files).chain(directories);
     let paths: BTreeSet<&String> = named.collect();
-    for path in &paths {
+    for path in paths.iter().filter(|path| **path != ".") {
         check_path(path, "output path")?;
     }
     if files.iter().any(String::is_empty) {
@@ -252,7 +253,7 @@ mod tests {
         let texts = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         assert!(is_invalid(&reapi::Command::default()));
         assert!(is_invalid(&reapi::Command { arguments: texts(&["a", "b\0c"]), ..Default::default() }));
-        for path in ["/abs", "../up", "a/../b", "a//b", "a/", ".", "a\0b"] {
+        for path in ["/abs", "../up", "a/../b", "a//b", "a/", "./a", "a\0b"] {
             assert!(is_invalid(&reapi::Command { output_paths: texts(&[path]), ..command() }), "{path}");
             assert!(is_invalid(&reapi::Command { output_files: texts(&[path]), ..command() }), "{path}");
             assert!(
@@ -309,7 +310,7 @@ mod tests {
     fn paths_are_joined_to_the_working_directory() {
         let inside = reapi::Command { working_directory: "w".to_owned(), ..command() };
         let action = checked(&inside, &[]).unwrap();
-        assert_eq!((action.place_of("a/b").as_str(), action.place_of("").as_str()), ("w/a/b", "w"));
+        assert_eq!((action.place_of("a/b").as_str(), action.place_of(".").as_str()), ("w/a/b", "w"));
         assert_eq!(checked(&command(), &[]).unwrap().place_of("a"), "a");
     }
 }

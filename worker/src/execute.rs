@@ -160,7 +160,7 @@ impl Workshop {
             let mut status = status_of(ended.end);
             let mut collected = Collected::default();
             if ended.end != End::TimedOut {
-                match collect(&ended.root, &action, function, &local) {
+                match collect(&ended.root, &ended.own_names, &action, function, &local) {
                     Ok(all) => collected = all,
                     Err(failure @ Failure::Precondition(_)) => status = failure.to_status(),
                     Err(failure) => return Err(failure),

@@ -1,6 +1,7 @@
 //! `castwork-worker`: a worker as a program of its own.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use castwork_worker::flags::{Flags, LogFormat};
@@ -46,7 +47,9 @@ async fn listen(stop: Stop) {
 
 fn start_logs(format: LogFormat) {
     let filter = EnvFilter::try_from_env("CASTWORK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(is_terminal).with_writer(std::io::stderr);
     match format {
         LogFormat::Human => logs.with_target(false).init(),
         LogFormat::Json => logs.json().init(),

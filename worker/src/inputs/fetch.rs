@@ -1,6 +1,6 @@
 //! [`Fetcher`]: brings blobs into the local CAS, each once however many actions want it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -117,7 +117,7 @@ impl Fetcher {
                 return Ok(absent);
             }
             let (claims, others) = self.flights.claim(&wanted);
-            absent.extend(self.fetch(remote, claims).await?);
+            absent.extend(self.fetch(remote, self.still_missing(claims).await?).await?);
             for mut other in others {
                 // Fails when the other has ended, which is what is waited for.
                 let _ = other.changed().await;
@@ -125,6 +125,16 @@ impl Fetcher {
         }
         let source = std::io::Error::other(format!("`{}` was fetched and is gone again", wanted[0]));
         Err(StoreError::Disk { step: "keep inputs in the local CAS".to_owned(), source })
+    }
+
+    /// Gives up claims to what has come since it was looked for: another flight may have ended
+    /// between that and the claim. Whoever fetches keeps the blob before the claim ends, so what is
+    /// missing now stays so until it is fetched under this claim.
+    async fn still_missing(&self, mut claims: Vec<Claim>) -> Result<Vec<Claim>, StoreError> {
+        let claimed: Vec<Digest> = claims.iter().map(|claim| claim.digest).collect();
+        let missing: HashSet<Digest> = self.local.blobs().find_missing(&claimed).await?.into_iter().collect();
+        claims.retain(|claim| missing.contains(&claim.digest));
+        Ok(claims)
     }
 
     async fn fetch(&self, remote: &Remote, claims: Vec<Claim>) -> Result<Vec<Digest>, StoreError> {

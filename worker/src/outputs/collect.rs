@@ -54,18 +54,20 @@ impl Collected {
     }
 }
 
-/// Collects the outputs of an action from its input root. Blocks.
+/// Collects the outputs of an action from its input root. `own_names` in it are the sandbox's. Blocks.
 ///
 /// # Errors
 /// [`Failure::Precondition`] with the path of an output that is none: a FIFO, a symlink out of the
 /// input root, something behind a symlink, or too much.
 pub(crate) fn collect(
     root: &Folder,
+    own_names: &[&str],
     action: &CheckedAction,
     function: DigestFunction,
     local: &Local,
 ) -> Result<Collected, Failure> {
     let mut collector = Collector {
+        own_names,
         function,
         local,
         out: Collected::default(),
@@ -79,6 +81,7 @@ pub(crate) fn collect(
 }
 
 struct Collector<'a> {
+    own_names: &'a [&'a str],
     function: DigestFunction,
     local: &'a Local,
     out: Collected,
@@ -105,6 +108,9 @@ impl Collector<'_> {
             Above::Folder(folder) => folder,
             Above::Nowhere => return Ok(()),
         };
+        if self.is_own(place) {
+            return Ok(());
+        }
         self.take_entry(path)?;
         match folder.kind_of(name).map_err(at("look at", path))? {
             None => self.entries_left += 1,
@@ -191,6 +197,9 @@ impl Collector<'_> {
             let inner = if spot.inner.is_empty() { name.clone() } else { format!("{}/{name}", spot.inner) };
             let spot = Spot { inner: &inner, ..*spot };
             let path = spot.whole();
+            if spot.place.is_empty() && self.is_own(&inner) {
+                continue;
+            }
             self.take_entry(&path)?;
             let added = match folder.kind_of(&name).map_err(at("look at", &path))? {
                 None => return Err(no_output(&path, "gone while it was collected")),
@@ -220,6 +229,11 @@ impl Collector<'_> {
         let digest = self.local.keep_bytes(self.function, bytes).map_err(Failure::store("keep an output"))?;
         self.out.blobs.insert(digest);
         Ok(digest)
+    }
+
+    /// Whether that is in the input root only because the sandbox needs it.
+    fn is_own(&self, place: &str) -> bool {
+        self.own_names.contains(&place)
     }
 
     fn take_entry(&mut self, path: &str) -> Result<(), Failure> {

@@ -150,6 +150,8 @@ pub struct Ended {
     pub stderr: Captured,
     /// The input root as the command left it. Nothing else can change it any more.
     pub root: Folder,
+    /// Names in it that the sandbox needed for itself, and that are nobody's output.
+    pub own_names: Vec<&'static str>,
 }
 
 /// A way to run commands.

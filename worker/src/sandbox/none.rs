@@ -93,7 +93,7 @@ pub(super) async fn run_command(
     let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
     let stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
     let end = end.ok_or(SandboxError::Cancelled)?;
-    Ok(Ended { end, usage: Usage::default(), stdout, stderr, root })
+    Ok(Ended { end, usage: Usage::default(), stdout, stderr, root, own_names: Vec::new() })
 }
 
 /// Waits for the end, or brings it about; `None` if that was because of `cancel`.
@@ -129,5 +129,5 @@ async fn not_started(spec: &RunSpec, error: &io::Error, root: Folder) -> Result<
         .await
         .map_err(SandboxError::at("keep stderr"))?;
     let (end, usage) = (End::Exited(code), Usage::default());
-    Ok(Ended { end, usage, stdout: Captured::default(), stderr, root })
+    Ok(Ended { end, usage, stdout: Captured::default(), stderr, root, own_names: Vec::new() })
 }

@@ -40,7 +40,7 @@ impl Case {
     }
 
     fn collect(&self) -> Result<Collected, Failure> {
-        collect(&Folder::open(&self.root()).unwrap(), &self.action, FUNCTION, &self.local)
+        collect(&Folder::open(&self.root()).unwrap(), &["proc"], &self.action, FUNCTION, &self.local)
     }
 
     fn refusal(&self) -> String {
@@ -99,12 +99,32 @@ fn the_directories_themselves_are_kept_when_asked_for() {
 
 #[test]
 fn the_whole_working_directory_can_be_an_output() {
-    let mut case = Case::new(&[""]);
-    case.action.working_directory = "w".to_owned();
-    fs::create_dir(case.root().join("w")).unwrap();
-    fs::write(case.root().join("w/f"), "x").unwrap();
-    let out = case.collect().unwrap();
-    assert_eq!((out.directories[0].path.as_str(), out.files.len(), out.blobs.len()), ("", 0, 2));
+    for path in ["", "."] {
+        let mut case = Case::new(&[path]);
+        case.action.working_directory = "w".to_owned();
+        fs::create_dir(case.root().join("w")).unwrap();
+        fs::write(case.root().join("w/f"), "x").unwrap();
+        let out = case.collect().unwrap();
+        assert_eq!((out.directories[0].path.as_str(), out.files.len(), out.blobs.len()), (path, 0, 2));
+    }
+}
+
+#[test]
+fn what_the_sandbox_made_for_itself_is_no_output() {
+    for paths in [&[""][..], &["d", "proc", "proc/x"]] {
+        let case = Case::new(paths);
+        fs::create_dir_all(case.root().join("proc")).unwrap();
+        fs::create_dir_all(case.root().join("d/proc")).unwrap();
+        let out = case.collect().unwrap();
+        let [directory] = &out.directories[..] else { panic!("one, not {:?}", out.directories) };
+        let digest = Digest::from_proto(directory.tree_digest.as_ref().unwrap(), FUNCTION).unwrap();
+        let bytes = case.local.blobs().get_bytes(&digest).unwrap().unwrap();
+        let tree = TreeReader::from_bytes(&bytes, FUNCTION, &Limits::default()).unwrap();
+        let tree = tree.to_flat(&Limits::default()).unwrap();
+        let names: Vec<_> = tree.entries().map(|entry| entry.path).collect();
+        let expected: &[&str] = if paths[0].is_empty() { &["d", "d/proc"] } else { &["proc"] };
+        assert_eq!(names, expected);
+    }
 }
 
 #[test]

@@ -123,14 +123,20 @@ impl Confined {
         }
     }
 
-    /// Makes what the mounts need, belonging to whom they need it to.
-    fn prepare(&self, scratch: &Path) -> io::Result<()> {
-        self.owner().take(scratch)?;
+    /// Makes what the mounts need, belonging to whom they need it to; returns the names that will be
+    /// in the input root because of them.
+    fn prepare(&self, spec: &RunSpec) -> io::Result<Vec<&'static str>> {
+        self.owner().take(&spec.scratch)?;
         for name in [mounts::ROOT, mounts::UPPER, mounts::WORK] {
-            std::fs::create_dir(scratch.join(name))?;
-            self.owner().take(&scratch.join(name))?;
+            std::fs::create_dir(spec.scratch.join(name))?;
+            self.owner().take(&spec.scratch.join(name))?;
         }
-        Ok(())
+        let inputs = spec.scratch.join(INPUTS);
+        let is_own = |name: &&str| std::fs::symlink_metadata(inputs.join(name)).is_err();
+        Ok(match spec.root {
+            Root::Worker => Vec::new(),
+            Root::Inputs => mounts::OWN_FOLDERS.into_iter().filter(is_own).collect(),
+        })
     }
 
     fn spawn(&self, socket: UnixStream) -> io::Result<Child> {
@@ -196,7 +202,7 @@ impl Sandbox for Confined {
     }
 
     async fn run(&self, spec: &RunSpec, cancel: &CancellationToken) -> Result<Ended, SandboxError> {
-        self.prepare(&spec.scratch).map_err(SandboxError::at("prepare the action's folder"))?;
+        let own_names = self.prepare(spec).map_err(SandboxError::at("prepare the action's folder"))?;
         let (ours, theirs) = UnixStream::pair().map_err(SandboxError::at("make a socket"))?;
         let mut child = self.spawn(theirs).map_err(SandboxError::at("start the sandbox"))?;
         let stdout = child.stdout.take().expect("stdout was piped");
@@ -211,7 +217,7 @@ impl Sandbox for Confined {
         let heard = talk.finish(status)?;
         let end = if is_late { Some(End::TimedOut) } else { heard.end };
         let end = end.ok_or_else(|| SandboxError::Lost { status: status.to_string() })?;
-        Ok(Ended { end, usage: heard.usage, stdout, stderr, root: heard.root })
+        Ok(Ended { end, usage: heard.usage, stdout, stderr, root: heard.root, own_names })
     }
 }
 

@@ -28,6 +28,12 @@ pub(super) const WORK: &str = "work";
 /// The worker's folders that a command sees with `root=worker`.
 const SYSTEM_FOLDERS: [&str; 9] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt"];
 
+/// What every command has of its own, and no one else: made in the root where it lacks them.
+pub(super) const OWN_FOLDERS: [&str; 3] = [PROC, DEV, TMP];
+const PROC: &str = "proc";
+const DEV: &str = "dev";
+const TMP: &str = "tmp";
+
 /// The devices there are.
 const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
@@ -129,12 +135,12 @@ fn hide(root: &Path, hidden: &[PathBuf]) -> Result<(), Failed> {
 
 /// `/proc`, `/dev` and `/tmp`, which no one else has.
 fn mount_own(order: &Order, root: &Path) -> Result<(), Failed> {
-    let proc = own_folder(root, "proc")?;
+    let proc = own_folder(root, PROC)?;
     let flags = GUARDED | MsFlags::MS_NOEXEC;
     mount(Some("proc"), &proc, Some("proc"), flags, Some("subset=pid,hidepid=invisible"))
         .at("mount `/proc`")?;
-    mount_devices(&own_folder(root, "dev")?, order.tmp_bytes_max)?;
-    let temporary = own_folder(root, "tmp")?;
+    mount_devices(&own_folder(root, DEV)?, order.tmp_bytes_max)?;
+    let temporary = own_folder(root, TMP)?;
     mount_tmpfs(&temporary, &writable(order.tmp_bytes_max))
 }
 
