@@ -20,7 +20,7 @@ use super::limits::{ANSWER_BYTES_MAX, BATCH_BYTES_MAX};
 use crate::store::DiskBlobs;
 
 /// Blobs of one request that are worked on at the same time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 256;
 
 /// What an item of an answer takes up besides its data, at most: digest, status and framing.
 const ITEM_BYTES: usize = 128;

@@ -20,6 +20,9 @@ use super::layout::{FileKey, Layout};
 /// The most files that share a sync.
 const BATCH_FILES_MAX: usize = 256;
 
+/// Folders that are synced at the same time.
+const SYNCS_AT_ONCE: usize = 16;
+
 /// The most files that wait for the thread; whoever comes then waits to wait.
 const WAITING_FILES_MAX: usize = 1024;
 
@@ -108,16 +111,13 @@ impl Work {
     fn commit(&self, batch: Vec<Finished>) {
         let keys: Vec<FileKey> = batch.iter().map(|file| file.key).collect();
         self.unsynced.lock().extend(&keys);
-        let placed: Vec<_> = batch.into_iter().filter_map(|file| self.place(file)).collect();
-        let folders: BTreeSet<&Path> = placed.iter().map(|(path, _)| folder_of(path)).collect();
-        let failed: Vec<(PathBuf, io::Error)> = folders
-            .into_iter()
-            .filter_map(|folder| sync_folder(folder).err().map(|error| (folder.to_owned(), error)))
-            .collect();
+        let mut folders = BTreeSet::new();
+        let placed: Vec<_> = batch.into_iter().filter_map(|file| self.place(file, &mut folders)).collect();
+        let failed = sync_folders(&folders.into_iter().collect::<Vec<_>>());
         let answers: Vec<_> = placed
             .into_iter()
             .map(|(path, done)| {
-                let failure = failed.iter().find(|(folder, _)| folder_of(&path) == folder);
+                let failure = failed.iter().find(|(folder, _)| path.starts_with(folder));
                 (done, failure.map_or(Ok(()), |(_, error)| Err(distrust(&path, error))))
             })
             .collect();
@@ -132,15 +132,26 @@ impl Work {
         }
     }
 
-    /// Renames a file, and makes its folder if that is not there yet.
-    fn place(&self, file: Finished) -> Option<(PathBuf, oneshot::Sender<io::Result<()>>)> {
+    /// Renames a file, after making its folder if that is not there yet, and notes which folders have
+    /// new names.
+    fn place(
+        &self,
+        file: Finished,
+        folders: &mut BTreeSet<PathBuf>,
+    ) -> Option<(PathBuf, oneshot::Sender<io::Result<()>>)> {
         let path = self.layout.path(&file.key);
+        let folder = folder_of(&path);
         let renamed = match file.temporary.persist(&path) {
-            Err(failure) if failure.error.kind() == io::ErrorKind::NotFound => self
-                .make_folder(folder_of(&path))
-                .and_then(|()| failure.path.persist(&path).map_err(|failure| failure.error)),
+            Err(failure) if failure.error.kind() == io::ErrorKind::NotFound => {
+                let above = folder.ancestors().skip(1);
+                let above = above.take_while(|above| above.starts_with(self.layout.root()));
+                folders.extend(above.map(Path::to_owned));
+                fs::create_dir_all(folder)
+                    .and_then(|()| failure.path.persist(&path).map_err(|failure| failure.error))
+            }
             other => other.map_err(|failure| failure.error),
         };
+        folders.insert(folder.to_owned());
         match renamed {
             Ok(()) => Some((path, file.done)),
             Err(error) => {
@@ -149,16 +160,33 @@ impl Work {
             }
         }
     }
+}
 
-    /// Makes a folder, and has all folders above it keep it.
-    fn make_folder(&self, folder: &Path) -> io::Result<()> {
-        fs::create_dir_all(folder)?;
-        folder
-            .ancestors()
-            .skip(1)
-            .take_while(|ancestor| ancestor.starts_with(self.layout.root()))
-            .try_for_each(sync_folder)
-    }
+/// Syncs folders, many at once: one after the other took fifty times as long on ext4. Returns those that
+/// could not be synced.
+fn sync_folders(folders: &[PathBuf]) -> Vec<(PathBuf, io::Error)> {
+    let sync = |folders: &[PathBuf]| -> Vec<(PathBuf, io::Error)> {
+        let failure = |folder: &PathBuf| sync_folder(folder).err().map(|error| (folder.clone(), error));
+        folders.iter().filter_map(failure).collect()
+    };
+    let mut shares = folders.chunks(folders.len().div_ceil(SYNCS_AT_ONCE).max(1));
+    let own = shares.next().unwrap_or_default();
+    std::thread::scope(|scope| {
+        let mut failures = Vec::new();
+        let mut threads = Vec::new();
+        for share in shares {
+            match std::thread::Builder::new().spawn_scoped(scope, move || sync(share)) {
+                Ok(thread) => threads.push(thread),
+                // Without another thread it takes longer.
+                Err(_) => failures.extend(sync(share)),
+            }
+        }
+        failures.extend(sync(own));
+        for thread in threads {
+            failures.extend(thread.join().expect("syncing does not panic"));
+        }
+        failures
+    })
 }
 
 /// After a failed sync nobody knows what is on the disk, and a second sync would not tell: the file goes.

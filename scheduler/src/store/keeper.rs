@@ -14,7 +14,7 @@ use super::evict::Evictor;
 use super::index::place::{self, Marker};
 use super::index::{Index, IndexError};
 use super::layout::{FileKey, Layout};
-use super::ledger::{Ledger, Round, Use};
+use super::ledger::{Fullness, Ledger, Round, Use};
 use super::scan::Scan;
 use crate::front::errors::with_cause;
 
@@ -24,6 +24,10 @@ const ROUND_EVERY: Duration = Duration::from_secs(2);
 /// Eviction begins above this share of the bound, and ends below the other.
 const HIGH_PERCENT: u64 = 95;
 const LOW_PERCENT: u64 = 90;
+
+/// If others leave so little of the disk that more than this share of the store would have to go, none
+/// does: what is there stays, and writes are refused until there is room again.
+const DISK_EVICTS_PERCENT_MAX: u64 = 20;
 
 /// How long a stop waits for a look at the files that is under way.
 const FINISH_SCAN_MAX: Duration = Duration::from_secs(1);
@@ -41,6 +45,24 @@ impl Bound {
     pub(crate) fn bytes(self, bytes: u64, free_bytes: Option<u64>) -> u64 {
         let disk = free_bytes.map_or(u64::MAX, |free| (bytes + free).saturating_sub(self.reserve_bytes));
         self.bytes_max.min(disk)
+    }
+
+    /// What is to be evicted from a store that is so full.
+    fn excess_bytes(self, fullness: Fullness) -> u64 {
+        let Fullness { bytes, wanted_bytes, bound_bytes } = fullness;
+        let demand = bytes.saturating_add(wanted_bytes);
+        if demand <= percent(bound_bytes, HIGH_PERCENT) {
+            return 0;
+        }
+        let excess = demand - percent(bound_bytes, LOW_PERCENT);
+        let is_others_fault = bound_bytes < self.bytes_max;
+        if is_others_fault && excess > percent(bytes, DISK_EVICTS_PERCENT_MAX) {
+            if wanted_bytes > 0 {
+                warn!(bytes, bound_bytes, "others have filled the disk; the store takes no writes");
+            }
+            return 0;
+        }
+        excess
     }
 }
 
@@ -132,9 +154,9 @@ impl Keeper {
             self.ledger.measure(index.total().bytes, |bytes| self.bound.bytes(bytes, free))
         };
         let fullness = measure(index);
-        let demand = fullness.bytes.saturating_add(fullness.wanted_bytes);
-        if demand > percent(fullness.bound_bytes, HIGH_PERCENT) {
-            self.evictor.evict(index, demand - percent(fullness.bound_bytes, LOW_PERCENT))?;
+        let excess_bytes = self.bound.excess_bytes(fullness);
+        if excess_bytes > 0 {
+            self.evictor.evict(index, excess_bytes)?;
             measure(index);
         }
         Ok(())
@@ -166,6 +188,28 @@ mod tests {
         assert_eq!(bound.bytes(500, Some(0)), 400);
         assert_eq!(bound.bytes(50, Some(0)), 0);
         assert_eq!(bound.bytes(500, None), 1000);
+    }
+
+    #[test]
+    fn eviction_ends_below_where_it_begins() {
+        let bound = Bound { bytes_max: 1000, reserve_bytes: 0 };
+        let excess = |bytes, wanted_bytes, bound_bytes| {
+            bound.excess_bytes(Fullness { bytes, wanted_bytes, bound_bytes })
+        };
+        assert_eq!(excess(950, 0, 1000), 0);
+        assert_eq!(excess(951, 0, 1000), 51);
+        assert_eq!(excess(900, 100, 1000), 100);
+        assert_eq!(excess(900, 900, 1000), 900);
+    }
+
+    #[test]
+    fn a_disk_that_others_fill_does_not_empty_the_store() {
+        let bound = Bound { bytes_max: 1000, reserve_bytes: 0 };
+        let excess =
+            |bytes, bound_bytes| bound.excess_bytes(Fullness { bytes, wanted_bytes: 0, bound_bytes });
+        assert_eq!(excess(500, 500), 50);
+        assert_eq!(excess(500, 400), 0);
+        assert_eq!(excess(500, 0), 0);
     }
 
     #[test]

@@ -49,7 +49,7 @@ use crate::counters::{Counters, Gauge};
 /// The most bytes that are left free on the disk for others, if the bound is large.
 const RESERVE_BYTES_MAX: u64 = 1 << 30;
 
-/// The reserve is this part of the bound, if that is less.
+/// The reserve is this part of the bound, or of what is free, if that is less.
 const RESERVE_PART: u64 = 20;
 
 /// Where the store is, and how large it may become.
@@ -81,12 +81,12 @@ impl Store {
         let lock = FolderLock::take(&layout.lock())?;
         empty(&layout.tmp())?;
         let marker = Marker::take(&layout.index());
-        let bound = Bound {
-            bytes_max: config.bytes_max,
-            reserve_bytes: (config.bytes_max / RESERVE_PART).min(RESERVE_BYTES_MAX),
-        };
+        let free_bytes = free_bytes_of(&layout);
+        let whole_bytes = config.bytes_max.min(free_bytes.unwrap_or(u64::MAX));
+        let reserve_bytes = (whole_bytes / RESERVE_PART).min(RESERVE_BYTES_MAX);
+        let bound = Bound { bytes_max: config.bytes_max, reserve_bytes };
         let kept_bytes = marker.as_ref().map_or(0, |marker| marker.bytes);
-        let ledger = Ledger::new(kept_bytes, bound.bytes(kept_bytes, free_bytes_of(&layout)));
+        let ledger = Ledger::new(kept_bytes, bound.bytes(kept_bytes, free_bytes));
         let threads = |source| StoreOpenError::Disk { step: "start a thread".to_owned(), source };
         let committer = Committer::start(layout.clone()).map_err(threads)?;
         let evictor = Evictor {

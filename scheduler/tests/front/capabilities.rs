@@ -1,0 +1,185 @@
+//! What the server says of itself, and to whom.
+
+use castwork_proto::bytestream::QueryWriteStatusRequest;
+use castwork_proto::reapi::capabilities_client::CapabilitiesClient;
+use castwork_proto::reapi::execution_client::ExecutionClient;
+use castwork_proto::reapi::{self, GetCapabilitiesRequest, compressor, digest_function};
+use tonic::{Code, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::support::{BLAKE3, House, SHA256, call_raw};
+
+#[tokio::test]
+async fn old_and_new_clients_find_what_they_look_for() {
+    // [1]
+    let house = House::start().await;
+    for instance_name in ["", "team/main", "blake"] {
+        let request = GetCapabilitiesRequest { instance_name: instance_name.to_owned() };
+        let mut client = CapabilitiesClient::new(house.channel.clone());
+        let answer = client.get_capabilities(request).await.unwrap().into_inner();
+        let (low, high) = (answer.low_api_version.unwrap(), answer.high_api_version.unwrap());
+        assert_eq!((low.major, low.minor), (2, 0));
+        assert_eq!((high.major, high.minor), (2, 12));
+        let cache = answer.cache_capabilities.unwrap();
+        let functions = [digest_function::Value::Sha256 as i32, digest_function::Value::Blake3 as i32];
+        assert_eq!(cache.digest_functions, functions);
+        assert_eq!(cache.supported_compressors, [compressor::Value::Zstd as i32]);
+        assert!(cache.action_cache_update_capabilities.unwrap().update_enabled);
+        assert!((1..4 << 20).contains(&cache.max_batch_total_size_bytes));
+        assert!(!cache.split_blob_support && !cache.splice_blob_support);
+        let execution = answer.execution_capabilities.unwrap();
+        assert!(execution.exec_enabled);
+        assert_eq!(execution.digest_function, digest_function::Value::Sha256 as i32);
+        assert_eq!(execution.digest_functions, functions);
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_instance_is_refused_by_every_service() {
+    // [2]
+    let house = House::start().await;
+    let instance_name = "nobody/here".to_owned();
+    let hash = "0".repeat(64);
+    let digest = Some(reapi::Digest { hash: hash.clone(), size_bytes: 1 });
+    let answers: [(&str, Status); 10] = [
+        ("GetCapabilities", {
+            let request = GetCapabilitiesRequest { instance_name: instance_name.clone() };
+            CapabilitiesClient::new(house.channel.clone()).get_capabilities(request).await.unwrap_err()
+        }),
+        ("FindMissingBlobs", {
+            let request =
+                reapi::FindMissingBlobsRequest { instance_name: instance_name.clone(), ..Default::default() };
+            house.cas().find_missing_blobs(request).await.unwrap_err()
+        }),
+        ("BatchUpdateBlobs", {
+            let request =
+                reapi::BatchUpdateBlobsRequest { instance_name: instance_name.clone(), ..Default::default() };
+            house.cas().batch_update_blobs(request).await.unwrap_err()
+        }),
+        ("BatchReadBlobs", {
+            let request =
+                reapi::BatchReadBlobsRequest { instance_name: instance_name.clone(), ..Default::default() };
+            house.cas().batch_read_blobs(request).await.unwrap_err()
+        }),
+        ("GetTree", {
+            let request = reapi::GetTreeRequest {
+                instance_name: instance_name.clone(),
+                root_digest: digest.clone(),
+                ..Default::default()
+            };
+            house.cas().get_tree(request).await.unwrap_err()
+        }),
+        ("GetActionResult", {
+            let request = reapi::GetActionResultRequest {
+                instance_name: instance_name.clone(),
+                action_digest: digest.clone(),
+                ..Default::default()
+            };
+            house.results().get_action_result(request).await.unwrap_err()
+        }),
+        ("UpdateActionResult", {
+            let request = reapi::UpdateActionResultRequest {
+                instance_name: instance_name.clone(),
+                action_digest: digest.clone(),
+                ..Default::default()
+            };
+            house.results().update_action_result(request).await.unwrap_err()
+        }),
+        ("Read", house.read(&format!("{instance_name}/blobs/{hash}/1"), 0, 0).await.unwrap_err()),
+        ("QueryWriteStatus", {
+            let resource_name = format!("{instance_name}/uploads/u/blobs/{hash}/1");
+            let request = QueryWriteStatusRequest { resource_name };
+            house.bytestream().query_write_status(request).await.unwrap_err()
+        }),
+        ("Execute", {
+            let request = reapi::ExecuteRequest {
+                instance_name: instance_name.clone(),
+                action_digest: digest,
+                ..Default::default()
+            };
+            ExecutionClient::new(house.channel.clone()).execute(request).await.unwrap_err()
+        }),
+    ];
+    for (method, status) in answers {
+        assert_eq!(status.code(), Code::InvalidArgument, "{method}");
+        assert!(status.message().starts_with("Invalid instance name"), "{method}: {}", status.message());
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_offered_is_unimplemented() {
+    // [4], [76]
+    let house = House::start().await;
+    for path in ["/nobody.Knows/This", "/build.bazel.remote.execution.v2.ActionCache/Forget"] {
+        let status = call_raw(&house.channel, path, bytes::Bytes::new()).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unimplemented, "{path}");
+    }
+    let status = house.cas().split_blob(reapi::SplitBlobRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+    let status = house.cas().get_chunk_mapping(reapi::GetChunkMappingRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn an_unset_function_means_what_the_instance_says() {
+    // [16]
+    let house = House::start().await;
+    let digest = house.put_as(BLAKE3, "some bytes").await;
+    let missing = |instance_name: &str| {
+        let request = reapi::FindMissingBlobsRequest {
+            instance_name: instance_name.to_owned(),
+            blob_digests: vec![digest.to_proto()],
+            ..Default::default()
+        };
+        let mut cas = house.cas();
+        async move { cas.find_missing_blobs(request).await.unwrap().into_inner().missing_blob_digests.len() }
+    };
+    assert_eq!(missing("").await, 1);
+    assert_eq!(missing("blake").await, 0);
+    assert_eq!(house.read(&format!("blake/blobs/{digest}"), 0, 0).await.unwrap(), "some bytes");
+    let status = house.read(&format!("blobs/{digest}"), 0, 0).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+    assert_eq!(house.read(&format!("blobs/blake3/{digest}"), 0, 0).await.unwrap(), "some bytes");
+    assert_eq!(SHA256.name(), "sha256");
+}
+
+#[tokio::test]
+async fn health_says_that_every_service_serves() {
+    let house = House::start().await;
+    let mut client = HealthClient::new(house.channel.clone());
+    for service in ["", "build.bazel.remote.execution.v2.Execution", "google.bytestream.ByteStream"] {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let answer = client.check(request).await.unwrap().into_inner();
+        assert_eq!(answer.status, ServingStatus::Serving as i32, "{service}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_knows_every_service() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let house = House::start().await;
+    let request = ServerReflectionRequest {
+        message_request: Some(MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let mut client = ServerReflectionClient::new(house.channel.clone());
+    let mut stream = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap().into_inner();
+    let answer = stream.message().await.unwrap().unwrap().message_response.unwrap();
+    let MessageResponse::ListServicesResponse(list) = answer else { panic!("it was asked for a list") };
+    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+    for name in [
+        "build.bazel.remote.execution.v2.ContentAddressableStorage",
+        "castwork.worker.v1.Workers",
+        "google.bytestream.ByteStream",
+        "google.longrunning.Operations",
+        "grpc.health.v1.Health",
+    ] {
+        assert!(names.contains(&name), "{name} is not in {names:?}");
+    }
+}

@@ -1,0 +1,18 @@
+//! The server as clients see it: everything but execution, over loopback, with raw gRPC clients.
+//!
+//! Numbers in brackets are those of the conformance cases.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(clippy::cast_possible_wrap, reason = "no size here comes near the limit of its type")]
+
+mod batches;
+mod capabilities;
+mod connections;
+mod digests;
+mod disk;
+mod programs;
+mod reads;
+mod results;
+mod support;
+mod trees;
+mod writes;
