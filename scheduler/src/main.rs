@@ -2,12 +2,14 @@
 
 use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
+use std::pin::pin;
 use std::process::ExitCode;
 
 use castwork_scheduler::config::{Args, Config, LogFormat};
 use castwork_scheduler::front::errors::with_cause;
 use castwork_scheduler::serve::Server;
 use clap::Parser as _;
+use futures::FutureExt as _;
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -37,9 +39,14 @@ fn main() -> ExitCode {
 
 /// Serves until a signal asks to end, or something fails.
 async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    let mut asked = pin!(castwork_worker::sandbox::stop_asked());
+    // It listens from its first poll on, and whoever reads that the server serves may ask at once.
+    if let Some(asked) = asked.as_mut().now_or_never() {
+        return Ok(asked?);
+    }
     let mut server = Server::start(config).await?;
     let failure = tokio::select! {
-        asked = castwork_worker::sandbox::stop_asked() => asked.err().map(Box::from),
+        asked = asked => asked.err().map(Box::from),
         failure = server.failed() => Some(failure.into()),
     };
     tokio::select! {

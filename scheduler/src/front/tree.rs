@@ -20,13 +20,13 @@ use crate::store::DiskBlobs;
 /// Directories a page, at most, whatever the client asks for.
 const PAGE_DIRECTORIES_MAX: usize = 1000;
 
-/// Bytes of directories after which a page ends.
-const PAGE_BYTES: usize = 1 << 20;
+/// Bytes of directories after which a page ends: with one more directory it still fits into 4 MiB.
+const PAGE_BYTES: usize = 512 << 10;
 
 /// Distinct directories of a tree, at most: what is remembered to visit each once.
 const DIRECTORIES_MAX: usize = 200_000;
 
-/// Bytes of one directory, at most.
+/// Bytes of one directory, at most; a larger one fits into no answer.
 const DIRECTORY_BYTES_MAX: u64 = 3 << 20;
 
 /// Directories that are read at the same time.

@@ -10,7 +10,7 @@ use castwork_proto::rpc;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::support::{House, SHA256, noise, pieces, write_name};
+use crate::support::{House, SHA256, noise, pieces, skip, write_name};
 
 /// Where the store keeps a blob.
 pub(crate) fn path(house: &House, digest: &Digest) -> PathBuf {
@@ -89,8 +89,7 @@ impl Drop for SmallDisk {
 async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     // [44]
     let Some(disk) = SmallDisk::mount(48) else {
-        eprintln!("skipped: mounting a small file system takes root on Linux");
-        return;
+        return skip("a small disk", "mounting one takes root on Linux");
     };
     let data_dir = disk.folder.path().join("data").display().to_string();
     let house = House::start_with(
@@ -124,8 +123,7 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
 #[tokio::test]
 async fn a_store_that_outgrows_its_disk_evicts() {
     let Some(disk) = SmallDisk::mount(48) else {
-        eprintln!("skipped: mounting a small file system takes root on Linux");
-        return;
+        return skip("a small disk", "mounting one takes root on Linux");
     };
     let data_dir = disk.folder.path().join("data").display().to_string();
     let house = House::start_with(

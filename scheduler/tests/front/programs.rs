@@ -10,7 +10,7 @@ use castwork_proto::reapi::content_addressable_storage_client::ContentAddressabl
 use castwork_proto::reapi::{BatchUpdateBlobsRequest, FindMissingBlobsRequest};
 use tonic::transport::Channel;
 
-use crate::support::{SHA256, connect, item, noise, pieces, write_name};
+use crate::support::{SHA256, connect, item, noise, pieces, skip, write_name};
 
 /// A server in a process of its own.
 struct Program {
@@ -150,8 +150,7 @@ async fn a_kill_in_the_middle_of_uploads_loses_nothing_acknowledged() {
 #[test]
 fn a_polite_end_removes_the_ready_file_and_keeps_the_index() {
     if std::env::consts::FAMILY != "unix" {
-        eprintln!("skipped: there is no SIGTERM to send here");
-        return;
+        return skip("a polite end", "there is no SIGTERM to send here");
     }
     let folder = tempfile::tempdir().unwrap();
     let mut program = Program::start(folder.path());

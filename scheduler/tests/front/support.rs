@@ -1,5 +1,6 @@
 //! A server, and clients.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -185,6 +186,17 @@ pub(crate) fn pieces(name: &str, data: &Bytes, piece: usize) -> Vec<WriteRequest
         }
     };
     (0..count).map(message).collect()
+}
+
+/// Says that a test is left out, and why; where all have to run, that is a failure.
+pub(crate) fn skip(test: &str, reason: &str) {
+    eprintln!("skipped: {test}: {reason}");
+    assert!(std::env::var_os("CASTWORK_TESTS_MUST_RUN").is_none(), "`{test}` has to run here, but {reason}");
+    let Some(list) = std::env::var_os("CASTWORK_TESTS_SKIPPED") else {
+        return;
+    };
+    let mut list = std::fs::OpenOptions::new().create(true).append(true).open(list).unwrap();
+    list.write_all(format!("{test}: {reason}\n").as_bytes()).unwrap();
 }
 
 /// Bytes that no compression and no other seed has.
