@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 
+use super::alias;
 use super::preprocess::{Preprocessed, preprocess};
-use super::scan::{Scan, scan};
+use super::scan::{COMPUTED, Scan, Tested, scan};
 use super::search::SearchPath;
 use super::text::{self, Looking, Text};
 use crate::clock::Start;
@@ -265,11 +266,20 @@ impl Gathering<'_> {
 
     /// Adds the files that `__has_include` finds, in whichever folder it may look.
     fn add_tested(&mut self, search: &SearchPath) -> Result<(), Reason> {
-        let tested: BTreeSet<(bool, String)> =
+        let mut tested: BTreeSet<Tested> =
             self.scans.values().flat_map(|scan| scan.tested.iter().cloned()).collect();
         let any = |is_so: fn(&Scan) -> bool| self.scans.values().any(is_so);
         if any(|scan| scan.has_first_piece) && any(|scan| scan.has_last_piece) {
-            return Err("`__has_include` that is computed".into());
+            return Err(COMPUTED.into());
+        }
+        let aliases: BTreeSet<String> =
+            self.scans.values().flat_map(|scan| scan.aliases.iter().cloned()).collect();
+        if !aliases.is_empty() {
+            let files = || self.closure.inputs.values().map(|input| &input.bytes[..]);
+            alias::check_pieces(files(), &aliases)?;
+            for bytes in files() {
+                tested.extend(alias::tested(bytes, &aliases)?);
+            }
         }
         if tested.is_empty() {
             return Ok(());

@@ -6,8 +6,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use super::alias;
 use super::literal::position;
 use crate::reason::Reason;
+
+/// The reason to pass through where a test for a header can't be read off the text.
+pub(super) const COMPUTED: &str = "`__has_include` that is computed";
 
 /// What a file has in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,9 +25,14 @@ pub(super) struct Scan {
     pub has_first_piece: bool,
     /// Whether it has the last piece, where macros are made or used.
     pub has_last_piece: bool,
-    /// Headers that it tests for: whether between quotes, and what is between.
-    pub tested: BTreeSet<(bool, String)>,
+    /// Headers that it tests for.
+    pub tested: BTreeSet<Tested>,
+    /// Other names that it gives to `__has_include`.
+    pub aliases: BTreeSet<String>,
 }
+
+/// A header that is tested for: whether between quotes, and what is between.
+pub(super) type Tested = (bool, String);
 
 /// Scans the bytes of a source or header.
 ///
@@ -89,31 +98,39 @@ impl Scan {
         if !may_be_directive(before) || is_about_itself(before) {
             return Ok(());
         }
-        let Some(operand) = after.strip_prefix(b"(").map(blanks_skipped) else {
-            // In a comment, or given another name; the latter is not followed.
-            return if is_in_comment(before) {
-                Ok(())
-            } else {
-                Err("`__has_include` that is computed".into())
-            };
-        };
-        let close = match operand.first() {
-            Some(b'<') => b'>',
-            Some(b'"') => b'"',
-            _ => return Err("`__has_include` that is computed".into()),
-        };
-        let name = operand[1..].split(|byte| *byte == close || *byte == b'\n').next().unwrap_or_default();
-        let name = std::str::from_utf8(name).map_err(|_| Reason::new("`__has_include` that is computed"))?;
-        if name.starts_with('/') {
-            return Err("`__has_include` of an absolute path".into());
+        if let Some(alias) = alias::defined(before, after) {
+            self.aliases.insert(alias);
+            return Ok(());
         }
-        self.tested.insert((close == b'"', name.to_owned()));
+        if !after.starts_with(b"(") && is_in_comment(before) {
+            return Ok(());
+        }
+        self.tested.insert(operand(after)?);
         Ok(())
     }
 }
 
+/// The operand of a test, from its parenthesis on.
+///
+/// # Errors
+/// The reason to pass through, unless it is a relative name between angle brackets or quotes.
+pub(super) fn operand(after: &[u8]) -> Result<Tested, Reason> {
+    let operand = after.strip_prefix(b"(").map(blanks_skipped).unwrap_or_default();
+    let close = match operand.first() {
+        Some(b'<') => b'>',
+        Some(b'"') => b'"',
+        _ => return Err(COMPUTED.into()),
+    };
+    let name = operand[1..].split(|byte| *byte == close || *byte == b'\n').next().unwrap_or_default();
+    let name = std::str::from_utf8(name).map_err(|_| Reason::new(COMPUTED))?;
+    if name.starts_with('/') {
+        return Err("`__has_include` of an absolute path".into());
+    }
+    Ok((close == b'"', name.to_owned()))
+}
+
 /// What is before a word on its line.
-fn line_before(bytes: &[u8], at: usize) -> &[u8] {
+pub(super) fn line_before(bytes: &[u8], at: usize) -> &[u8] {
     let begin = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
     bytes[begin..at].trim_ascii_end()
 }
@@ -132,12 +149,12 @@ fn is_in_macro(before: &[u8]) -> bool {
 
 /// Whether a line that begins so may be one for the preprocessor: elsewhere `__has_include` means nothing. The end
 /// of a comment may be the middle of such a line.
-fn may_be_directive(before: &[u8]) -> bool {
+pub(super) fn may_be_directive(before: &[u8]) -> bool {
     [b"#".as_slice(), b"%:", b"*/"].iter().any(|mark| position(before, mark).is_some())
 }
 
 /// Whether `__has_include` is asked after, or defined, rather than used.
-fn is_about_itself(before: &[u8]) -> bool {
+pub(super) fn is_about_itself(before: &[u8]) -> bool {
     let before = before.strip_suffix(b"(").map_or(before, <[u8]>::trim_ascii_end);
     [b"ifdef".as_slice(), b"ifndef", b"undef", b"define", b"defined"]
         .iter()
@@ -146,20 +163,20 @@ fn is_about_itself(before: &[u8]) -> bool {
 
 /// Whether what is before on the line surely makes the rest of it a comment: it has `//` or `/*` with no quotes
 /// around that could make them part of a literal.
-fn is_in_comment(before: &[u8]) -> bool {
+pub(super) fn is_in_comment(before: &[u8]) -> bool {
     let has_quotes = before.iter().any(|byte| matches!(byte, b'"' | b'\''));
     let last = |mark: &[u8]| before.windows(2).rposition(|pair| pair == mark);
     let is_open = last(b"/*") > last(b"*/");
     !has_quotes && (last(b"//").is_some() || is_open)
 }
 
-fn blanks_skipped(bytes: &[u8]) -> &[u8] {
+pub(super) fn blanks_skipped(bytes: &[u8]) -> &[u8] {
     let blanks = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     &bytes[blanks..]
 }
 
 /// The bytes with continued lines joined, as the compiler sees them.
-fn unspliced(bytes: &[u8]) -> Cow<'_, [u8]> {
+pub(super) fn unspliced(bytes: &[u8]) -> Cow<'_, [u8]> {
     let is_splice = |at: usize| {
         let blanks = bytes[at + 1..].iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\r')).count();
         (bytes.get(at + 1 + blanks) == Some(&b'\n')).then_some(at + 2 + blanks)
@@ -186,7 +203,7 @@ fn unspliced(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-const fn is_word_byte(byte: u8) -> bool {
+pub(super) const fn is_word_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
 
@@ -219,15 +236,14 @@ mod tests {
     fn tests_that_are_not_plain_are_refused() {
         for text in [
             "#if __has_include(HEADER)",
-            "#define HAS __has_include\n",
-            "#define HAS(x) __has_include(x)\n",
+            "#define HAS __has_include + 1\n",
+            "#define HAS(x) __has_include(y)\n",
             "/* a */ # define HAS __has_include\n",
             "#if X /* a\n b */ && __has_include(HEADER)\n",
         ] {
             assert!(scan(text.as_bytes()).is_err(), "{text}");
         }
         assert_eq!(refusal("#if __has_include(</etc/x>)"), "`__has_include` of an absolute path");
-        assert_eq!(refusal("\n#define HAS __has_include\n"), "`__has_include` that is computed");
         assert_eq!(refusal("# embed \"x\""), "`#embed`");
         assert_eq!(refusal("#pragma GCC dependency \"x\""), "`#pragma GCC dependency`");
         assert_eq!(refusal("??/"), "trigraph");
