@@ -82,7 +82,7 @@ impl Listener {
             Ok::<(), Status>(())
         });
         if let Some(Err(error)) = heard.await {
-            tracing::info!(worker = %self.worker, %error, "worker's stream ended");
+            tracing::info!(worker = %self.worker, code = ?error.code(), message = error.message(), "worker's stream ended");
             if let Some(outgoing) = outgoing.upgrade() {
                 // A worker that talks nonsense is told so; one that is gone does not hear it.
                 let _ = outgoing.try_send(Err(error));

@@ -44,7 +44,16 @@ impl Unsynced {
 struct Finished {
     key: FileKey,
     temporary: TempPath,
-    done: oneshot::Sender<io::Result<()>>,
+    done: oneshot::Sender<io::Result<Kept>>,
+}
+
+/// Which file is now kept under the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// The one that was handed in.
+    This,
+    /// An equal one that was there before: of a blob there is only one.
+    Earlier,
 }
 
 /// See the module. Stops when it is dropped, after what was handed to it.
@@ -68,10 +77,11 @@ impl Committer {
         &self.unsynced
     }
 
-    /// Gives a file its name, in place of an earlier one, and returns when it will keep it.
+    /// Gives a file its name, in place of an earlier result, and returns when it will keep it.
     ///
-    /// The bytes have to be synced already. After an error the file is gone.
-    pub(crate) async fn commit(&self, key: FileKey, temporary: TempPath) -> io::Result<()> {
+    /// The bytes have to be synced already. After an error the file is gone. A blob that is kept stays as it
+    /// is: it was acknowledged to somebody, for whom it must not seem to vanish while a second is synced.
+    pub(crate) async fn commit(&self, key: FileKey, temporary: TempPath) -> io::Result<Kept> {
         let (done, answer) = oneshot::channel();
         let queue = self.queue.as_ref().expect("the queue is there until drop");
         let stopped = || io::Error::other("the committer has stopped");
@@ -108,7 +118,11 @@ impl Work {
         }
     }
 
-    fn commit(&self, batch: Vec<Finished>) {
+    fn commit(&self, mut batch: Vec<Finished>) {
+        // Nobody else gives names, so what is there now was synced by an earlier batch.
+        for file in batch.extract_if(.., |file| self.is_kept_blob(&file.key)) {
+            let _ = file.done.send(Ok(Kept::Earlier));
+        }
         let keys: Vec<FileKey> = batch.iter().map(|file| file.key).collect();
         self.unsynced.lock().extend(&keys);
         let mut folders = BTreeSet::new();
@@ -118,7 +132,7 @@ impl Work {
             .into_iter()
             .map(|(path, done)| {
                 let failure = failed.iter().find(|(folder, _)| path.starts_with(folder));
-                (done, failure.map_or(Ok(()), |(_, error)| Err(distrust(&path, error))))
+                (done, failure.map_or(Ok(Kept::This), |(_, error)| Err(distrust(&path, error))))
             })
             .collect();
         let mut unsynced = self.unsynced.lock();
@@ -132,13 +146,17 @@ impl Work {
         }
     }
 
+    fn is_kept_blob(&self, key: &FileKey) -> bool {
+        matches!(key, FileKey::Blob(_)) && self.layout.path(key).is_file()
+    }
+
     /// Renames a file, after making its folder if that is not there yet, and notes which folders have
     /// new names.
     fn place(
         &self,
         file: Finished,
         folders: &mut BTreeSet<PathBuf>,
-    ) -> Option<(PathBuf, oneshot::Sender<io::Result<()>>)> {
+    ) -> Option<(PathBuf, oneshot::Sender<io::Result<Kept>>)> {
         let path = self.layout.path(&file.key);
         let folder = folder_of(&path);
         let renamed = match file.temporary.persist(&path) {
@@ -227,6 +245,31 @@ mod tests {
         });
         join_all(commits).await;
         assert!(committer.unsynced().lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_is_kept_never_seems_to_vanish_while_it_is_uploaded_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let committer = Committer::start(layout.clone()).unwrap();
+        let key = FileKey::Blob(Digest::of(DigestFunction::Sha256, b"abc"));
+        let commit = || {
+            let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+            file.write_all(b"abc").unwrap();
+            committer.commit(key, file.into_temp_path())
+        };
+        assert_eq!(commit().await.unwrap(), Kept::This);
+        let first = fs::metadata(layout.path(&key)).unwrap().modified().unwrap();
+        let again = join_all((0..50).map(|_| commit()));
+        let watch = async {
+            for _ in 0..1000 {
+                assert!(!committer.unsynced().lock().contains(&key));
+                tokio::task::yield_now().await;
+            }
+        };
+        let (again, ()) = tokio::join!(again, watch);
+        assert!(again.into_iter().all(|kept| kept.unwrap() == Kept::Earlier));
+        assert_eq!(fs::metadata(layout.path(&key)).unwrap().modified().unwrap(), first);
     }
 
     #[tokio::test]

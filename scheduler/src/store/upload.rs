@@ -9,6 +9,7 @@ use bytes::Bytes;
 use castwork_cas::{Digest, Hasher, StoreError};
 use tempfile::{NamedTempFile, TempPath};
 
+use super::commit::Kept;
 use super::layout::FileKey;
 use super::ledger::Reservation;
 use super::pins::PinGuard;
@@ -119,10 +120,12 @@ impl Upload {
         let Self { shared, digest, reservation, pin, .. } = self;
         let key = FileKey::Blob(digest);
         let committed = shared.committer.commit(key, temporary).await;
-        committed.map_err(|error| shared.write_failed(&digest, "keep", error))?;
+        let kept = committed.map_err(|error| shared.write_failed(&digest, "keep", error))?;
         reservation.stored(key, digest.size_bytes());
         drop(pin);
-        shared.verified.insert(&digest, changed);
+        if kept == Kept::This {
+            shared.verified.insert(&digest, changed);
+        }
         shared.counters.blobs_stored.add(1);
         shared.counters.blob_bytes_stored.add(digest.size_bytes());
         Ok(())
