@@ -1,9 +1,16 @@
-//! What tests of the whole share: where the programs are, a farm of them, and how a test is skipped.
+//! What tests of the whole share: where the programs are, a farm of them, running clients against it, and how a test
+//! is skipped.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod farm;
+mod finish;
+mod parallel;
 mod program;
 mod skip;
 
 pub use farm::{Farm, Options};
-pub use program::{Program, binary};
+pub use finish::{Finished, finish, finish_following, progress};
+pub use parallel::{Event, each};
+pub use program::{Program, binary, environment};
 pub use skip::{have, skip};

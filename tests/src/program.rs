@@ -12,6 +12,9 @@ const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long a program may take to end after it was asked to.
 const END_WITHIN: Duration = Duration::from_secs(30);
 
+/// How much of a program's log a failed test shows.
+const LOG_LINES: usize = 60;
+
 /// Returns the path of a program of ours, beside the test that runs.
 ///
 /// # Panics
@@ -23,6 +26,17 @@ pub fn binary(name: &str) -> PathBuf {
     candidates.into_iter().find(|path| path.is_file()).unwrap_or_else(|| {
         panic!("`{name}` is not built: run `cargo build --workspace` first, or use tests/run")
     })
+}
+
+/// Returns the folder of an environment that `tests/run` sets up for a client, e.g. a Python one; `None` if it did not.
+///
+/// # Panics
+/// If the running test has no path.
+pub fn environment(name: &str) -> Option<PathBuf> {
+    let test = env::current_exe().expect("the path of the test");
+    // The test is in target/PROFILE/deps.
+    let folders = test.ancestors().skip(2).take(2);
+    folders.map(|folder| folder.join("test-env").join(name)).find(|folder| folder.is_dir())
 }
 
 /// A running program that writes a ready file. Killed when it is dropped.
@@ -113,7 +127,10 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            eprintln!("--- log of {}\n{}---", self.name, self.log());
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
+            eprintln!("--- end of the log of {}\n{}\n---", self.name, end.join("\n"));
         }
     }
 }
