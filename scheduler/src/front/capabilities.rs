@@ -61,7 +61,7 @@ fn cache(limits: &Limits) -> CacheCapabilities {
         // Anyone may state a priority, and none keeps anything longer.
         cache_priority_capabilities: Some(priority_range(&(i32::MIN..=i32::MAX))),
         max_batch_total_size_bytes: i64::try_from(BATCH_BYTES_MAX).expect("a few megabytes"),
-        symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed as i32,
+        symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Disallowed as i32,
         supported_compressors: vec![compressor::Value::Zstd as i32],
         supported_batch_update_compressors: vec![compressor::Value::Zstd as i32],
         max_cas_blob_size_bytes: i64::try_from(limits.blob_bytes_max).unwrap_or(i64::MAX),

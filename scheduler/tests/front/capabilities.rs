@@ -3,7 +3,9 @@
 use castwork_proto::bytestream::QueryWriteStatusRequest;
 use castwork_proto::reapi::capabilities_client::CapabilitiesClient;
 use castwork_proto::reapi::execution_client::ExecutionClient;
-use castwork_proto::reapi::{self, GetCapabilitiesRequest, compressor, digest_function};
+use castwork_proto::reapi::{
+    self, GetCapabilitiesRequest, compressor, digest_function, symlink_absolute_path_strategy,
+};
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::pb::HealthCheckRequest;
@@ -28,6 +30,11 @@ async fn old_and_new_clients_find_what_they_look_for() {
         assert_eq!(cache.supported_compressors, [compressor::Value::Zstd as i32]);
         assert!(cache.action_cache_update_capabilities.unwrap().update_enabled);
         assert!((1..4 << 20).contains(&cache.max_batch_total_size_bytes));
+        // What the worker does with absolute targets.
+        assert_eq!(
+            cache.symlink_absolute_path_strategy,
+            symlink_absolute_path_strategy::Value::Disallowed as i32
+        );
         assert!(!cache.split_blob_support && !cache.splice_blob_support);
         let execution = answer.execution_capabilities.unwrap();
         assert!(execution.exec_enabled);
