@@ -3,7 +3,7 @@
 //! One thread takes all files that are ready, renames them, and syncs each folder that got a new name
 //! once. So uploads that come together share syncs, and one that comes alone waits for nobody.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,31 +26,17 @@ const SYNCS_AT_ONCE: usize = 16;
 /// The most files that wait for the thread; whoever comes then waits to wait.
 const WAITING_FILES_MAX: usize = 1024;
 
-/// Files that are getting their names, until the folders are synced.
+/// Files that have their name and may lose it in a power cut, because their folder is not synced yet.
 ///
-/// They may be read, but nobody may be told that they are kept: they may lose their name in a power cut.
-/// Except where a file that was synced long ago is replaced by one with the same name: then one of the two
-/// will be there.
+/// They may be read, but nobody may be told that they are kept.
 #[derive(Default)]
 pub(crate) struct Unsynced {
-    /// Whether a synced file had the name before.
-    keys: Mutex<HashMap<FileKey, bool>>,
+    keys: Mutex<HashSet<FileKey>>,
 }
 
 impl Unsynced {
-    pub(crate) fn lock(&self) -> MutexGuard<'_, HashMap<FileKey, bool>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, HashSet<FileKey>> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a power cut may leave no file of that name, although there is one now.
-    pub(crate) fn may_be_lost(&self, key: &FileKey) -> bool {
-        self.lock().get(key) == Some(&false)
-    }
-
-    /// Notes files that are about to get their names. None of an earlier batch is here any more, so what is
-    /// in their place is synced.
-    fn announce(&self, layout: &Layout, keys: &[FileKey]) {
-        self.lock().extend(keys.iter().map(|key| (*key, layout.path(key).exists())));
     }
 }
 
@@ -138,7 +124,7 @@ impl Work {
             let _ = file.done.send(Ok(Kept::Earlier));
         }
         let keys: Vec<FileKey> = batch.iter().map(|file| file.key).collect();
-        self.unsynced.announce(&self.layout, &keys);
+        self.unsynced.lock().extend(&keys);
         let mut folders = BTreeSet::new();
         let placed: Vec<_> = batch.into_iter().filter_map(|file| self.place(file, &mut folders)).collect();
         let failed = sync_folders(&folders.into_iter().collect::<Vec<_>>());
@@ -259,21 +245,6 @@ mod tests {
         });
         join_all(commits).await;
         assert!(committer.unsynced().lock().is_empty());
-    }
-
-    /// Else who has stored a blob is told that it is missing, whenever someone else is storing it again.
-    #[tokio::test]
-    async fn a_file_that_is_replaced_stays_kept_meanwhile() {
-        let folder = tempfile::tempdir().unwrap();
-        let layout = Layout::new(folder.path());
-        let committer = Committer::start(layout.clone()).unwrap();
-        let key = |data| FileKey::Blob(Digest::of(DigestFunction::Sha256, data));
-        let (kept, new) = (key(b"kept"), key(b"new"));
-        let file = tempfile::NamedTempFile::new_in(folder.path()).unwrap().into_temp_path();
-        committer.commit(kept, file).await.unwrap();
-        committer.unsynced().announce(&layout, &[kept, new]);
-        assert!(!committer.unsynced().may_be_lost(&kept));
-        assert!(committer.unsynced().may_be_lost(&new));
     }
 
     #[tokio::test]

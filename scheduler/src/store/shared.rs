@@ -80,7 +80,7 @@ impl Shared {
             }
             return Ok(false);
         }
-        Ok(!self.committer.unsynced().may_be_lost(key))
+        Ok(!self.committer.unsynced().lock().contains(key))
     }
 
     /// Removes a file whose bytes turned out not to be what its name says, unless another has taken its
@@ -90,7 +90,7 @@ impl Shared {
         // While this is held no file gets its name without being in the set first.
         let unsynced = self.committer.unsynced().lock();
         let is_the_same = fs::metadata(&path).and_then(|now| now.modified()).is_ok_and(|now| now == changed);
-        if unsynced.contains_key(key) || !is_the_same {
+        if unsynced.contains(key) || !is_the_same {
             return;
         }
         let removed = fs::remove_file(&path);
