@@ -81,7 +81,8 @@ impl Prepared {
 /// Takes the time by a file in our folder, or where temporary files go if ours can't be written.
 fn start(config: &Config, compile: &Compile) -> Result<Start, Reason> {
     let source = Path::new(&compile.source);
-    Start::now(&config.dir.join("tmp"), source)
+    // The cache's cleaning takes away what a killed process leaves there.
+    Start::now(&config.dir.join("cache/tmp"), source)
         .or_else(|_| Start::now(&std::env::temp_dir(), source))
         .map_err(|_| "no folder for temporary files".into())
 }

@@ -220,10 +220,29 @@ fn variables_count_exactly_if_the_compiler_reads_them() {
     assert_eq!(stored(&project, "gcc -c dated.c"), [1, 1, 0, 0]);
     project.set("SOURCE_DATE_EPOCH", "8640000");
     assert_eq!(stored(&project, "gcc -c dated.c"), [1, 0, 1, 0], "another date, another object");
-    for name in ["CPATH", "C_INCLUDE_PATH", "GCC_EXEC_PREFIX", "COMPILER_PATH"] {
+}
+
+#[test]
+fn every_variable_of_the_table_does_what_it_says() {
+    use castwork::environment::{Reading, VARIABLES};
+    let project = project();
+    let stored = |project: &Project, line: &str| {
+        project.cached(line);
+        project.counters().local()
+    };
+    assert_eq!(stored(&project, "gcc -Ii -c a.c"), [1, 0, 1, 0]);
+    assert_eq!(stored(&project, "gcc -fdiagnostics-color=always -Ii -c a.c"), [1, 0, 1, 0]);
+    for (name, reading) in VARIABLES {
         let mut with = project.copy("with");
-        with.set(name, "/nonexistent");
-        assert_eq!(stored(&with, "gcc -Ii -c a.c"), [0, 0, 0, 1], "{name}");
+        with.set(name, "1000");
+        let plain = stored(&with, "gcc -Ii -c a.c");
+        let colored = stored(&with, "gcc -fdiagnostics-color=always -Ii -c a.c");
+        match reading {
+            Reading::Refused => assert_eq!((plain, colored), ([0, 0, 0, 1], [0, 0, 0, 1]), "{name}"),
+            Reading::Key => assert_eq!((plain, colored), ([1, 0, 1, 0], [1, 0, 1, 0]), "{name}"),
+            Reading::KeyIfColored => assert_eq!((plain, colored), ([1, 1, 0, 0], [1, 0, 1, 0]), "{name}"),
+            Reading::KeyIfDated => assert_eq!((plain, colored), ([1, 1, 0, 0], [1, 1, 0, 0]), "{name}"),
+        }
     }
 }
 

@@ -50,12 +50,24 @@ fn a_file_that_has_include_asks_for_is_seen_when_it_appears() {
 }
 
 #[test]
-fn a_test_for_a_header_in_a_macro_of_another_file_is_seen() {
-    let project = Project::with(&[
-        ("a.c", "#include \"i/has.h\"\n#if HAS_NEW\nint x = 1;\n#else\nint x = 2;\n#endif\n"),
-        ("i/has.h", "#define HAS_NEW __has_include(\"new.h\")\n"),
-    ]);
-    check_change(&project, "gcc -c a.c", || project.write("new.h", ""));
+fn a_test_for_a_header_through_a_macro_of_another_file_is_seen() {
+    for (definition, test) in [
+        ("#define HAS_NEW __has_include(\"new.h\")", "HAS_NEW"),
+        ("#define HAS __has_include", "HAS(\"new.h\")"),
+        ("#define HAS __has_include", "HAS(<sub/new.h>)"),
+        ("#define HAS(x) __has_include(x)", "defined(HAS) && HAS(<sub/new.h>)"),
+        ("#define INNER(y) __has_include(y)\n#define HAS(x) INNER(x)", "HAS(\"sub/new.h\")"),
+    ] {
+        let project = Project::with(&[
+            ("a.c", &format!("#include \"i/has.h\"\n#if {test}\nint x = 1;\n#else\nint x = 2;\n#endif\n")),
+            ("i/has.h", &format!("#ifdef __has_include\n{definition}\n#else\n#define HAS(x) 0\n#endif\n")),
+            ("i/sub/other.h", ""),
+        ]);
+        check_change(&project, "gcc -Ii -c a.c", || {
+            project.write(if test.contains("sub") { "i/sub/new.h" } else { "new.h" }, "");
+        });
+        assert_eq!(project.counters().local(), [4, 2, 2, 0], "{definition}, {test}");
+    }
 }
 
 #[test]
@@ -320,6 +332,23 @@ fn links_in_the_way_lead_to_the_same_object() {
 #[test]
 fn a_header_by_its_absolute_name_is_not_missed() {
     let project = Project::with(&[("h.h", "#define H 1\n")]);
-    project.write("a.c", &format!("#include \"{}/h.h\"\nint x = H;\n", shown(&project.root)));
-    check_change(&project, "gcc -c a.c", || project.write("h.h", "#define H 2\n"));
+    let root = shown(&project.root);
+    for compiler in c_compilers() {
+        for (source, flags) in [
+            (format!("#include \"{root}/h.h\"\nint x = H;\n"), String::new()),
+            (format!("#define WHERE \"{root}/h.h\"\n#include WHERE\nint x = H;\n"), String::new()),
+            ("#include WHERE\nint x = H;\n".to_owned(), format!("-DWHERE=\"{root}/h.h\"")),
+        ] {
+            project.write("h.h", "#define H 1\n");
+            project.write("a.c", &source);
+            check_change(&project, &format!("{compiler} {flags} -c a.c"), || {
+                project.write("h.h", "#define H 2\n");
+            });
+        }
+    }
+    assert_eq!(project.counters().local()[..3], [0, 0, 0]);
+    // Found by its name, it is just a header.
+    project.write("a.c", "#define WHERE \"h.h\"\n#include WHERE\nint x = H;\n");
+    check_change(&project, "gcc -c a.c", || project.write("h.h", "#define H 3\n"));
+    assert_eq!(project.counters().local(), [4, 2, 2, 0]);
 }

@@ -263,6 +263,7 @@ impl Parser {
             // The two spellings, `-DX` and `-D X`, are one to the key.
             Meaning::Define => {
                 let value = value.unwrap_or_default();
+                check_macro(&value)?;
                 self.arguments.push(Argument::Words(vec![format!("{}{value}", flag.spelling)]));
             }
             Meaning::PrefixMap(maps) => self.map(maps, &words[0][flag.spelling.len()..])?,
@@ -305,6 +306,7 @@ impl Parser {
                 if !pieces.all(is_macro_flag) {
                     return Err("words for a sub-program".into());
                 }
+                check_macro(word)?;
             }
             Meaning::ForAssembler => {
                 let mut pieces = word["-Wa,".len()..].split(',');
@@ -404,6 +406,15 @@ impl Parser {
             place_matters: self.place_matters,
             clang_refusal: self.clang_refusal,
         })
+    }
+}
+
+/// Refuses macros that hold what is looked for in files: the command line isn't searched for uses of it.
+fn check_macro(text: &str) -> Result<(), Reason> {
+    let hidden = ["__has_include", "__has_embed", "__DATE__", "__TIME__", "__TIMESTAMP__"];
+    match hidden.into_iter().find(|word| text.contains(word)) {
+        Some(word) => Err(Reason::of(format!("`{word}` in a macro of the command line"))),
+        None => Ok(()),
     }
 }
 

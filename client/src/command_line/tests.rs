@@ -96,6 +96,8 @@ fn what_is_not_surely_right_is_passed_through_with_its_reason() {
         ("-c a.c -arch x86_64 -arch arm64", "several architectures"),
         ("-c a.c -fmodules", "modules"),
         ("-c a.c -o", "`-o` without its value"),
+        ("-c a.c -DBUILT=__TIME__", "`__TIME__` in a macro of the command line"),
+        ("-c a.c -Wp,-DHAS=__has_include", "`__has_include` in a macro of the command line"),
         ("-c a.c @absent", "response file can't be read"),
     ] {
         assert_eq!(refusal(line), reason, "{line}");

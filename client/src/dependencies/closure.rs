@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 
-use super::alias;
+use super::has_include;
 use super::preprocess::{Preprocessed, preprocess};
-use super::scan::{COMPUTED, Scan, Tested, scan};
+use super::scan::{Scan, scan};
 use super::search::SearchPath;
 use super::text::{self, Looking, Text};
 use crate::clock::Start;
@@ -94,6 +94,7 @@ pub fn gather(
         family: memory.toolchain.family,
         closure: Closure { own_folders, ..Closure::default() },
         scans: BTreeMap::new(),
+        macros: compile.arguments.iter().flat_map(defined_macros).collect(),
         bytes_left: BYTES_MAX,
     };
     gathering.add_all(compile, &text, &preprocessed)?;
@@ -149,6 +150,14 @@ fn last_standard(compile: &Compile) -> Option<String> {
     })
 }
 
+/// The macros that an argument defines.
+fn defined_macros(argument: &Argument) -> Vec<String> {
+    let Argument::Words(words) = argument else { return Vec::new() };
+    let words = words[0].strip_prefix("-Wp,").unwrap_or(&words[0]);
+    let texts = words.split(',').filter_map(|word| word.strip_prefix("-D"));
+    texts.map(|text| text.split(['=', '(']).next().unwrap_or(text).to_owned()).collect()
+}
+
 /// Whether `-include stdc-predef.h` would find another one than the compiler does by itself.
 fn is_shadowed(found: &str, search: &SearchPath) -> bool {
     let here = String::from(".");
@@ -186,6 +195,8 @@ struct Gathering<'a> {
     closure: Closure,
     /// What is in each file, by its name.
     scans: BTreeMap<String, Scan>,
+    /// Macros of the command line.
+    macros: Vec<String>,
     bytes_left: u64,
 }
 
@@ -266,21 +277,18 @@ impl Gathering<'_> {
 
     /// Adds the files that `__has_include` finds, in whichever folder it may look.
     fn add_tested(&mut self, search: &SearchPath) -> Result<(), Reason> {
-        let mut tested: BTreeSet<Tested> =
-            self.scans.values().flat_map(|scan| scan.tested.iter().cloned()).collect();
         let any = |is_so: fn(&Scan) -> bool| self.scans.values().any(is_so);
         if any(|scan| scan.has_first_piece) && any(|scan| scan.has_last_piece) {
-            return Err(COMPUTED.into());
+            return Err("`__has_include` that is computed".into());
         }
-        let aliases: BTreeSet<String> =
-            self.scans.values().flat_map(|scan| scan.aliases.iter().cloned()).collect();
-        if !aliases.is_empty() {
-            let files = || self.closure.inputs.values().map(|input| &input.bytes[..]);
-            alias::check_pieces(files(), &aliases)?;
-            for bytes in files() {
-                tested.extend(alias::tested(bytes, &aliases)?);
-            }
-        }
+        let inputs = &self.closure.inputs;
+        let files: Vec<_> =
+            self.scans.iter().map(|(name, scan)| (&inputs[name].bytes[..], &scan.tests)).collect();
+        let is_defined = |name: &str| {
+            self.macros.iter().any(|known| known == name)
+                || inputs.values().any(|input| has_include::defines(&input.bytes, name))
+        };
+        let tested = has_include::all_tested(&files, is_defined)?;
         if tested.is_empty() {
             return Ok(());
         }

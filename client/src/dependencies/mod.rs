@@ -1,7 +1,7 @@
 //! What a compile reads: every file, by content, and everything else that its text shows.
 
-mod alias;
 mod closure;
+mod has_include;
 mod literal;
 mod makefile;
 mod preprocess;

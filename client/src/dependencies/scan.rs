@@ -4,14 +4,10 @@
 //! call that could have been cached, and is never wrong.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
-use super::alias;
+use super::has_include::Tests;
 use super::literal::position;
 use crate::reason::Reason;
-
-/// The reason to pass through where a test for a header can't be read off the text.
-pub(super) const COMPUTED: &str = "`__has_include` that is computed";
 
 /// What a file has in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,14 +21,9 @@ pub(super) struct Scan {
     pub has_first_piece: bool,
     /// Whether it has the last piece, where macros are made or used.
     pub has_last_piece: bool,
-    /// Headers that it tests for.
-    pub tested: BTreeSet<Tested>,
-    /// Other names that it gives to `__has_include`.
-    pub aliases: BTreeSet<String>,
+    /// What it tests for with `__has_include`.
+    pub tests: Tests,
 }
-
-/// A header that is tested for: whether between quotes, and what is between.
-pub(super) type Tested = (bool, String);
 
 /// Scans the bytes of a source or header.
 ///
@@ -84,49 +75,12 @@ impl Scan {
                 self.has_last_piece |= is_in_macro(line_before(bytes, at));
             }
             b"__has_include" | b"__has_include_next" | b"__has_include__" | b"__has_include_next__" => {
-                self.has_include(bytes, at, length)?;
+                self.tests.mention(bytes, at, length, false)?;
             }
             _ => {}
         }
         Ok(())
     }
-
-    /// A mention of `__has_include`: whether it is defined, its definition, or a test for a header.
-    fn has_include(&mut self, bytes: &[u8], at: usize, length: usize) -> Result<(), Reason> {
-        let before = line_before(bytes, at);
-        let after = blanks_skipped(&bytes[at + length..]);
-        if !may_be_directive(before) || is_about_itself(before) {
-            return Ok(());
-        }
-        if let Some(alias) = alias::defined(before, after) {
-            self.aliases.insert(alias);
-            return Ok(());
-        }
-        if !after.starts_with(b"(") && is_in_comment(before) {
-            return Ok(());
-        }
-        self.tested.insert(operand(after)?);
-        Ok(())
-    }
-}
-
-/// The operand of a test, from its parenthesis on.
-///
-/// # Errors
-/// The reason to pass through, unless it is a relative name between angle brackets or quotes.
-pub(super) fn operand(after: &[u8]) -> Result<Tested, Reason> {
-    let operand = after.strip_prefix(b"(").map(blanks_skipped).unwrap_or_default();
-    let close = match operand.first() {
-        Some(b'<') => b'>',
-        Some(b'"') => b'"',
-        _ => return Err(COMPUTED.into()),
-    };
-    let name = operand[1..].split(|byte| *byte == close || *byte == b'\n').next().unwrap_or_default();
-    let name = std::str::from_utf8(name).map_err(|_| Reason::new(COMPUTED))?;
-    if name.starts_with('/') {
-        return Err("`__has_include` of an absolute path".into());
-    }
-    Ok((close == b'"', name.to_owned()))
 }
 
 /// What is before a word on its line.
@@ -145,20 +99,6 @@ fn is_in_macro(before: &[u8]) -> bool {
         [b"define".as_slice(), b"if", b"elif"].iter().any(|word| directive.starts_with(word));
     let is_in_literal = before.split(|byte| *byte == b'"').count() % 2 == 0;
     is_about_macros && !is_in_literal && !is_in_comment(before)
-}
-
-/// Whether a line that begins so may be one for the preprocessor: elsewhere `__has_include` means nothing. The end
-/// of a comment may be the middle of such a line.
-pub(super) fn may_be_directive(before: &[u8]) -> bool {
-    [b"#".as_slice(), b"%:", b"*/"].iter().any(|mark| position(before, mark).is_some())
-}
-
-/// Whether `__has_include` is asked after, or defined, rather than used.
-pub(super) fn is_about_itself(before: &[u8]) -> bool {
-    let before = before.strip_suffix(b"(").map_or(before, <[u8]>::trim_ascii_end);
-    [b"ifdef".as_slice(), b"ifndef", b"undef", b"define", b"defined"]
-        .iter()
-        .any(|word| before.ends_with(word))
 }
 
 /// Whether what is before on the line surely makes the rest of it a comment: it has `//` or `/*` with no quotes
@@ -225,25 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_are_tested_for_are_listed() {
-        let text = b"#ifdef __has_include\n# if defined(__has_include) && __has_include(<a/b.h>) || __has_include ( \"c.h\" )\n\
-            #endif\n/* a\n   __has_include argument (x) */\n#ifndef __has_include\n#define __has_include(x) 0\n#endif /* __has_include */\n// see __has_include\n";
-        let tested: Vec<_> = scan(text).unwrap().tested.into_iter().collect();
-        assert_eq!(tested, [(false, "a/b.h".to_owned()), (true, "c.h".to_owned())]);
-    }
-
-    #[test]
-    fn tests_that_are_not_plain_are_refused() {
-        for text in [
-            "#if __has_include(HEADER)",
-            "#define HAS __has_include + 1\n",
-            "#define HAS(x) __has_include(y)\n",
-            "/* a */ # define HAS __has_include\n",
-            "#if X /* a\n b */ && __has_include(HEADER)\n",
-        ] {
-            assert!(scan(text.as_bytes()).is_err(), "{text}");
-        }
-        assert_eq!(refusal("#if __has_include(</etc/x>)"), "`__has_include` of an absolute path");
+    fn what_is_not_understood_is_refused() {
         assert_eq!(refusal("# embed \"x\""), "`#embed`");
         assert_eq!(refusal("#pragma GCC dependency \"x\""), "`#pragma GCC dependency`");
         assert_eq!(refusal("??/"), "trigraph");

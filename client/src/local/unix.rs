@@ -73,11 +73,6 @@ impl Platform {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     }
 
-    /// Keeps a folder to its owner: it holds sources and a token's effects.
-    pub fn make_private(folder: &Path) -> io::Result<()> {
-        std::fs::set_permissions(folder, Permissions::from_mode(0o700))
-    }
-
     /// Splits a `PATH`-like variable.
     pub fn split_path(value: &OsStr) -> Vec<PathBuf> {
         std::env::split_paths(value).collect()

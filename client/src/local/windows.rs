@@ -72,11 +72,6 @@ impl Platform {
         path.is_file()
     }
 
-    /// Folders below the user's profile are private already.
-    pub fn make_private(_folder: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
     /// Splits a `PATH`-like variable.
     pub fn split_path(value: &OsStr) -> Vec<PathBuf> {
         std::env::split_paths(value).collect()

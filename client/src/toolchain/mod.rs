@@ -72,8 +72,6 @@ pub struct Toolchain {
     pub family: Family,
     /// Its major version.
     pub major: u32,
-    /// The target that it compiles for unless told otherwise.
-    pub target: String,
     /// Whether it takes C for C++.
     pub is_cxx_driver: bool,
     /// The program that does the compiling, `cc1plus` or the like; with clang the driver itself.

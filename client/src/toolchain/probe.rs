@@ -51,7 +51,6 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
     let mut toolchain = Toolchain {
         family,
         major: major.ok_or(Reason::new("compiler without a version"))?,
-        target: said(&driver, &["-dumpmachine"])?.trim().to_owned(),
         is_cxx_driver,
         frontend: real.clone(),
         assembler: None,
