@@ -27,8 +27,8 @@ pub(crate) struct CheckedAction {
     pub working_directory: String,
     /// What to collect.
     pub outputs: Outputs,
-    /// What is `/`.
-    pub root: Root,
+    /// What is `/`, if the platform says so; else it shows in the inputs.
+    pub root: Option<Root>,
     /// Files of the worker that have to be the client's.
     pub host_files: Vec<HostFile>,
 }
@@ -178,12 +178,12 @@ fn outputs(command: &reapi::Command) -> Result<Outputs, Failure> {
 
 /// What the platform properties mean to the worker. The scheduler has matched the others; those
 /// that loosen the sandbox are checked here as well, because nothing else stands behind it.
-fn properties(platform: Option<&reapi::Platform>) -> Result<(Root, Vec<HostFile>), Failure> {
-    let (mut root, mut host_files) = (Root::Worker, Vec::new());
+fn properties(platform: Option<&reapi::Platform>) -> Result<(Option<Root>, Vec<HostFile>), Failure> {
+    let (mut root, mut host_files) = (None, Vec::new());
     for property in platform.map_or(&[][..], |platform| &platform.properties) {
         match (property.name.as_str(), property.value.as_str()) {
-            ("root", "worker") => root = Root::Worker,
-            ("root", "inputs") => root = Root::Inputs,
+            ("root", "worker") => root = Some(Root::Worker),
+            ("root", "inputs") => root = Some(Root::Inputs),
             ("network", "off") => {}
             ("root" | "network", value) => {
                 let name = &property.name;
@@ -196,10 +196,13 @@ fn properties(platform: Option<&reapi::Platform>) -> Result<(Root, Vec<HostFile>
     if host_files.len() > HOST_FILES_MAX {
         return Err(Failure::Invalid(format!("more than {HOST_FILES_MAX} `host-file` properties")));
     }
-    if root == Root::Inputs && !host_files.is_empty() {
+    if host_files.is_empty() {
+        return Ok((root, host_files));
+    }
+    if root == Some(Root::Inputs) {
         return Err(Failure::Invalid("`host-file` means nothing with `root=inputs`".to_owned()));
     }
-    Ok((root, host_files))
+    Ok((Some(Root::Worker), host_files))
 }
 
 fn host_file(value: &str) -> Result<HostFile, Failure> {
@@ -289,7 +292,7 @@ mod tests {
 
     #[test]
     fn properties_that_would_loosen_the_sandbox_are_refused_here_too() {
-        assert_eq!(checked(&command(), &[("root", "inputs")]).unwrap().root, Root::Inputs);
+        assert_eq!(checked(&command(), &[("root", "inputs")]).unwrap().root, Some(Root::Inputs));
         for (name, value) in [("network", "on"), ("root", "host")] {
             assert!(matches!(checked(&command(), &[(name, value)]), Err(Failure::Precondition(_))));
         }

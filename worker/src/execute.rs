@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use castwork_cas::merkle::FlatTree;
 use castwork_cas::remote::Remote;
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi::{self, ActionResult, ExecutedActionMetadata};
@@ -21,7 +22,7 @@ use crate::inputs::{Fetcher, Plan, lay_out};
 use crate::local::Local;
 use crate::outputs::{Collected, collect, upload};
 use crate::remotes::Remotes;
-use crate::sandbox::{Captured, End, Ended, INPUTS, RunSpec, Sandbox, Usage};
+use crate::sandbox::{Captured, End, Ended, INPUTS, Root, RunSpec, Sandbox, Usage};
 
 /// How often inputs are fetched anew because the local CAS evicted them before they were linked.
 const LAYOUTS_MAX: usize = 3;
@@ -84,14 +85,17 @@ impl Workshop {
             self.remotes.for_lease(lease, function).map_err(Failure::store("reach the CAS of the lease"))?;
         self.check(&action).await?;
         times.fetch = (now(), None);
-        let scratch = unless_cancelled(cancel, self.prepare(&remote, &action)).await?;
+        let (scratch, root) = unless_cancelled(cancel, self.prepare(&remote, &action)).await?;
         times.fetch.1 = now();
 
         progress(Stage::Executing);
         times.run = (now(), None);
         let started = Instant::now();
-        let ended =
-            self.sandbox.run(&spec(&action, &scratch, lease), cancel).await.map_err(Failure::sandbox)?;
+        let ended = self
+            .sandbox
+            .run(&spec(&action, root, &scratch, lease), cancel)
+            .await
+            .map_err(Failure::sandbox)?;
         times.run.1 = now();
         let took = started.elapsed();
         // A compiler that was replaced while it ran is not the client's either.
@@ -109,12 +113,6 @@ impl Workshop {
 
     /// What has to hold before, and still after, the run.
     async fn check(&self, action: &Arc<CheckedAction>) -> Result<(), Failure> {
-        if !self.sandbox.roots().contains(&action.root) {
-            return Err(Failure::Precondition(format!(
-                "this worker does not offer {:?} as root",
-                action.root
-            )));
-        }
         if action.host_files.is_empty() {
             return Ok(());
         }
@@ -122,9 +120,14 @@ impl Workshop {
         blocking(move || files.check(&action.host_files, &*sandbox)).await
     }
 
-    /// Fetches the inputs and lays them out in a new folder.
-    async fn prepare(&self, remote: &Remote, action: &CheckedAction) -> Result<Arc<Scratch>, Failure> {
+    /// Fetches the inputs and lays them out in a new folder. Returns that, and what is to be `/`.
+    async fn prepare(
+        &self,
+        remote: &Remote,
+        action: &CheckedAction,
+    ) -> Result<(Arc<Scratch>, Root), Failure> {
         let tree = self.fetcher.tree(remote, &action.input_root).await?;
+        let root = self.root_of(action, &tree)?;
         let plan = Arc::new(Plan::of(&tree, action)?);
         let scratch = self.data_dir.scratch().await.map_err(Failure::disk("make a folder for the action"))?;
         // Shared with the thread that lays out, so that a cancelled action's folder is removed after
@@ -138,12 +141,23 @@ impl Workshop {
             let layout = self.sandbox.layout();
             match blocking(move || lay_out(&plan, &folder.path().join(INPUTS), layout, &local)).await {
                 Err(Failure::Missing(_)) => {}
-                laid => return laid.map(|()| scratch),
+                laid => return laid.map(|()| (scratch, root)),
             }
         }
         let full =
             std::io::Error::other("inputs were evicted again and again; it is too small for what runs");
         Err(Failure::disk("keep inputs in the local CAS")(full))
+    }
+
+    /// What is to be `/`. The scheduler decides in the same way who may run the action.
+    fn root_of(&self, action: &CheckedAction, tree: &FlatTree) -> Result<Root, Failure> {
+        let shown = if tree.is_file_system() { Root::Inputs } else { Root::Worker };
+        let root = action.root.unwrap_or(shown);
+        if self.sandbox.roots().contains(&root) {
+            Ok(root)
+        } else {
+            Err(Failure::Precondition(format!("this worker does not offer {root:?} as root")))
+        }
     }
 
     /// Turns what the command left into a result whose blobs are in the local CAS. A timeout and
@@ -179,11 +193,11 @@ impl Workshop {
     }
 }
 
-fn spec(action: &CheckedAction, scratch: &Scratch, lease: &Lease) -> RunSpec {
+fn spec(action: &CheckedAction, root: Root, scratch: &Scratch, lease: &Lease) -> RunSpec {
     let timeout = lease.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
     RunSpec {
         scratch: scratch.path().to_owned(),
-        root: action.root,
+        root,
         arguments: action.arguments.clone(),
         environment: action.environment.clone(),
         working_directory: action.working_directory.clone(),

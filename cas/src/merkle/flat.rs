@@ -79,6 +79,24 @@ impl FlatTree {
         Entries { tree: self, open: vec![Open::new(self.checked(&self.root), 0)], path: String::new() }
     }
 
+    /// Whether the tree is a whole file system to run something in, rather than a folder of sources: it brings
+    /// a shell along, as `bin/sh` or `usr/bin/sh`.
+    ///
+    /// Such clients as `BuildStream`, whose actions expect the input root to be their `/`, have no other way to
+    /// say so.
+    pub fn is_file_system(&self) -> bool {
+        let root = self.checked(&self.root);
+        let usr = self.child(root, "usr");
+        [Some(root), usr].into_iter().flatten().filter_map(|folder| self.child(folder, "bin")).any(|bin| {
+            bin.files.iter().any(|file| file.name == "sh")
+                || bin.symlinks.iter().any(|link| link.name == "sh")
+        })
+    }
+
+    fn child(&self, parent: &CheckedDirectory, name: &str) -> Option<&CheckedDirectory> {
+        parent.directories.iter().find(|entry| entry.name == name).map(|entry| self.checked(&entry.digest))
+    }
+
     fn checked(&self, digest: &Digest) -> &CheckedDirectory {
         self.directory(digest).expect("a tree holds every directory that one of them names")
     }
@@ -175,4 +193,36 @@ fn measure(
         measured.insert(digest, below);
     }
     Ok(measured[root].paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::DigestFunction;
+    use crate::merkle::{TreeBuilder, TreeReader, tree_bytes};
+
+    use super::*;
+
+    fn tree(files: &[&str], links: &[&str]) -> FlatTree {
+        let mut builder = TreeBuilder::new();
+        let digest = Digest::of(DigestFunction::Sha256, b"x");
+        for path in files {
+            builder.add_file(path, digest, true).unwrap();
+        }
+        for path in links {
+            builder.add_symlink(path, "busybox").unwrap();
+        }
+        let bytes = tree_bytes(&builder.build(DigestFunction::Sha256));
+        let reader = TreeReader::from_bytes(&bytes, DigestFunction::Sha256, &Limits::default()).unwrap();
+        reader.to_flat(&Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn a_tree_with_a_shell_of_its_own_is_a_file_system() {
+        assert!(tree(&["bin/sh", "src/a.c"], &[]).is_file_system());
+        assert!(tree(&["bin/busybox"], &["bin/sh"]).is_file_system());
+        assert!(tree(&["usr/bin/sh"], &["bin"]).is_file_system());
+        for sources in [&["sh", "usr/include/a.h"][..], &["src/bin/sh"], &["bin/tool"], &["bin"], &[]] {
+            assert!(!tree(sources, &[]).is_file_system(), "{sources:?}");
+        }
+    }
 }

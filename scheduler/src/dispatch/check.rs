@@ -80,6 +80,9 @@ async fn fitness(
     let inputs = inputs(services, &root, [key.action, command_digest]).await?;
     match (requirements, command_bytes, inputs) {
         (Some(requirements), Ok(command_bytes), Ok(pins)) => {
+            let (pins, is_file_system) = pins;
+            let requirements =
+                if is_file_system { requirements.with_default("root", "inputs") } else { requirements };
             let spec = Spec { requirements, timeout, mergeable: !action.do_not_cache };
             Ok((spec, Prepared { action: action_bytes, command: command_bytes }, pins))
         }
@@ -96,12 +99,13 @@ fn check_command(action: &Action, bytes: &Bytes) -> Result<crate::queue::Propert
     command::requirements(action, &command).map_err(|error| bad(&error))
 }
 
-/// Finds all inputs of an action and holds them in the store; or names all that are missing.
+/// Finds all inputs of an action and holds them in the store; or names all that are missing. Says besides
+/// whether they are a whole file system, for the worker then makes it the action's `/`.
 async fn inputs(
     services: &Services,
     root: &Digest,
     messages: [Digest; 2],
-) -> Result<Result<Pinned, Vec<Digest>>, rpc::Status> {
+) -> Result<Result<(Pinned, bool), Vec<Digest>>, rpc::Status> {
     let tree = match walk_complete(&*services.blobs, root, &merkle::Limits::default()).await {
         Ok(tree) => tree,
         Err(WalkError::Missing(gone)) => return Ok(Err(gone)),
@@ -110,11 +114,12 @@ async fn inputs(
     };
     let directories = tree.directories().map(|(digest, _)| *digest);
     let all: Vec<_> = tree.file_digests().into_iter().chain(directories).chain(messages).collect();
+    let is_file_system = tree.is_file_system();
     drop(tree);
     let pins = Pinned { len: all.len(), _guard: services.pins.pin(all.iter().copied()) };
     // What was found above may have been evicted before it was pinned.
     let gone = services.blobs.find_missing(&all).await.map_err(store_failed)?;
-    Ok(if gone.is_empty() { Ok(pins) } else { Err(gone) })
+    Ok(if gone.is_empty() { Ok((pins, is_file_system)) } else { Err(gone) })
 }
 
 /// Fetches the messages that a worker gets with its lease.

@@ -27,6 +27,16 @@ impl Properties {
         &self.0
     }
 
+    /// With that pair, unless the name has a value already.
+    #[must_use]
+    pub fn with_default(self, name: &str, value: &str) -> Self {
+        if self.values(name).next().is_some() {
+            return self;
+        }
+        let added = (name.to_owned(), value.to_owned());
+        Self::new(self.0.iter().cloned().chain([added]).collect())
+    }
+
     /// Whether every pair that is required is offered.
     pub fn satisfy(&self, required: &Self) -> bool {
         required.missing_from(self).next().is_none()
@@ -95,6 +105,14 @@ mod tests {
         assert!(offered.satisfy(&properties(&[("ISA", "avx2"), ("ISA", "x86-64")])));
         assert!(offered.satisfy(&properties(&[])));
         assert!(!offered.satisfy(&properties(&[("ISA", "avx2"), ("ISA", "avx512f")])));
+    }
+
+    #[test]
+    fn a_default_does_not_replace_what_was_asked_for() {
+        let asked = properties(&[("root", "worker")]);
+        assert_eq!(asked.clone().with_default("root", "inputs"), asked);
+        let both = properties(&[("ISA", "x86-64"), ("root", "inputs")]);
+        assert_eq!(properties(&[("ISA", "x86-64")]).with_default("root", "inputs"), both);
     }
 
     #[test]

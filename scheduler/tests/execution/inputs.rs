@@ -136,6 +136,22 @@ async fn an_action_that_nobody_can_run_is_refused_by_the_nearest_worker() {
     assert_eq!(execution.status().await.code, Code::Ok as i32);
 }
 
+#[tokio::test]
+async fn inputs_that_are_a_file_system_want_a_worker_that_makes_them_the_root() {
+    let farm = Farm::start(limits()).await;
+    let _worker = farm.worker("w1").await;
+    let mut tree = TreeBuilder::new();
+    tree.add_file("bin/sh", farm.put("a shell").await, true).unwrap();
+    let built = tree.build(FUNCTION);
+    for (_, data) in &built.directories {
+        farm.put(data.clone()).await;
+    }
+    let root = Some(built.root.to_proto());
+    let action = farm.action_with("", |action, _| action.input_root_digest = root).await;
+    let status = farm.execute(action).await.status().await;
+    assert_eq!(status.message, "no worker offers root=inputs; nearest is `w1`, which has no property `root`");
+}
+
 // As clients of before REAPI 2.2 do.
 #[allow(deprecated)]
 fn set_platform(command: &mut Command, pairs: &[(&str, &str)]) {

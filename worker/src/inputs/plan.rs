@@ -138,7 +138,7 @@ mod tests {
             environment: Vec::new(),
             working_directory: working_directory.to_owned(),
             outputs: Outputs { paths, ..Outputs::default() },
-            root: Root::Worker,
+            root: Some(Root::Worker),
             host_files: Vec::new(),
         };
         Plan::of(&tree, &action)

@@ -29,7 +29,7 @@ impl Case {
                 paths: paths.iter().map(|path| (*path).to_owned()).collect(),
                 ..Outputs::default()
             },
-            root: Root::Worker,
+            root: Some(Root::Worker),
             host_files: Vec::new(),
         };
         Self { base, local, action }
