@@ -105,9 +105,8 @@ impl Code {
     /// Compiles everything with plain `g++`, then through the wrapper with an empty local cache, and `then` is called
     /// when a third of that is done. What comes out has to be the same. Returns the wrapper's counts.
     fn compile(&self, remote: &str, run: usize, then: Option<&mut (dyn FnMut() + Send)>) -> Counts {
-        let (plain, ours) = (self.empty("plain"), self.empty("ours"));
-        let cache = self.empty("cache");
-        each(&self.sources, 2, |source| self.compile_one(Command::new("g++"), source, run, &plain), None);
+        let plain = self.plain(run);
+        let (ours, cache) = (self.empty("ours"), self.empty("cache"));
         let wrapper = || {
             let mut command = Command::new(binary("castwork"));
             set(&mut command, remote, &cache, self.folder.path());
@@ -126,6 +125,22 @@ impl Code {
         let counted = finish(stats, COMPILE_MAX);
         counted.must_succeed("castwork stats");
         Counts(serde_json::from_str(&counted.stdout).unwrap())
+    }
+
+    /// What plain `g++` makes of it in a run.
+    fn plain(&self, run: usize) -> PathBuf {
+        let name = format!("plain-{run}");
+        let folder = self.folder.path().join(&name);
+        if !folder.exists() {
+            let folder = self.empty(&name);
+            each(
+                &self.sources,
+                2,
+                |source| self.compile_one(Command::new("g++"), source, run, &folder),
+                None,
+            );
+        }
+        folder
     }
 
     fn compile_one(&self, mut compiler: Command, source: &str, run: usize, into: &Path) {
