@@ -5,6 +5,7 @@
 
 mod crates;
 mod homes;
+mod links;
 mod scan;
 mod sizes;
 mod tree;
