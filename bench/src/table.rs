@@ -26,8 +26,8 @@ pub fn scores(what: &str, scores: &[Score]) -> String {
                 score.name.clone(),
                 milliseconds(score.wall.median()),
                 milliseconds(score.cpu.median()),
-                format!("{:.2}", score.wall.ratio_to(&first.wall)),
-                format!("{:.2}", score.cpu.ratio_to(&first.cpu)),
+                ratio(score.wall.ratio_to(&first.wall)),
+                ratio(score.cpu.ratio_to(&first.cpu)),
             ]
         })
         .collect();
@@ -36,6 +36,11 @@ pub fn scores(what: &str, scores: &[Score]) -> String {
         &[what, "wall, median", "CPU, median", &format!("wall {against}"), &format!("CPU {against}")],
         &rows,
     )
+}
+
+/// Two digits that say something.
+fn ratio(value: f64) -> String {
+    if value < 0.1 { format!("{value:.3}") } else { format!("{value:.2}") }
 }
 
 #[cfg(test)]

@@ -79,8 +79,10 @@ impl Work<'_> {
             self.castwork(castwork, "remote", Some(self.remote))
         });
         remote.prepare = Box::new(|| {
-            remove(&self.output())?;
-            remove(&self.folder.join("remote"))
+            // What the cache has, but not what it knows of the compiler: that is found out once a machine.
+            remove(&self.folder.join("remote/blobs"))?;
+            remove(&self.folder.join("remote/results"))?;
+            remove(&self.output())
         });
         contestants.push(remote);
         hold(&mut contestants, rounds)
