@@ -121,6 +121,8 @@ impl Work {
     fn commit(&self, mut batch: Vec<Finished>) {
         // Nobody else gives names, so what is there now was synced by an earlier batch.
         for file in batch.extract_if(.., |file| self.is_kept_blob(&file.key)) {
+            // Gone before the answer, so that whoever has it finds no second copy.
+            drop(file.temporary);
             let _ = file.done.send(Ok(Kept::Earlier));
         }
         let keys: Vec<FileKey> = batch.iter().map(|file| file.key).collect();
