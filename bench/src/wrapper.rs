@@ -48,6 +48,8 @@ pub fn run(castwork: &Path, ccache: Option<&Path>, rounds: usize) -> Result<Stri
         let work = Work { folder: folder.path(), compiler, source, remote: &farm.address() };
         fs::write(folder.path().join(source), code).map_err(|error| format!("write `{source}`: {error}"))?;
         let scores = work.hold(castwork, ccache, rounds)?;
+        work.check(castwork, "local", "local_hits", rounds)?;
+        work.check(castwork, "remote", "remote_hits", rounds)?;
         text += &table::scores(what, &scores);
         text.push('\n');
     }
@@ -80,8 +82,7 @@ impl Work<'_> {
         });
         remote.prepare = Box::new(|| {
             // What the cache has, but not what it knows of the compiler: that is found out once a machine.
-            remove(&self.folder.join("remote/blobs"))?;
-            remove(&self.folder.join("remote/results"))?;
+            remove(&self.cache("remote").join("cache"))?;
             remove(&self.output())
         });
         contestants.push(remote);
@@ -112,10 +113,32 @@ impl Work<'_> {
     fn castwork(&self, castwork: &Path, cache: &str, remote: Option<&str>) -> Command {
         let mut command = self.compile(Some(castwork));
         command
-            .env("CASTWORK_DIR", self.folder.join(cache))
+            .env("CASTWORK_DIR", self.cache(cache))
             .env("CASTWORK_CONFIG", "/dev/null")
             .env("CASTWORK_REMOTE", remote.unwrap_or(""));
         command
+    }
+
+    /// The folder of a local cache, another one for each source.
+    fn cache(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}-{}", self.source))
+    }
+
+    /// Fails unless the wrapper counted a hit of this kind in each round: else another thing was timed.
+    fn check(&self, castwork: &Path, cache: &str, counter: &str, rounds: usize) -> Result<(), String> {
+        let mut command = Command::new(castwork);
+        command.args(["stats", "--json"]).env("CASTWORK_CONFIG", "/dev/null");
+        command.env("CASTWORK_DIR", self.cache(cache)).env_remove("CASTWORK_REMOTE");
+        let output = command.output().map_err(|error| format!("start `castwork stats`: {error}"))?;
+        let stats: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .map_err(|error| format!("read what `castwork stats --json` printed: {error}"))?;
+        if stats[counter].as_u64() == Some(rounds as u64) {
+            return Ok(());
+        }
+        Err(format!(
+            "`{}`: {rounds} rounds should be as many `{counter}`, but it counted {stats}",
+            self.source
+        ))
     }
 }
 
