@@ -13,13 +13,13 @@ use tokio_util::sync::CancellationToken;
 use tonic_health::ServingStatus;
 use tracing::{error, info, warn};
 
-use crate::config::Config;
+use crate::config::{Access, Config};
 use crate::dispatch::{self, Dispatch};
 use crate::front::bytestream::ByteStreamService;
 use crate::front::instance::Instances;
 use crate::front::limits::Limits;
 use crate::grpc::{self, Parts};
-use crate::http::{self, Facts};
+use crate::http::{self, Facts, HttpCache};
 use crate::ready::ReadyFile;
 use crate::store::pins::Pins;
 use crate::store::{Store, StoreConfig, StoreOpenError};
@@ -95,6 +95,12 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         let stop = CancellationToken::new();
         grpc::state_health(&health, ServingStatus::Serving).await;
+        let cache = Arc::new(HttpCache::new(http::Parts {
+            store: &store,
+            instances: services.instances.clone(),
+            limits: limits.clone(),
+            access: config.http_cache,
+        }));
         let parts = Parts {
             services,
             blobs: store.blobs(),
@@ -103,8 +109,13 @@ impl Server {
             bytestream: bytestream.clone(),
         };
         let grpc = tokio::spawn(grpc::serve(parts, grpc_listener, health_service, stop.clone()));
-        let facts =
-            Facts { counters, store: Arc::clone(&store), dispatch: dispatch.clone(), stop: stop.clone() };
+        let facts = Facts {
+            counters,
+            store: Arc::clone(&store),
+            dispatch: dispatch.clone(),
+            cache,
+            stop: stop.clone(),
+        };
         let http = tokio::spawn(http::serve(http_listener, facts));
         let sweeper = tokio::spawn(sweep(bytestream.clone()));
         let mut server = Self {
@@ -130,15 +141,16 @@ impl Server {
         self.grpc_address
     }
 
-    /// Where metrics and health are served.
+    /// Where metrics, health and the HTTP cache are served.
     pub fn http_address(&self) -> SocketAddr {
         self.http_address
     }
 
     /// Says, in the log and in the ready file, that the server serves.
     async fn announce(mut self, config: &Config, file: Option<ReadyFile>) -> Result<Self, ServeError> {
-        if !self.grpc_address.ip().is_loopback() {
-            warn!(address = %self.grpc_address, "other machines can reach this server, and it asks nobody who they are");
+        let http = (config.http_cache == Access::ReadWrite).then_some(self.http_address);
+        for address in std::iter::once(self.grpc_address).chain(http).filter(|it| !it.ip().is_loopback()) {
+            warn!(%address, "other machines can write to this server, and it asks nobody who they are");
         }
         if let Some(file) = file {
             if let Err(error) = file.write(self.grpc_address, self.http_address) {

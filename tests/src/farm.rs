@@ -56,7 +56,7 @@ impl Farm {
     /// As [`Farm::start`].
     pub fn with(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut scheduler = start_scheduler(folder.path(), "127.0.0.1:0", &options);
+        let mut scheduler = start_scheduler(folder.path(), "127.0.0.1:0", "127.0.0.1:0", &options);
         let ready = scheduler.ready();
         let address = |key: &str| ready[key].as_str().expect("an address in the ready file").to_owned();
         let (listen, http) = (address("grpc"), address("http"));
@@ -96,12 +96,12 @@ impl Farm {
         &mut self.workers[number]
     }
 
-    /// Starts the scheduler again, on the same port and data, after its end. Ready when this returns.
+    /// Starts the scheduler again, on the same ports and data, after its end. Ready when this returns.
     ///
     /// # Panics
     /// As [`Farm::start`].
     pub fn restart_scheduler(&mut self) {
-        self.scheduler = start_scheduler(self.folder.path(), &self.listen, &self.options);
+        self.scheduler = start_scheduler(self.folder.path(), &self.listen, &self.http, &self.options);
         self.scheduler.ready();
     }
 
@@ -130,10 +130,10 @@ impl Farm {
     }
 }
 
-fn start_scheduler(folder: &Path, listen: &str, options: &Options) -> Program {
+fn start_scheduler(folder: &Path, listen: &str, http: &str, options: &Options) -> Program {
     let mut command = Command::new(binary("castwork-scheduler"));
     command
-        .args(["--listen", listen, "--http-listen", "127.0.0.1:0", "--data-dir"])
+        .args(["--listen", listen, "--http-listen", http, "--data-dir"])
         .arg(data_dir(folder, "scheduler"))
         .args(&options.scheduler_arguments);
     Program::start(command, folder, "scheduler")

@@ -14,9 +14,12 @@ pub struct Args {
     /// Where the Remote Execution API is served; port 0 picks one [default: 127.0.0.1:8980]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
-    /// Where metrics and health are served; port 0 picks one [default: 127.0.0.1:8981]
+    /// Where metrics, health and the HTTP cache are served; port 0 picks one [default: 127.0.0.1:8981]
     #[arg(long, value_name = "IP:PORT")]
     pub http_listen: Option<String>,
+    /// What Bazel, ccache and sccache may do over HTTP: `read-write`, `read-only` or `off` [default: read-write]
+    #[arg(long, value_name = "ACCESS")]
+    pub http_cache: Option<String>,
     /// Where blobs and results are kept; one server a folder [default: castwork-data]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<String>,

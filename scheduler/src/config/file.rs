@@ -19,6 +19,7 @@ pub(super) struct Entry {
 pub(super) struct FileConfig {
     pub(super) listen: Option<Entry>,
     pub(super) http_listen: Option<Entry>,
+    pub(super) http_cache: Option<Entry>,
     pub(super) data_dir: Option<Entry>,
     pub(super) max_size: Option<Entry>,
     pub(super) with_worker: Option<Entry>,
@@ -28,8 +29,17 @@ pub(super) struct FileConfig {
     pub(super) instances: Vec<(Entry, Option<Entry>)>,
 }
 
-const KEYS: [&str; 8] =
-    ["listen", "http-listen", "data-dir", "max-size", "with-worker", "ready-file", "log-format", "instance"];
+const KEYS: [&str; 9] = [
+    "listen",
+    "http-listen",
+    "http-cache",
+    "data-dir",
+    "max-size",
+    "with-worker",
+    "ready-file",
+    "log-format",
+    "instance",
+];
 
 const INSTANCE_KEYS: [&str; 2] = ["name", "digest-function"];
 
@@ -65,6 +75,7 @@ impl Reader<'_> {
         FileConfig {
             listen: self.text_of(&table, "listen"),
             http_listen: self.text_of(&table, "http-listen"),
+            http_cache: self.text_of(&table, "http-cache"),
             data_dir: self.text_of(&table, "data-dir"),
             max_size: self.text_of(&table, "max-size"),
             with_worker: self.scalar_of(&table, "with-worker"),

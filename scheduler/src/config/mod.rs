@@ -18,7 +18,7 @@ use self::size::parse_size;
 /// Where gRPC is served unless told otherwise: to this machine alone.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8980";
 
-/// Where metrics and health are served unless told otherwise.
+/// Where HTTP is served unless told otherwise: to this machine alone.
 const HTTP_LISTEN_DEFAULT: &str = "127.0.0.1:8981";
 
 /// The data folder unless told otherwise, below the current one.
@@ -40,13 +40,27 @@ pub enum LogFormat {
     Json,
 }
 
+/// What clients without gRPC may do with the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Look up and store.
+    #[default]
+    ReadWrite,
+    /// Look up.
+    ReadOnly,
+    /// Nothing: there is no cache on the HTTP port.
+    Off,
+}
+
 /// Everything that the server has to be told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where gRPC is served; port 0 picks one.
     pub listen: SocketAddr,
-    /// Where metrics and health are served; port 0 picks one.
+    /// Where metrics, health and the cache for HTTP clients are served; port 0 picks one.
     pub http_listen: SocketAddr,
+    /// What HTTP clients may do with the cache.
+    pub http_cache: Access,
     /// The data folder.
     pub data_dir: PathBuf,
     /// What blobs and results may take up, in bytes.
@@ -120,6 +134,8 @@ impl Config {
             HTTP_LISTEN_DEFAULT,
             parse_address,
         );
+        let http_cache =
+            checker.pick("http-cache", args.http_cache, file.http_cache, "read-write", parse_access);
         let data_dir = checker.pick("data-dir", args.data_dir, file.data_dir, DATA_DIR_DEFAULT, parse_path);
         let bytes_max = checker.pick("max-size", args.max_size, file.max_size, MAX_SIZE_DEFAULT, parse_bound);
         let worker = args.with_worker.map(|slots| slots.unwrap_or_else(|| "true".to_owned()));
@@ -130,6 +146,7 @@ impl Config {
         Self {
             listen: listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
             http_listen: http_listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
+            http_cache: http_cache.unwrap_or_default(),
             data_dir: data_dir.unwrap_or_default(),
             bytes_max: bytes_max.unwrap_or_default(),
             worker_slots: worker_slots.flatten(),
@@ -230,6 +247,15 @@ fn parse_worker(text: &str) -> Result<Option<usize>, String> {
     }
 }
 
+fn parse_access(text: &str) -> Result<Access, String> {
+    match text {
+        "read-write" => Ok(Access::ReadWrite),
+        "read-only" => Ok(Access::ReadOnly),
+        "off" => Ok(Access::Off),
+        _ => Err(format!("is `{text}`; there are `read-write`, `read-only` and `off`")),
+    }
+}
+
 fn parse_log_format(text: &str) -> Result<LogFormat, String> {
     match text {
         "human" => Ok(LogFormat::Human),
@@ -269,6 +295,7 @@ mod tests {
         let config = load(&[], None).unwrap();
         assert_eq!(config.listen.to_string(), LISTEN_DEFAULT);
         assert_eq!(config.http_listen.to_string(), HTTP_LISTEN_DEFAULT);
+        assert_eq!(config.http_cache, Access::ReadWrite);
         assert_eq!(config.bytes_max, 20_000_000_000);
         assert_eq!(config.worker_slots, None);
         assert_eq!(config.ready_file, None);
@@ -280,6 +307,7 @@ mod tests {
         let file = r#"
             listen = "0.0.0.0:1"
             http-listen = "127.0.0.1:2"
+            http-cache = "read-only"
             data-dir = "/data"
             max-size = "1TiB"
             with-worker = 4
@@ -294,6 +322,7 @@ mod tests {
         let config = load(&["--listen", "127.0.0.1:0", "--with-worker=2"], Some(file)).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.1:0");
         assert_eq!(config.http_listen.port(), 2);
+        assert_eq!(config.http_cache, Access::ReadOnly);
         assert_eq!(config.data_dir, PathBuf::from("/data"));
         assert_eq!(config.bytes_max, 1 << 40);
         assert_eq!(config.worker_slots, Some(2));

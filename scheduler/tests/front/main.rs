@@ -10,6 +10,7 @@ mod capabilities;
 mod connections;
 mod digests;
 mod disk;
+mod http;
 mod programs;
 mod reads;
 mod results;

@@ -69,9 +69,13 @@ impl House {
 
     /// Another life of the server over the same store.
     pub(crate) async fn restart(self) -> Self {
+        self.restart_with(|_| ()).await
+    }
+
+    pub(crate) async fn restart_with(self, change_args: impl FnOnce(&mut Args)) -> Self {
         drop(self.channel);
         self.server.shutdown().await;
-        Self::start_in(self.folder, |_| (), |_| ()).await
+        Self::start_in(self.folder, change_args, |_| ()).await
     }
 
     pub(crate) fn cas(&self) -> ContentAddressableStorageClient<Channel> {

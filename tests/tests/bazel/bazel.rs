@@ -87,6 +87,15 @@ impl Bazel {
         self.test_following(flags, |_| {})
     }
 
+    /// Builds one of the programs, which has to succeed.
+    pub(crate) fn build_an_app(&self) -> Build {
+        let mut command = self.command();
+        command.arg("build").args(&self.flags).arg("//app:app_0");
+        let done = finish(command, BUILD_MAX);
+        done.must_succeed("bazel build //app:app_0");
+        Build::read(&format!("{}\n{}", done.stderr, done.stdout))
+    }
+
     /// The same; `follow` is called with each line that Bazel writes on the way.
     pub(crate) fn test_following(&self, flags: &[&str], follow: impl FnMut(&str) + Send) -> Build {
         let mut command = self.command();
@@ -117,11 +126,14 @@ impl Bazel {
 
     /// Runs every program that was built here.
     pub(crate) fn check_apps(&self) {
-        for number in 0..APPS {
-            let said = finish(Command::new(self.app(number)), COMMAND_MAX);
-            said.must_succeed("a built program");
-            assert_eq!(said.stdout, format!("app {number}: {}\n", value_of(PARTS - 1 - number)));
-        }
+        (0..APPS).for_each(|number| self.check_app(number));
+    }
+
+    /// Runs a program that was built here.
+    pub(crate) fn check_app(&self, number: usize) {
+        let said = finish(Command::new(self.app(number)), COMMAND_MAX);
+        said.must_succeed("a built program");
+        assert_eq!(said.stdout, format!("app {number}: {}\n", value_of(PARTS - 1 - number)));
     }
 
     fn app(&self, number: usize) -> PathBuf {

@@ -83,6 +83,24 @@ fn a_farm_without_workers_is_a_cache_for_local_builds() {
 }
 
 #[test]
+fn the_http_port_is_a_cache_for_local_builds_too() {
+    let Some(mut bazel) = Bazel::with_a_workspace("bazel, --remote_cache over HTTP") else { return };
+    let farm = Farm::start(0, 1);
+    bazel.cache_in(&format!("http://{}", farm.http()));
+
+    progress("first build, all of it local");
+    let cold = bazel.build_an_app();
+    assert_eq!(cold.places(), ["internal", "local"], "{}", cold.summary);
+
+    progress("again after `bazel clean`, all of it from the cache");
+    bazel.clean();
+    let warm = bazel.build_an_app();
+    assert_eq!(warm.places(), ["internal", "remote cache hit"], "{}", warm.summary);
+    assert_eq!(warm.count("remote cache hit"), cold.count("local"), "{}", warm.summary);
+    bazel.check_app(0);
+}
+
+#[test]
 fn a_scheduler_and_a_worker_killed_in_the_middle_change_nothing_but_time() {
     let Some(mut bazel) = Bazel::with_a_workspace("bazel, kill -9") else { return };
     let mut farm = Farm::start(2, 2);

@@ -1,0 +1,80 @@
+//! The HTTP port: health for load balancers, metrics for Prometheus, and the cache for clients that speak
+//! HTTP and no gRPC.
+//!
+//! ```text
+//! /healthz  /metrics
+//! /[INSTANCE/]ac/HASH    /[INSTANCE/]cas/HASH      Bazel's HTTP cache
+//! /ccache/ANYTHING                                 ccache, in any of its layouts
+//! /sccache/ANYTHING                                sccache, by WebDAV
+//! ```
+
+mod answer;
+mod bazel;
+mod body;
+mod cache;
+mod connections;
+mod counters;
+mod range;
+mod route;
+mod values;
+mod webdav;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::cache::{HttpCache, Parts};
+
+use crate::Counters;
+use crate::counters::write_gauges;
+use crate::dispatch::Dispatch;
+use crate::store::Store;
+
+/// What there is to tell, and to keep.
+#[derive(Clone)]
+pub(crate) struct Facts {
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) cache: Arc<HttpCache>,
+    /// Cancelled when the server stops.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Serves until the server stops; then lets requests end.
+pub(crate) async fn serve(listener: TcpListener, facts: Facts) {
+    let stop = facts.stop.clone();
+    let router = Router::new()
+        .route("/healthz", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(cached)
+        .with_state(facts);
+    connections::serve(listener, router, stop).await;
+}
+
+async fn health(State(facts): State<Facts>) -> (StatusCode, &'static str) {
+    if facts.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
+
+async fn metrics(State(facts): State<Facts>) -> impl IntoResponse {
+    let mut text = String::new();
+    facts.counters.write_to(&mut text);
+    facts.cache.counters().write_to(&mut text);
+    write_gauges(&mut text, &facts.store.gauges());
+    write_gauges(&mut text, &facts.dispatch.stats().await.gauges());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+async fn cached(State(facts): State<Facts>, request: Request) -> Response {
+    facts.cache.answer(request).await
+}
