@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use castwork_proto::reapi::platform::Property;
 
+use crate::sandbox::Bounds;
+
 /// Size of the local CAS unless told otherwise, in bytes.
 pub const BYTES_MAX_DEFAULT: u64 = 10_000_000_000;
 
@@ -45,6 +47,8 @@ pub struct WorkerConfig {
     /// Absolute paths that no action may see, such as a configuration with a token. The data folder
     /// is always one.
     pub hidden: Vec<PathBuf>,
+    /// What one action may use; `None` for what suits the machine.
+    pub bounds: Option<Bounds>,
     /// The program that commands are confined by, which has to call
     /// [`enter_sandbox_if_asked`](crate::enter_sandbox_if_asked) first thing; `None` for the current one.
     pub sandbox_program: Option<PathBuf>,
@@ -64,6 +68,7 @@ impl WorkerConfig {
             ready_file: None,
             drain_wait: DRAIN_WAIT_DEFAULT,
             hidden: Vec::new(),
+            bounds: None,
             sandbox_program: None,
         }
     }

@@ -42,7 +42,7 @@ use crate::host_files::HostFiles;
 use crate::inputs::Fetcher;
 use crate::local::Local;
 use crate::remotes::Remotes;
-use crate::sandbox::{Confined, Root, Sandbox, SandboxError, Surroundings, Unconfined};
+use crate::sandbox::{Bounds, Confined, Root, Sandbox, SandboxError, Surroundings, Unconfined};
 
 /// Turns this process into the sandbox of one command if it was started to be that.
 ///
@@ -138,7 +138,7 @@ async fn open_sandbox(
     let surroundings = Surroundings {
         data_dir: data_dir.to_owned(),
         hidden,
-        slots: config.slots,
+        bounds: config.bounds.unwrap_or_else(|| Bounds::for_this_machine(config.slots)),
         program: config.sandbox_program.clone(),
     };
     Ok(Arc::new(Confined::probe(&surroundings).await?))

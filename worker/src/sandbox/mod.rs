@@ -4,6 +4,7 @@
 //! do; `Folder`, `Owner`, `ProcessTree` and the free functions beside them are the few other
 //! things that differ, with the same names from each child.
 
+mod bounds;
 mod capture;
 #[cfg(target_os = "linux")]
 mod linux;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+pub use bounds::Bounds;
 pub use capture::Captured;
 #[cfg(target_os = "linux")]
 pub use linux::{Confined, enter_if_asked};
@@ -40,10 +42,6 @@ pub use windows::{
 
 /// Folder in [`RunSpec::scratch`] where the inputs are laid out.
 pub const INPUTS: &str = "inputs";
-
-/// How much of each of stdout and stderr is kept, in bytes. What comes after is counted and
-/// dropped, and the command goes on.
-pub const CAPTURE_BYTES_MAX: u64 = 16 << 20;
 
 /// Search path for a bare program name where the command's environment has no `PATH`.
 pub const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -91,8 +89,8 @@ pub struct Surroundings {
     pub data_dir: PathBuf,
     /// Absolute paths of files and folders that no action may see.
     pub hidden: Vec<PathBuf>,
-    /// How many actions run at once.
-    pub slots: usize,
+    /// What one action may use.
+    pub bounds: Bounds,
     /// A program that calls [`enter_if_asked`] first thing; `None` for the current one.
     pub program: Option<PathBuf>,
 }

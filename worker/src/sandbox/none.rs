@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use super::bounds::OUTPUT_BYTES;
 use super::capture::{self, Capture};
 use super::{
-    CAPTURE_BYTES_MAX, Captured, End, Ended, Folder, INPUTS, Layout, Owner, ProcessTree, Root, RunSpec,
-    Sandbox, SandboxError, Usage,
+    Captured, End, Ended, Folder, INPUTS, Layout, Owner, ProcessTree, Root, RunSpec, Sandbox, SandboxError,
+    Usage,
 };
 
 /// Exit code of a shell for a program that is not there.
@@ -85,8 +86,8 @@ pub(super) async fn run_command(
     let tree = ProcessTree::of(&child);
     let stdout = child.stdout.take().expect("stdout was piped");
     let stderr = child.stderr.take().expect("stderr was piped");
-    let stdout = Capture::start(stdout, spec.scratch.join("stdout"), CAPTURE_BYTES_MAX);
-    let stderr = Capture::start(stderr, stderr_path, CAPTURE_BYTES_MAX);
+    let stdout = Capture::start(stdout, spec.scratch.join("stdout"), OUTPUT_BYTES);
+    let stderr = Capture::start(stderr, stderr_path, OUTPUT_BYTES);
     let end =
         wait(&mut child, &tree, spec, cancel).await.map_err(SandboxError::at("wait for the command"))?;
     tree.kill();

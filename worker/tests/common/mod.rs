@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub(crate) mod farm;
 pub(crate) mod scheduler;
 
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use castwork_cas::{Digest, DigestFunction};
 use castwork_worker::sandbox::{
-    Captured, Confined, Ended, Layout, Root, RunSpec, Sandbox, SandboxError, Surroundings, set_mode,
+    Bounds, Captured, Confined, Ended, Layout, Root, RunSpec, Sandbox, SandboxError, Surroundings, set_mode,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -51,12 +52,17 @@ impl Stage {
 
     /// The same, with paths that actions must not see.
     pub(crate) async fn set_with(hidden: Vec<PathBuf>) -> Option<Self> {
+        Self::bounded(hidden, Bounds::for_this_machine(2)).await
+    }
+
+    /// The same, with bounds for actions.
+    pub(crate) async fn bounded(hidden: Vec<PathBuf>, bounds: Bounds) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         set_mode(folder.path(), 0o700).unwrap();
         let surroundings = Surroundings {
             data_dir: folder.path().to_owned(),
             hidden,
-            slots: 2,
+            bounds,
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker"))),
         };
         let sandbox = match Confined::probe(&surroundings).await {

@@ -9,7 +9,7 @@ use nix::unistd::{execve, setsid, write};
 use super::enter::exit_now;
 use super::privileges;
 use super::wire::Order;
-use crate::sandbox::PATH_DEFAULT;
+use crate::sandbox::{Bounds, PATH_DEFAULT};
 
 /// A shell's exit code for a program that is not there.
 const NOT_FOUND: i32 = 127;
@@ -25,6 +25,7 @@ pub(super) struct Program {
     candidates: Vec<CString>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
+    bounds: Bounds,
 }
 
 impl Program {
@@ -42,6 +43,7 @@ impl Program {
                 .iter()
                 .map(|(key, value)| c_string(&format!("{key}={value}")))
                 .collect(),
+            bounds: order.bounds,
         }
     }
 
@@ -64,7 +66,7 @@ impl Program {
         setsid()?;
         // The standard library ignores SIGPIPE in every program, and ignoring is inherited.
         default_signals()?;
-        privileges::set_limits()?;
+        privileges::set_limits(&self.bounds)?;
         let mut found: Option<Errno> = None;
         for candidate in &self.candidates {
             match self.exec(candidate) {

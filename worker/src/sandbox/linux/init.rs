@@ -1,7 +1,7 @@
 //! Process 1 of a sandbox: builds what the command sees, starts it, and reaps what it leaves.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -10,8 +10,11 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, fork, sethostname};
 
+use super::enter::exit_now;
 use super::exec::Program;
+use super::filter::{Around, Filter};
 use super::step::{At, Failed};
+use super::walls::Grants;
 use super::wire::{self, Order, Report};
 use super::{mounts, privileges};
 use crate::sandbox::Root;
@@ -33,13 +36,40 @@ pub(super) fn run(order: &Order, control: &OwnedFd) -> Result<(), Failed> {
     chdir(&Path::new(inputs).join(&order.working_directory)).at("enter the working directory")?;
     privileges::drop_all()?;
     let program = Program::of(order);
+    let (grants, filter) = (grants(order.root), Filter::new(Around::Namespaces));
     match fork_alone().at("start the command")? {
-        ForkResult::Child => program.become_it(),
+        ForkResult::Child => {
+            // Not in process 1 itself, which so is outside of what the command may signal.
+            if let Err(Failed { step, errno }) = wall_in(&grants, &filter) {
+                wire::send(control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
+                exit_now(0);
+            }
+            program.become_it()
+        }
         ForkResult::Parent { child } => {
             let report = reap_until(child).at("wait for the command")?;
             wire::send(control.as_fd(), &report, None);
             Ok(())
         }
+    }
+}
+
+fn wall_in(grants: &Grants, filter: &Filter) -> Result<(), Failed> {
+    grants.enforce()?;
+    filter.install().at("filter system calls")
+}
+
+/// What the mounts allow as well: to read all that there is, and to change what is the action's.
+fn grants(root: Root) -> Grants {
+    let places = |names: &[&str]| names.iter().map(PathBuf::from).collect();
+    let inputs = match root {
+        Root::Worker => mounts::BUILD,
+        Root::Inputs => "/",
+    };
+    Grants {
+        read: places(&["/"]),
+        change: places(&[inputs, "/tmp", "/dev/shm"]),
+        use_as_is: mounts::DEVICES.iter().map(|name| Path::new("/dev").join(name)).collect(),
     }
 }
 

@@ -9,11 +9,13 @@ mod conversation;
 mod descriptors;
 mod enter;
 mod exec;
+mod filter;
 mod identity;
 mod init;
 mod mounts;
 mod privileges;
 mod step;
+mod walls;
 mod wire;
 
 use std::io;
@@ -29,16 +31,11 @@ use tokio_util::sync::CancellationToken;
 use self::conversation::Conversation;
 use self::wire::Order;
 use super::capture::Capture;
-use super::{
-    CAPTURE_BYTES_MAX, End, Ended, INPUTS, Layout, Owner, Root, RunSpec, Sandbox, SandboxError, Surroundings,
-};
+use super::{Bounds, End, Ended, INPUTS, Layout, Owner, Root, RunSpec, Sandbox, SandboxError, Surroundings};
 pub use enter::enter_if_asked;
 
 /// This very program, even if its file was replaced since it started.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-
-/// Least and most that `/tmp` of an action may hold, in bytes. It is memory.
-const TMP_BYTES: (u64, u64) = (256 << 20, 4 << 30);
 
 /// How long setting up may take before the machine is held for broken.
 const SETUP_WAIT: Duration = Duration::from_secs(60);
@@ -57,7 +54,7 @@ pub struct Confined {
     become_id: Option<(u32, u32)>,
     layout: Layout,
     hidden: Vec<PathBuf>,
-    tmp_bytes_max: u64,
+    bounds: Bounds,
 }
 
 impl Confined {
@@ -70,8 +67,8 @@ impl Confined {
             identity::for_actions().map_err(|reason| SandboxError::Unavailable { reason, hint: HINT })?;
         let program = surroundings.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
         let hidden = surroundings.hidden.clone();
-        let tmp_bytes_max = tmp_bytes_max(surroundings.slots);
-        let mut confined = Self { program, become_id, layout: Layout::Links, hidden, tmp_bytes_max };
+        let bounds = surroundings.bounds;
+        let mut confined = Self { program, become_id, layout: Layout::Links, hidden, bounds };
         let Err(overlay) = confined.try_out(&surroundings.data_dir).await else { return Ok(confined) };
         confined.layout = Layout::Copies;
         match confined.try_out(&surroundings.data_dir).await {
@@ -119,7 +116,7 @@ impl Confined {
             arguments: spec.arguments.clone(),
             environment: spec.environment.clone(),
             hidden: self.hidden.clone(),
-            tmp_bytes_max: self.tmp_bytes_max,
+            bounds: self.bounds,
         }
     }
 
@@ -207,8 +204,8 @@ impl Sandbox for Confined {
         let mut child = self.spawn(theirs).map_err(SandboxError::at("start the sandbox"))?;
         let stdout = child.stdout.take().expect("stdout was piped");
         let stderr = child.stderr.take().expect("stderr was piped");
-        let stdout = Capture::start(stdout, spec.scratch.join("stdout"), CAPTURE_BYTES_MAX);
-        let stderr = Capture::start(stderr, spec.scratch.join("stderr"), CAPTURE_BYTES_MAX);
+        let stdout = Capture::start(stdout, spec.scratch.join("stdout"), self.bounds.output_bytes);
+        let stderr = Capture::start(stderr, spec.scratch.join("stderr"), self.bounds.output_bytes);
         let mut talk = Conversation::begin(ours, &self.order(spec)).await?;
         let is_late = Self::see_through(spec, &mut talk, cancel).await?;
         let status = child.wait().await.map_err(SandboxError::at("wait for the sandbox"))?;
@@ -229,15 +226,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// A share of half the memory for each slot, within reason.
-fn tmp_bytes_max(slots: usize) -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total_kib = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok());
-    let total_bytes: u64 = total_kib.unwrap_or(0) * 1024;
-    let share = total_bytes / 2 / (slots as u64).max(1);
-    share.clamp(TMP_BYTES.0, TMP_BYTES.1)
 }

@@ -14,7 +14,7 @@ use nix::unistd::{chdir, pivot_root};
 
 use super::step::{At, Failed};
 use super::wire::Order;
-use crate::sandbox::{INPUTS, Layout, Root};
+use crate::sandbox::{Bounds, INPUTS, Layout, Root};
 
 /// Where the inputs are with `root=worker`: the same on every worker, because compilers write
 /// the name of their folder into what they make.
@@ -35,7 +35,7 @@ const DEV: &str = "dev";
 const TMP: &str = "tmp";
 
 /// The devices there are.
-const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+pub(super) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// Links that programs expect in `/dev`.
 const DEVICE_LINKS: [(&str, &str); 4] = [
@@ -139,13 +139,13 @@ fn mount_own(order: &Order, root: &Path) -> Result<(), Failed> {
     let flags = GUARDED | MsFlags::MS_NOEXEC;
     mount(Some("proc"), &proc, Some("proc"), flags, Some("subset=pid,hidepid=invisible"))
         .at("mount `/proc`")?;
-    mount_devices(&own_folder(root, DEV)?, order.tmp_bytes_max)?;
+    mount_devices(&own_folder(root, DEV)?, &order.bounds)?;
     let temporary = own_folder(root, TMP)?;
-    mount_tmpfs(&temporary, &writable(order.tmp_bytes_max))
+    mount_tmpfs(&temporary, &writable(&order.bounds))
 }
 
-fn writable(bytes_max: u64) -> String {
-    format!("size={bytes_max},nr_inodes=200k,mode=1777")
+fn writable(bounds: &Bounds) -> String {
+    format!("size={},nr_inodes={},mode=1777", bounds.tmp_bytes, bounds.files)
 }
 
 /// A folder to mount on, which the inputs may already have, but not as something else.
@@ -164,7 +164,7 @@ fn own_folder(root: &Path, name: &str) -> Result<PathBuf, Failed> {
     })
 }
 
-fn mount_devices(folder: &Path, shared_bytes_max: u64) -> Result<(), Failed> {
+fn mount_devices(folder: &Path, bounds: &Bounds) -> Result<(), Failed> {
     mount_tmpfs(folder, SKELETON)?;
     for name in DEVICES {
         let target = folder.join(name);
@@ -177,7 +177,7 @@ fn mount_devices(folder: &Path, shared_bytes_max: u64) -> Result<(), Failed> {
     let shared = folder.join("shm");
     make_folder(&shared)?;
     close_skeleton(folder)?;
-    mount_tmpfs(&shared, &writable(shared_bytes_max))
+    mount_tmpfs(&shared, &writable(bounds))
 }
 
 fn make_folder(path: &Path) -> Result<(), Failed> {

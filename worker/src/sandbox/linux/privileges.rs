@@ -8,15 +8,10 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::os::fd::AsRawFd;
 
 use super::step::{At, Failed};
+use crate::sandbox::Bounds;
 
 /// Open files of one process.
 const FILES_MAX: rlim_t = 4096;
-
-/// Size of one file, in bytes.
-const FILE_BYTES_MAX: rlim_t = 8 << 30;
-
-/// Processes and threads of one action.
-const PROCESSES_MAX: rlim_t = 2048;
 
 /// More than there are; the kernel says where they end.
 const CAPABILITIES_MAX: libc::c_ulong = 64;
@@ -82,11 +77,11 @@ fn leave_keyring() -> Result<(), Errno> {
 }
 
 /// Sets the limits of the command; it can lower them further, not raise them.
-pub(super) fn set_limits() -> Result<(), Errno> {
+pub(super) fn set_limits(bounds: &Bounds) -> Result<(), Errno> {
     limit(Resource::RLIMIT_NOFILE, FILES_MAX)?;
     limit(Resource::RLIMIT_CORE, 0)?;
-    limit(Resource::RLIMIT_FSIZE, FILE_BYTES_MAX)?;
-    limit(Resource::RLIMIT_NPROC, PROCESSES_MAX)
+    limit(Resource::RLIMIT_FSIZE, bounds.disk_bytes)?;
+    limit(Resource::RLIMIT_NPROC, bounds.processes)
 }
 
 fn limit(resource: Resource, most: rlim_t) -> Result<(), Errno> {

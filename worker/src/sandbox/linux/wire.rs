@@ -11,7 +11,7 @@ use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Layout, Root};
+use crate::sandbox::{Bounds, Layout, Root};
 
 /// Longest line, in bytes: the arguments and environment that a system takes are much less.
 const LINE_BYTES_MAX: u64 = 64 << 20;
@@ -35,8 +35,8 @@ pub(super) struct Order {
     pub environment: Vec<(String, String)>,
     /// Absolute paths that are not to be seen though a system folder holds them.
     pub hidden: Vec<PathBuf>,
-    /// Bound of `/tmp`, in bytes.
-    pub tmp_bytes_max: u64,
+    /// What it may use.
+    pub bounds: Bounds,
 }
 
 /// What has become of it.
