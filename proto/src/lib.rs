@@ -22,6 +22,11 @@ pub mod build {
 }
 
 pub mod castwork {
+    pub mod admin {
+        pub mod v1 {
+            include!("generated/castwork.admin.v1.rs");
+        }
+    }
     pub mod worker {
         pub mod v1 {
             include!("generated/castwork.worker.v1.rs");
@@ -43,6 +48,7 @@ pub mod google {
 
 pub use build::bazel::remote::execution::v2 as reapi;
 pub use build::bazel::semver;
+pub use castwork::admin::v1 as admin;
 pub use castwork::worker::v1 as worker;
 pub use google::{bytestream, longrunning, rpc};
 

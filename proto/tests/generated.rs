@@ -7,9 +7,10 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "build/bazel/semver/semver.proto",
+    "castwork/admin/v1/admin.proto",
     "castwork/worker/v1/worker.proto",
     "google/bytestream/bytestream.proto",
     "google/longrunning/operations.proto",

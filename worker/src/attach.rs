@@ -262,7 +262,7 @@ impl Attendance {
 fn refusal(lease: Lease, reason: &str) -> Outcome {
     let status =
         rpc::Status { code: rpc::Code::Unavailable as i32, message: reason.to_owned(), details: Vec::new() };
-    Outcome { lease_id: lease.lease_id, status: Some(status), result: None }
+    Outcome { lease_id: lease.lease_id, status: Some(status), ..Outcome::default() }
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -47,11 +47,11 @@ pub(crate) async fn run(
 }
 
 fn outcome(lease_id: String, executed: Result<Executed, Failure>) -> Outcome {
-    let (status, result) = match executed {
-        Ok(executed) => (executed.status, Some(executed.result)),
-        Err(failure) => (failure.to_status(), None),
+    let (status, result, memory_bytes_max) = match executed {
+        Ok(executed) => (executed.status, Some(executed.result), executed.usage.memory_bytes_max),
+        Err(failure) => (failure.to_status(), None, 0),
     };
-    Outcome { lease_id, status: Some(status), result }
+    Outcome { lease_id, status: Some(status), result, memory_bytes_max, ..Outcome::default() }
 }
 
 fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {

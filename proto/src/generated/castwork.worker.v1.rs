@@ -312,6 +312,14 @@ pub struct Outcome {
     pub result: ::core::option::Option<
         super::super::super::build::bazel::remote::execution::v2::ActionResult,
     >,
+    /// The most memory that the command took at a time, in bytes; 0 if it was not
+    /// measured. What actions of this kind are given the next time follows from it.
+    #[prost(uint64, tag = "4")]
+    pub memory_bytes_max: u64,
+    /// The command was killed because there was no more memory for it. It is tried
+    /// again where there is more, if there is; else `status` and `result` count.
+    #[prost(bool, tag = "5")]
+    pub out_of_memory: bool,
 }
 impl ::prost::Name for Outcome {
     const NAME: &'static str = "Outcome";

@@ -13,7 +13,7 @@ use castwork_cas::resource::check_instance_name;
 
 pub use self::args::Args;
 use self::file::{Entry, FileConfig};
-use self::size::parse_size;
+pub(crate) use self::size::parse_size;
 
 /// Where gRPC is served unless told otherwise: to this machine alone.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8980";

@@ -18,7 +18,7 @@ const UNITS: [(&str, u64); 13] = [
 ];
 
 /// Reads a whole number and a unit, such as `20GB` or `1 TiB`; upper and lower case are the same.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+pub(crate) fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

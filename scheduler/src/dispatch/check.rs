@@ -10,12 +10,13 @@ use prost::Message;
 use tonic::Code;
 use tracing::warn;
 
+use super::folders::largest;
 use super::prepared::Prepared;
 use super::response::{cached, failed, missing, status, store_failed};
 use super::{Limits, command};
 use crate::Services;
 use crate::front::errors::with_cause;
-use crate::queue::{Checked, Spec};
+use crate::queue::{Checked, Needs, Spec};
 use crate::store::pins::PinGuard;
 
 /// What a check came to.
@@ -73,17 +74,18 @@ async fn fitness(
     let root = digest(action.input_root_digest.as_ref(), function, "input_root_digest")?;
     let timeout = command::timeout(&action, limits).map_err(|error| bad(&error))?;
     let command_bytes = fetch(blobs, &command_digest, limits.command_bytes_max, "Command").await?;
-    let requirements = match &command_bytes {
-        Ok(bytes) => Some(check_command(&action, bytes)?),
+    let needs = match &command_bytes {
+        Ok(bytes) => Some(check_command(&action, bytes, limits)?),
         Err(_) => None,
     };
     let inputs = inputs(services, &root, [key.action, command_digest]).await?;
-    match (requirements, command_bytes, inputs) {
-        (Some(requirements), Ok(command_bytes), Ok(pins)) => {
-            let (pins, is_file_system) = pins;
-            let requirements =
-                if is_file_system { requirements.with_default("root", "inputs") } else { requirements };
-            let spec = Spec { requirements, timeout, mergeable: !action.do_not_cache };
+    match (needs, command_bytes, inputs) {
+        (Some((mut needs, kind)), Ok(command_bytes), Ok(Inputs { pins, is_file_system, folders })) => {
+            if is_file_system {
+                needs.properties = needs.properties.with_default("root", "inputs");
+            }
+            let spec =
+                Spec { needs, kind, folders: folders.into(), timeout, mergeable: !action.do_not_cache };
             Ok((spec, Prepared { action: action_bytes, command: command_bytes }, pins))
         }
         (_, command, inputs) => {
@@ -93,19 +95,32 @@ async fn fitness(
     }
 }
 
-fn check_command(action: &Action, bytes: &Bytes) -> Result<crate::queue::Properties, rpc::Status> {
+/// What the action needs, and of what kind it is.
+fn check_command(
+    action: &Action,
+    bytes: &Bytes,
+    limits: &Limits,
+) -> Result<(Needs, Option<u64>), rpc::Status> {
     let command: Command = decode(bytes, "Command")?;
     command::check(&command).map_err(|error| bad(&error))?;
-    command::requirements(action, &command).map_err(|error| bad(&error))
+    let needs = command::needs(action, &command, &limits.kinds).map_err(|error| bad(&error))?;
+    Ok((needs, command::kind(&command)))
 }
 
-/// Finds all inputs of an action and holds them in the store; or names all that are missing. Says besides
-/// whether they are a whole file system, for the worker then makes it the action's `/`.
+/// The inputs of an action, all of them there.
+struct Inputs {
+    pins: Pinned,
+    /// Whether they are a whole file system, for the worker then makes it the action's `/`.
+    is_file_system: bool,
+    folders: Vec<(u64, u64)>,
+}
+
+/// Finds all inputs of an action and holds them in the store; or names all that are missing.
 async fn inputs(
     services: &Services,
     root: &Digest,
     messages: [Digest; 2],
-) -> Result<Result<(Pinned, bool), Vec<Digest>>, rpc::Status> {
+) -> Result<Result<Inputs, Vec<Digest>>, rpc::Status> {
     let tree = match walk_complete(&*services.blobs, root, &merkle::Limits::default()).await {
         Ok(tree) => tree,
         Err(WalkError::Missing(gone)) => return Ok(Err(gone)),
@@ -115,11 +130,12 @@ async fn inputs(
     let directories = tree.directories().map(|(digest, _)| *digest);
     let all: Vec<_> = tree.file_digests().into_iter().chain(directories).chain(messages).collect();
     let is_file_system = tree.is_file_system();
+    let folders = largest(&tree);
     drop(tree);
     let pins = Pinned { len: all.len(), _guard: services.pins.pin(all.iter().copied()) };
     // What was found above may have been evicted before it was pinned.
     let gone = services.blobs.find_missing(&all).await.map_err(store_failed)?;
-    Ok(if gone.is_empty() { Ok((pins, is_file_system)) } else { Err(gone) })
+    Ok(if gone.is_empty() { Ok(Inputs { pins, is_file_system, folders }) } else { Err(gone) })
 }
 
 /// Fetches the messages that a worker gets with its lease.

@@ -1,13 +1,15 @@
 //! What an `Action` and its `Command` must be like, before anybody tries to run them.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use castwork_proto::reapi::{Action, Command, Platform};
 
 use super::Limits;
+use super::kinds::{KindError, Kinds};
 use crate::front::instance::clip;
-use crate::queue::Properties;
+use crate::queue::Needs;
 
 /// Properties that an action may require, at most.
 const PROPERTIES_MAX: usize = 1_024;
@@ -37,6 +39,8 @@ pub(super) enum CommandError {
     NodeProperty(String),
     #[error("more than {PROPERTIES_MAX} platform properties")]
     TooManyProperties,
+    #[error(transparent)]
+    Amount(#[from] KindError),
     #[error("platform property `{0}` has no name, or is longer than {PROPERTY_BYTES_MAX} bytes")]
     Property(String),
 }
@@ -123,7 +127,7 @@ pub(super) fn check_path(field: &'static str, path: &str) -> Result<(), CommandE
 /// clients said it before REAPI 2.2, only without.
 // That field is deprecated, and in use.
 #[allow(deprecated)]
-pub(super) fn requirements(action: &Action, command: &Command) -> Result<Properties, CommandError> {
+pub(super) fn needs(action: &Action, command: &Command, kinds: &Kinds) -> Result<Needs, CommandError> {
     let none = Platform::default();
     let platform = action.platform.as_ref().or(command.platform.as_ref()).unwrap_or(&none);
     if platform.properties.len() > PROPERTIES_MAX {
@@ -136,7 +140,20 @@ pub(super) fn requirements(action: &Action, command: &Command) -> Result<Propert
         return Err(CommandError::Property(clip(&property.name).to_owned()));
     }
     let matched = platform.properties.iter().filter(|property| property.name != HOST_FILE);
-    Ok(Properties::new(matched.map(|property| (property.name.clone(), property.value.clone())).collect()))
+    Ok(kinds.needs(matched.map(|property| (property.name.clone(), property.value.clone())).collect())?)
+}
+
+/// What this action has in common with others that are expected to take alike: the same tool makes the same
+/// output of it.
+#[allow(deprecated)]
+pub(super) fn kind(command: &Command) -> Option<u64> {
+    let tool = command.arguments.first()?;
+    let tool = tool.rsplit(['/', '\\']).next().unwrap_or(tool);
+    let outputs = [&command.output_paths, &command.output_files, &command.output_directories];
+    let output = outputs.into_iter().find_map(|paths| paths.first())?;
+    let mut hasher = DefaultHasher::new();
+    (tool, output, &command.working_directory).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 #[cfg(test)]
@@ -206,13 +223,13 @@ mod tests {
     #[test]
     fn the_platform_of_the_action_counts_more_and_host_files_are_left_to_the_worker() {
         let command = Command { platform: Some(platform(&[("ISA", "arm-a64")])), ..command() };
-        let old = requirements(&Action::default(), &command).unwrap();
+        let old = needs(&Action::default(), &command, &Kinds::default()).unwrap().properties;
         assert_eq!(old.pairs(), [("ISA".to_owned(), "arm-a64".to_owned())]);
         let action = Action {
             platform: Some(platform(&[("host-file", "/usr/bin/cc=…"), ("ISA", "x86-64")])),
             ..Default::default()
         };
-        let new = requirements(&action, &command).unwrap();
+        let new = needs(&action, &command, &Kinds::default()).unwrap().properties;
         assert_eq!(new.pairs(), [("ISA".to_owned(), "x86-64".to_owned())]);
     }
 

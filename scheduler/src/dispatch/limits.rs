@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::Kinds;
 use crate::queue;
 
 /// Priorities that are told apart; what is beyond counts as the nearest. Lower is sooner.
@@ -13,6 +14,8 @@ pub const PRIORITIES: RangeInclusive<i32> = -1_000..=1_000;
 pub struct Limits {
     /// Those of the queue. `silence_max` is set from [`Limits::heartbeat_interval`].
     pub queue: queue::Limits,
+    /// How platform properties are matched.
+    pub kinds: Kinds,
     /// How often the queue is told that time passes; its graces are as exact as that.
     pub tick_interval: Duration,
     /// How often a worker has to say something.
@@ -49,6 +52,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             queue: queue::Limits::default(),
+            kinds: Kinds::default(),
             tick_interval: Duration::from_secs(1),
             heartbeat_interval: Duration::from_secs(5),
             reminder_interval: Duration::from_secs(15),

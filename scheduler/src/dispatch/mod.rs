@@ -5,7 +5,9 @@
 
 mod check;
 mod command;
+mod folders;
 mod jobs;
+mod kinds;
 mod limits;
 mod links;
 mod message;
@@ -29,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+pub use kinds::{Kind, Kinds};
+pub(crate) use kinds::{KindError, Offered};
 pub use limits::{Limits, PRIORITIES};
 pub(crate) use links::{Attachment, Link, OUTGOING_MAX};
 pub(crate) use response::{report_of, response_of};

@@ -211,7 +211,11 @@ impl Owner {
         } else {
             Report::Final(failed(status))
         };
-        self.apply(Event::Said { worker, session, saying: Saying::Outcome { lease, report } });
+        self.apply(Event::Said {
+            worker,
+            session,
+            saying: Saying::Outcome { lease, report, memory_bytes: 0 },
+        });
     }
 
     fn apply(&mut self, event: Event) {

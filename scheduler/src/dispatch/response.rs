@@ -81,13 +81,14 @@ pub(crate) fn code_of(refusal: &Refusal) -> Code {
         Refusal::Full { .. } => Code::ResourceExhausted,
         Refusal::NoWorker | Refusal::NoMatch(_) => Code::FailedPrecondition,
         Refusal::GivenUp { .. } | Refusal::Silent => Code::Unavailable,
-        Refusal::Cancelled | Refusal::Abandoned => Code::Cancelled,
+        Refusal::Cancelled | Refusal::Stopped(_) | Refusal::Abandoned => Code::Cancelled,
         Refusal::Replaced => Code::Aborted,
     }
 }
 
 /// Reads how a lease ended from what the worker sent.
 pub(crate) fn report_of(outcome: castwork_proto::worker::Outcome) -> Report {
+    let out_of_memory = outcome.out_of_memory;
     let mut status = outcome.status.unwrap_or_default();
     match Code::from(status.code) {
         Code::Ok if outcome.result.is_none() => Report::Retry("the worker sent no result".to_owned()),
@@ -103,7 +104,8 @@ pub(crate) fn report_of(outcome: castwork_proto::worker::Outcome) -> Report {
             let message = if code == Code::Ok { std::mem::take(&mut status.message) } else { String::new() };
             let result = outcome.result;
             let status = Some(status);
-            Report::Final(Arc::new(ExecuteResponse { result, status, message, ..Default::default() }))
+            let response = Arc::new(ExecuteResponse { result, status, message, ..Default::default() });
+            if out_of_memory { Report::OutOfMemory(response) } else { Report::Final(response) }
         }
     }
 }
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
 
     fn outcome(code: Code, result: Option<ActionResult>) -> Outcome {
-        Outcome { lease_id: String::new(), status: Some(status(code, "it was so")), result }
+        Outcome { status: Some(status(code, "it was so")), result, ..Outcome::default() }
     }
 
     #[test]

@@ -72,6 +72,7 @@ impl Fixture {
             key: ActionKey { instance: "".into(), action },
             priority: 0,
             run: "".into(),
+            principal: "".into(),
             lookup: true,
             origin: Arc::new(Origin::default()),
         };

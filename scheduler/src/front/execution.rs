@@ -70,6 +70,7 @@ impl Execution for ExecutionService {
             key: ActionKey { instance: Arc::clone(&instance.name), action },
             priority: priority.clamp(*PRIORITIES.start(), *PRIORITIES.end()),
             run: run.into(),
+            principal: "".into(),
             lookup: !request.skip_cache_lookup,
             origin: Arc::new(Origin { queued_unix_nanos: now_unix_nanos(), metadata }),
         });

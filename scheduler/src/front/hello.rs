@@ -7,7 +7,8 @@ use castwork_proto::reapi::platform::Property;
 use castwork_proto::worker;
 
 use super::instance::{Instances, clip};
-use crate::queue::{Held, LeaseId, Offer, Origin, Properties, WorkerId, id_from_hex};
+use crate::dispatch::{KindError, Kinds, Offered};
+use crate::queue::{Held, LeaseId, Offer, Origin, WorkerId, id_from_hex};
 
 /// Slots of a worker, at most.
 const SLOTS_MAX: u32 = 4_096;
@@ -50,12 +51,18 @@ pub(super) enum HelloError {
     Unsorted(String),
     #[error("a worker brings at most {UNCONFIRMED_MAX} leases beside those for its slots")]
     TooManyLeases,
+    #[error(transparent)]
+    Amount(#[from] KindError),
     #[error("`{0}` is no lease id: it has 32 lower-case hexadecimal digits")]
     LeaseId(String),
 }
 
 impl Hello {
-    pub(super) fn check(hello: worker::Hello, instances: &Instances) -> Result<Self, HelloError> {
+    pub(super) fn check(
+        hello: worker::Hello,
+        instances: &Instances,
+        kinds: &Kinds,
+    ) -> Result<Self, HelloError> {
         let id = id_from_hex(&hello.worker_id)
             .ok_or_else(|| HelloError::WorkerId(clip(&hello.worker_id).to_owned()))?;
         if hello.name.len() > NAME_BYTES_MAX {
@@ -68,8 +75,11 @@ impl Hello {
             return Err(HelloError::TooManyLeases);
         }
         let name = if hello.name.is_empty() { hello.worker_id } else { hello.name };
-        let properties = check_properties(hello.properties)?;
-        let offer = Offer { name: name.into(), properties, slots: hello.slots };
+        let Offered { properties, memory_bytes, others } =
+            kinds.offered(check_properties(hello.properties)?)?;
+        let version = clip(&hello.version).into();
+        let offer =
+            Offer { name: name.into(), version, properties, slots: hello.slots, memory_bytes, others };
         let mut checked = Self { worker: WorkerId(id), offer, held: Vec::new(), void: Vec::new() };
         for running in hello.running {
             let lease = lease_id(&running.lease_id)?;
@@ -87,7 +97,7 @@ pub(super) fn lease_id(text: &str) -> Result<LeaseId, HelloError> {
     id_from_hex(text).map(LeaseId).ok_or_else(|| HelloError::LeaseId(clip(text).to_owned()))
 }
 
-fn check_properties(properties: Vec<Property>) -> Result<Properties, HelloError> {
+fn check_properties(properties: Vec<Property>) -> Result<Vec<(String, String)>, HelloError> {
     if properties.len() > PROPERTIES_MAX {
         return Err(HelloError::TooManyProperties);
     }
@@ -100,7 +110,7 @@ fn check_properties(properties: Vec<Property>) -> Result<Properties, HelloError>
     if let Some(pair) = pairs.windows(2).find(|pair| pair[0] >= pair[1]) {
         return Err(HelloError::Unsorted(clip(&pair[1].0).to_owned()));
     }
-    Ok(Properties::new(pairs))
+    Ok(pairs)
 }
 
 fn key_of(running: &worker::Running, instances: &Instances) -> Option<ActionKey> {
@@ -121,7 +131,7 @@ mod tests {
     }
 
     fn check(hello: worker::Hello) -> Result<Hello, HelloError> {
-        Hello::check(hello, &Instances::new([]))
+        Hello::check(hello, &Instances::new([]), &Kinds::default())
     }
 
     fn refused(hello: worker::Hello) -> HelloError {

@@ -45,7 +45,8 @@ impl Workers for WorkersService {
         let Some(Message::Hello(hello)) = first.and_then(|first| first.message) else {
             return Err(bad(HelloError::NotFirst.to_string()));
         };
-        let hello = Hello::check(hello, &self.dispatch.services().instances);
+        let kinds = &self.dispatch.limits().kinds;
+        let hello = Hello::check(hello, &self.dispatch.services().instances, kinds);
         let Hello { worker, offer, held, void } = hello.map_err(|error| bad(error.to_string()))?;
         let session = self.dispatch.new_session();
         let (outgoing, messages) =
@@ -102,7 +103,8 @@ fn saying_of(message: WorkerMessage) -> Result<Saying, Status> {
             Ok(Saying::Progress { lease: lease(&lease_id)?, commanding })
         }
         Some(Message::Outcome(outcome)) => {
-            Ok(Saying::Outcome { lease: lease(&outcome.lease_id)?, report: report_of(outcome) })
+            let (lease, memory_bytes) = (lease(&outcome.lease_id)?, outcome.memory_bytes_max);
+            Ok(Saying::Outcome { lease, report: report_of(outcome), memory_bytes })
         }
         Some(Message::Hello(_)) => Err(bad("a worker says hello once")),
         // Without a message it is of a later version; what it means can't matter to this one.

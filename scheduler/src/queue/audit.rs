@@ -28,7 +28,7 @@ impl Queue {
                 Phase::Running(attempt) => {
                     running += 1;
                     let worker = self.workers.get(attempt.worker).ok_or("a task runs at a stranger's")?;
-                    if worker.leases.get(&attempt.lease) != Some(&id) {
+                    if worker.leases.get(&attempt.lease).map(|held| held.task) != Some(id) {
                         return Err(format!("{id:?} runs at a worker that does not know it"));
                     }
                 }
@@ -41,15 +41,23 @@ impl Queue {
         same("leases", running, at_workers)?;
         same("running tasks by run", running, self.ready.running())?;
         self.audit_sharing()?;
+        self.audit_shares()?;
         self.audit_idleness()
     }
 
     /// Says if a worker that was just given something has more than it can run. (It may bring
     /// more along: what it runs, and what it has ended without our knowing.)
-    pub(super) fn audit_slots(&self, worker: WorkerId) -> Result<(), String> {
+    pub(super) fn audit_room(&self, worker: WorkerId) -> Result<(), String> {
         let worker = self.workers.get(worker).ok_or("a stranger was given an action")?;
-        let overfull = worker.leases.len() > worker.offer.slots as usize;
-        if overfull { Err(format!("`{}` was given more than it can run", worker.offer.name)) } else { Ok(()) }
+        let specs = worker.leases.values().filter_map(|held| self.tasks.at(held.task).spec.as_ref());
+        let demands: Vec<_> = specs.map(|spec| &spec.needs.demand).collect();
+        let slots = demands.iter().map(|demand| u64::from(demand.slots)).sum::<u64>();
+        let memory = demands.iter().map(|demand| demand.memory_bytes).sum::<u64>();
+        let gpus = demands.iter().map(|demand| demand.others.of("gpu")).sum::<u64>();
+        let fits = slots <= u64::from(worker.offer.slots)
+            && (memory <= worker.offer.memory_bytes.unwrap_or(u64::MAX) || demands.len() == 1)
+            && gpus <= worker.offer.others.of("gpu");
+        if fits { Ok(()) } else { Err(format!("`{}` was given more than it can run", worker.offer.name)) }
     }
 
     /// No action waits or runs twice that could be shared.
@@ -67,20 +75,37 @@ impl Queue {
         Ok(())
     }
 
-    /// No action waits that a free worker could be given, unless that worker has failed it.
+    /// No action waits that a worker has room for, unless that worker has failed it or is kept free for a
+    /// larger one.
     fn audit_idleness(&self) -> Result<(), String> {
         for (id, task) in self.tasks.iter() {
-            let (Phase::Queued(_), Some(spec)) = (&task.phase, &task.spec) else { continue };
-            let mut free = self.workers.free();
-            let idle = free.find(|worker| {
-                let worker_offers = &self.workers.get(*worker).expect("it is free").offer.properties;
-                worker_offers.satisfy(&spec.requirements) && !task.failed_on.contains(worker)
+            let (Phase::Queued(place), Some(spec)) = (&task.phase, &task.spec) else { continue };
+            let mut workers = self.workers.iter();
+            let idle = workers.find(|(worker, state)| {
+                state.takes(place.class, &spec.needs) && !task.failed_on.contains(worker)
             });
-            if let Some(idle) = idle {
-                return Err(format!("{id:?} waits while worker {idle} is free"));
+            if let Some((idle, _)) = idle {
+                return Err(format!("{id:?} waits while worker {idle} has room for it"));
             }
         }
         Ok(())
+    }
+
+    /// The shares name exactly what waits and runs, and whoever has something waiting stands where its clock is.
+    fn audit_shares(&self) -> Result<(), String> {
+        let mut counted = BTreeMap::<_, (usize, usize)>::new();
+        for (_, task) in self.tasks.iter() {
+            let (waiting, running) = counted.entry(task.share).or_default();
+            *waiting += usize::from(matches!(task.phase, Phase::Queued(_)));
+            *running += usize::from(matches!(task.phase, Phase::Running(_)));
+        }
+        for (id, share) in self.ready.shares.iter().filter(|(_, share)| share.is_run) {
+            let (waiting, running) = counted.get(&id).copied().unwrap_or_default();
+            same("actions of a run in line", waiting, share.waiting)?;
+            same("actions of a run at workers", running, share.running)?;
+            same("actions of a run by class", waiting, share.waiting_in.values().sum())?;
+        }
+        self.ready.audit()
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use castwork_cas::ActionKey;
 use castwork_proto::reapi;
 
-use super::{Properties, Refusal};
+use super::{Amounts, Needs, Properties, Refusal};
 
 /// Time since the scheduler started. The queue has no clock; it is told.
 pub type Moment = Duration;
@@ -83,6 +83,12 @@ pub enum Event {
     WaiterLeft(OperationId),
     /// The client no longer wants the operation.
     Cancelled(OperationId),
+    /// An operator does not want the operation.
+    Stopped(OperationId, Arc<str>),
+    /// An operator wants workers to take no new actions, by a pattern of their names or ids, and says why.
+    Drained(Arc<str>, Arc<str>),
+    /// An operator takes that back, by the same pattern.
+    Undrained(Arc<str>),
     /// A worker has connected.
     Attached {
         /// Which worker.
@@ -132,6 +138,8 @@ pub struct Request {
     pub priority: i32,
     /// The build it belongs to, the unit of fairness; may be empty.
     pub run: Arc<str>,
+    /// Who asks, above the run; may be empty.
+    pub principal: Arc<str>,
     /// Whether a result of earlier will do.
     pub lookup: bool,
     /// What the worker is told about where this comes from.
@@ -159,8 +167,12 @@ pub enum Checked {
 /// What the queue has to know about an action to have it run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
-    /// What a worker must offer.
-    pub requirements: Properties,
+    /// What a worker must be like.
+    pub needs: Needs,
+    /// What actions have in common that are expected to take alike: the same tool makes the same output.
+    pub kind: Option<u64>,
+    /// The largest folders of its inputs, with their bytes: a worker that has had them is the better choice.
+    pub folders: Arc<[(u64, u64)]>,
     /// Wall-clock bound of the command.
     pub timeout: Duration,
     /// Whether equal requests may share a run (not so with `do_not_cache`).
@@ -168,14 +180,20 @@ pub struct Spec {
 }
 
 /// What a worker can do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Offer {
     /// For people.
     pub name: Arc<str>,
+    /// Version of its program, for people.
+    pub version: Arc<str>,
     /// What actions may ask for.
     pub properties: Properties,
-    /// How many actions it runs at once.
+    /// How many actions of one core it runs at once.
     pub slots: u32,
+    /// Its memory, if it says; else nobody watches over that.
+    pub memory_bytes: Option<u64>,
+    /// What else its actions consume.
+    pub others: Amounts,
 }
 
 /// A lease that a worker brings along.
@@ -209,6 +227,8 @@ pub enum Saying {
         lease: LeaseId,
         /// How.
         report: Report,
+        /// The most memory that the command took at a time, in bytes; 0 if that was not measured.
+        memory_bytes: u64,
     },
 }
 
@@ -217,6 +237,9 @@ pub enum Saying {
 pub enum Report {
     /// With an answer for clients, good or bad.
     Final(Response),
+    /// With the command killed as it took more memory than there was for it; what clients are told if there is
+    /// no more anywhere.
+    OutOfMemory(Response),
     /// By a fault of the worker; says which.
     Retry(String),
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Weights;
+
 /// The bounds of the queue.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -37,6 +39,12 @@ pub struct Limits {
     /// How much longer than its timeout a command may seem to run, before its worker is held to
     /// have hung.
     pub overrun_grace: Duration,
+    /// How long an action waits that takes more than one slot before a worker is kept free for it.
+    pub reserve_after: Duration,
+    /// How long the first in line of a run can be overtaken by those whose inputs a worker has.
+    pub overtaken_max: Duration,
+    /// How large the shares are, where they are not equal.
+    pub weights: Weights,
 }
 
 impl Default for Limits {
@@ -57,6 +65,9 @@ impl Default for Limits {
             silence_max: Duration::from_secs(15),
             unwatched_grace: Duration::from_secs(2 * 60),
             overrun_grace: Duration::from_secs(60),
+            reserve_after: Duration::from_secs(10),
+            overtaken_max: Duration::from_secs(10),
+            weights: Weights::default(),
         }
     }
 }

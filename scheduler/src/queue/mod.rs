@@ -9,18 +9,27 @@
 //! a *task*, which is one action being looked after: checked, queued, run by a worker under a
 //! *lease*, published. A lease is one attempt; a task may need several.
 
+mod demand;
+mod drains;
+mod estimates;
 mod event;
 mod limits;
 mod operations;
 mod outcomes;
+mod pattern;
 mod placing;
 mod properties;
+mod quarantine;
 mod ready;
 mod refusal;
 mod requests;
 mod sessions;
+mod shares;
+mod tally;
 mod tasks;
 mod tick;
+mod view;
+mod weights;
 mod workers;
 
 #[cfg(test)]
@@ -30,6 +39,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+pub use demand::{Amounts, Demand, Needs};
 pub use event::{
     Checked, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Report, Request,
     Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
@@ -37,7 +47,12 @@ pub use event::{
 pub use limits::Limits;
 pub use properties::Properties;
 pub use refusal::Refusal;
+pub use tally::{Cause, Histogram, Tally};
+pub use view::{ClassView, Counts, DrainView, LeaseView, RunView, TaskView, View, WorkerState, WorkerView};
+pub use weights::Weights;
 
+use drains::Drain;
+use estimates::Estimates;
 use operations::Operations;
 use ready::Ready;
 use tasks::Tasks;
@@ -54,6 +69,9 @@ pub struct Queue {
     tasks: Tasks,
     ready: Ready,
     workers: Workers,
+    drains: Vec<Drain>,
+    estimates: Estimates,
+    tally: Tally,
     /// What the event at hand has brought about so far.
     effects: Vec<Effect>,
     #[cfg(test)]
@@ -64,14 +82,17 @@ impl Queue {
     /// An empty queue. `incarnation` must differ from that of every earlier life of the scheduler.
     pub fn new(limits: Limits, incarnation: u64) -> Self {
         Self {
+            ready: Ready::new(limits.weights.clone()),
             limits,
             incarnation,
             leases_made: 0,
             now: Moment::ZERO,
             operations: Operations::default(),
             tasks: Tasks::default(),
-            ready: Ready::default(),
             workers: Workers::default(),
+            drains: Vec::new(),
+            estimates: Estimates::default(),
+            tally: Tally::default(),
             effects: Vec::new(),
             #[cfg(test)]
             broken: None,
@@ -90,6 +111,9 @@ impl Queue {
             Event::WaiterJoined(operation) => self.operations.waiter_joined(operation),
             Event::WaiterLeft(operation) => self.operations.waiter_left(self.now, operation),
             Event::Cancelled(operation) => self.drop_operation(operation, Refusal::Cancelled),
+            Event::Stopped(operation, why) => self.drop_operation(operation, Refusal::Stopped(why)),
+            Event::Drained(pattern, why) => self.drain(pattern, why),
+            Event::Undrained(pattern) => self.undrain(&pattern),
             Event::Attached { worker, session, offer, held } => self.attached(worker, session, offer, &held),
             Event::Detached { worker, session } => self.detached(worker, session),
             Event::Said { worker, session, saying } => self.said(worker, session, saying),
@@ -109,58 +133,7 @@ impl Queue {
         self.workers.get(worker).is_some_and(|worker| worker.leases.contains_key(&lease))
     }
 
-    /// How much there is of everything.
-    pub fn counts(&self) -> Counts {
-        let workers = self.workers.iter().map(|(id, worker)| WorkerState {
-            id,
-            name: worker.offer.name.to_string(),
-            connected: worker.session().is_some(),
-            draining: worker.draining,
-            slots: worker.offer.slots,
-            running: worker.leases.len(),
-        });
-        Counts {
-            operations: self.operations.len(),
-            tasks: self.tasks.len(),
-            queued: self.ready.len(),
-            running: self.workers.iter().map(|(_, worker)| worker.leases.len()).sum(),
-            workers: workers.collect(),
-        }
-    }
-
     fn effect(&mut self, effect: Effect) {
         self.effects.push(effect);
     }
-}
-
-/// How much there is of everything, for people and metrics.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests of clients that have not ended.
-    pub operations: usize,
-    /// Actions that are looked after, equal requests counted once.
-    pub tasks: usize,
-    /// Actions that wait for a worker.
-    pub queued: usize,
-    /// Actions that are with workers.
-    pub running: usize,
-    /// The workers, by id.
-    pub workers: Vec<WorkerState>,
-}
-
-/// What is to be said about a worker.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WorkerState {
-    /// Its id.
-    pub id: WorkerId,
-    /// Its name, for people.
-    pub name: String,
-    /// Whether there is a connection at the moment; if not, it is expected back.
-    pub connected: bool,
-    /// Whether it takes no new actions.
-    pub draining: bool,
-    /// How many actions it runs at once.
-    pub slots: u32,
-    /// How many actions it runs.
-    pub running: usize,
 }

@@ -1,62 +1,111 @@
 //! How leases end: well, badly, late, or not at all.
 
 use super::tasks::{Attempt, Phase};
-use super::{Effect, Ending, LeaseId, Queue, Refusal, Report, Response, Stage, TaskId, WorkerId};
+use super::{Cause, Effect, Ending, LeaseId, Queue, Refusal, Report, Response, Stage, TaskId, WorkerId};
+
+/// Memory that an action is taken to need of which nothing is known but that it did not get enough.
+const MEMORY_RETRY_MIN: u64 = 1 << 30;
 
 impl Queue {
     /// Notes that a task is with a worker.
     pub(super) fn start(&mut self, id: TaskId, attempt: Attempt) {
-        let (worker, lease) = (attempt.worker, attempt.lease);
+        let (worker, lease, (paid, priority)) = (attempt.worker, attempt.lease, attempt.paid);
         self.tasks.begin(id, attempt);
-        self.workers.change(worker, |worker| {
-            worker.leases.insert(lease, id);
-        });
         let task = self.tasks.at(id);
-        self.ready.run_started(&task.run);
+        let demand = task.spec.as_ref().map(|spec| spec.needs.demand.clone()).unwrap_or_default();
+        self.ready.run_started(task.share, paid * task.slots(), priority);
+        self.workers.change(worker, |worker| {
+            if let Some(spec) = &task.spec {
+                worker.warm_up(&spec.folders);
+            }
+            worker.hold(lease, id, demand);
+        });
         let stages = task.operations.iter().map(|operation| Effect::Stage(*operation, Stage::Executing));
         self.effects.extend(stages);
     }
 
     /// Notes that a task is with a worker no more. What it is now, the caller says.
-    pub(super) fn release(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId) {
-        self.ready.run_stopped(&self.tasks.at(id).run);
-        self.workers.change(worker, |worker| {
-            worker.leases.remove(&lease);
-        });
+    pub(super) fn release(&mut self, id: TaskId, attempt: &Attempt) {
+        let task = self.tasks.at(id);
+        let (paid, priority) = attempt.paid;
+        let unused = paid.saturating_sub(self.now.saturating_sub(attempt.since));
+        self.ready.run_stopped(task.share, unused * task.slots(), priority);
+        self.workers.change(attempt.worker, |worker| worker.let_go(attempt.lease));
     }
 
-    pub(super) fn reported(&mut self, worker: WorkerId, lease: LeaseId, report: Report) {
+    pub(super) fn reported(&mut self, worker: WorkerId, lease: LeaseId, report: Report, memory_bytes: u64) {
         let Some(id) = self.tasks.under(lease, worker) else {
             // Of a task that has ended. The worker may forget it all the same.
             return self.effect(Effect::Keep(worker, lease));
         };
         let task = self.tasks.at(id);
-        let current = task.running().is_some_and(|attempt| attempt.lease == lease);
         match (&task.phase, report) {
             (Phase::Publishing(attempt), _) if attempt.lease == lease => {}
             (Phase::Publishing(_), _) => self.effect(Effect::Keep(worker, lease)),
-            (_, Report::Final(response)) => {
-                self.publish(id, Attempt { lease, worker, commanding_since: None }, response);
+            (_, Report::Final(response)) => self.publish(id, worker, lease, response, memory_bytes),
+            (_, Report::OutOfMemory(response)) => {
+                if self.enlarge(id, memory_bytes) {
+                    let cause = "it took more memory than was set aside for it".to_owned();
+                    self.reported_failure(id, worker, lease, Cause::OutOfMemory, cause);
+                } else {
+                    self.publish(id, worker, lease, response, memory_bytes);
+                }
             }
             (_, Report::Retry(cause)) => {
-                self.effect(Effect::Keep(worker, lease));
-                self.tasks.forget_lease(id, lease);
-                if current {
-                    self.release(id, worker, lease);
-                    self.fail(id, worker, cause);
-                    self.place_worker(worker);
-                }
+                self.blame(worker, id, &cause);
+                self.reported_failure(id, worker, lease, Cause::WorkerFailed, cause);
             }
         }
     }
 
-    /// Takes an outcome, be it that of an earlier lease than the one that runs.
-    fn publish(&mut self, id: TaskId, attempt: Attempt, response: Response) {
-        let worker = attempt.worker;
-        match self.tasks.at(id).running() {
-            Some(running) if running.lease == attempt.lease => self.release(id, worker, attempt.lease),
-            _ => self.interrupt(id, "another worker was first"),
+    fn reported_failure(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId, cause: Cause, text: String) {
+        self.effect(Effect::Keep(worker, lease));
+        let running = self.tasks.at(id).running().filter(|attempt| attempt.lease == lease).cloned();
+        self.tasks.forget_lease(id, lease);
+        if let Some(attempt) = running {
+            self.release(id, &attempt);
+            self.fail(id, worker, cause, text);
+            self.place_worker(worker);
         }
+    }
+
+    /// Has an action be given more memory the next time; says whether there is a worker with more.
+    fn enlarge(&mut self, id: TaskId, memory_bytes: u64) -> bool {
+        let task = self.tasks.at(id);
+        let Some(spec) = &task.spec else { return false };
+        let before = spec.needs.demand.memory_bytes.max(memory_bytes).max(MEMORY_RETRY_MIN);
+        let mut needs = spec.needs.clone();
+        needs.demand.memory_bytes = before.saturating_mul(2);
+        needs.demand.memory_is_estimate = false;
+        if !self.workers.iter().any(|(_, worker)| worker.offer.can_run(&needs)) {
+            return false;
+        }
+        self.tasks.at_mut(id).spec.as_mut().expect("it was there a moment ago").needs = needs;
+        true
+    }
+
+    /// Takes an outcome, be it that of an earlier lease than the one that runs.
+    fn publish(
+        &mut self,
+        id: TaskId,
+        worker: WorkerId,
+        lease: LeaseId,
+        response: Response,
+        memory_bytes: u64,
+    ) {
+        let now = self.now;
+        let running = self.tasks.at(id).running().cloned();
+        let attempt = match running {
+            Some(attempt) if attempt.lease == lease => {
+                self.release(id, &attempt);
+                self.measure(id, &attempt, memory_bytes);
+                attempt
+            }
+            _ => {
+                self.interrupt(id, "another worker was first");
+                Attempt { lease, worker, since: now, paid: Default::default(), commanding_since: None }
+            }
+        };
         let worker_name =
             self.workers.get(worker).map_or_else(|| "".into(), |worker| worker.offer.name.clone());
         let task = self.tasks.at_mut(id);
@@ -73,44 +122,63 @@ impl Queue {
         self.place_worker(worker);
     }
 
+    /// Remembers how long an action took, and how much memory, for others of its kind.
+    fn measure(&mut self, id: TaskId, attempt: &Attempt, memory_bytes: u64) {
+        let took = self.now.saturating_sub(attempt.since);
+        self.tally.ran.add(took);
+        if let Some(kind) = self.tasks.at(id).spec.as_ref().and_then(|spec| spec.kind) {
+            self.estimates.learn(kind, took, memory_bytes);
+        }
+    }
+
     pub(super) fn published(&mut self, id: TaskId, result: Result<Response, String>) {
         let Some(task) = self.tasks.get(id) else { return };
         let Phase::Publishing(Attempt { lease, worker, .. }) = task.phase else { return };
         self.effect(Effect::Keep(worker, lease));
         match result {
-            Ok(response) => self.end_task(id, &Ending::Answered(response)),
+            Ok(response) => {
+                self.praise(worker);
+                self.end_task(id, &Ending::Answered(response));
+                self.place_worker(worker);
+            }
             Err(cause) => {
                 self.tasks.forget_lease(id, lease);
-                self.fail(id, worker, cause);
+                self.blame(worker, id, &cause);
+                self.fail(id, worker, Cause::ResultRefused, cause);
             }
         }
     }
 
     /// Gives up a lease whose worker is lost, or does not know it. Should an outcome come after
     /// all, it is taken as long as nobody else was first.
-    pub(super) fn lose_lease(&mut self, worker: WorkerId, lease: LeaseId, cause: String) {
+    pub(super) fn lose_lease(&mut self, worker: WorkerId, lease: LeaseId, cause: Cause, text: String) {
         let Some(id) = self.tasks.under(lease, worker) else { return };
-        if self.tasks.at(id).running().is_some_and(|attempt| attempt.lease == lease) {
-            self.release(id, worker, lease);
+        let running = self.tasks.at(id).running().filter(|attempt| attempt.lease == lease).cloned();
+        if let Some(attempt) = running {
+            self.release(id, &attempt);
             #[cfg(test)]
             if self.broken == Some(super::simulation::Broken::ForgetsLostActions) {
                 self.tasks.at_mut(id).phase = Phase::Checking;
                 return;
             }
-            self.fail(id, worker, cause);
+            self.fail(id, worker, cause, text);
         }
     }
 
     /// Has a task tried again after an attempt that failed by no fault of its own, or ends it if
     /// that was the last.
-    fn fail(&mut self, id: TaskId, worker: WorkerId, cause: String) {
+    fn fail(&mut self, id: TaskId, worker: WorkerId, cause: Cause, text: String) {
         let task = self.tasks.at_mut(id);
         task.phase = Phase::Checking;
-        task.failed_on.push(worker);
+        // That there was too little memory says nothing about the worker.
+        if cause != Cause::OutOfMemory {
+            task.failed_on.push(worker);
+        }
         let attempts = task.failed_on.len();
         if task.operations.is_empty() || attempts >= self.limits.attempts_max {
-            return self.end_task(id, &Ending::Refused(Refusal::GivenUp { attempts, cause }));
+            return self.end_task(id, &Ending::Refused(Refusal::GivenUp { attempts, cause: text }));
         }
+        *self.tally.retries.entry(cause).or_default() += 1;
         if task.spec.is_some() {
             if !self.fold(id) {
                 self.enqueue(id);

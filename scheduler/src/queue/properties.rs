@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use super::Offer;
+use super::{Needs, Offer};
 
 /// Differences that a message names, at most.
 const NAMED_MAX: usize = 5;
@@ -42,6 +42,11 @@ impl Properties {
         required.missing_from(self).next().is_none()
     }
 
+    /// How many of `wanted` are offered.
+    pub(super) fn count_of(&self, wanted: &Self) -> usize {
+        wanted.0.len() - wanted.missing_from(self).count()
+    }
+
     fn missing_from<'a>(&'a self, offered: &'a Self) -> impl Iterator<Item = &'a (String, String)> {
         self.0.iter().filter(|pair| offered.0.binary_search(pair).is_err())
     }
@@ -51,14 +56,65 @@ impl Properties {
     }
 }
 
-/// Says what `required` asks for that the nearest of `offers` lacks; `None` without offers.
-pub(super) fn nearest<'a>(required: &Properties, offers: impl Iterator<Item = &'a Offer>) -> Option<String> {
-    let nearest =
-        offers.min_by_key(|offer| (required.missing_from(&offer.properties).count(), &offer.name))?;
-    let missing: Vec<_> = required.missing_from(&nearest.properties).take(NAMED_MAX).collect();
-    let wanted = list(missing.iter().map(|(name, value)| format!("{}={}", quoted(name), quoted(value))));
-    let has = list(missing.iter().map(|(name, _)| what_it_has(&nearest.properties, name)));
-    Some(format!("no worker offers {wanted}; nearest is `{}`, which has {has}", nearest.name))
+/// Something that is asked for and that an offer lacks: the name, what is wanted, and what there is.
+type Lack = (String, String, String);
+
+/// Says what `needs` asks for that the nearest of `offers` lacks; `None` without offers.
+pub(super) fn nearest<'a>(
+    needs: &Needs,
+    offers: &(impl Iterator<Item = &'a Offer> + Clone),
+) -> Option<String> {
+    let (nearest, lacks) = offers
+        .clone()
+        .map(|offer| (offer, lacks(needs, offer)))
+        .min_by_key(|(offer, lacks)| (lacks.len(), &offer.name))?;
+    let named = || lacks.iter().take(NAMED_MAX);
+    let wanted = list(named().map(|(_, wanted, _)| wanted.clone()));
+    let has = list(named().map(|(.., has)| has.clone()));
+    let unheard = |name: &str| {
+        let mut offers = offers.clone();
+        let knows =
+            |offer: &Offer| offer.properties.values(name).next().is_some() || offer.others.of(name) > 0;
+        !BUILT_IN.contains(&name) && !offers.any(knows)
+    };
+    let hint = named().find(|(name, ..)| unheard(name)).map_or_else(String::new, |(name, ..)| {
+        let name = quoted(name);
+        format!(
+            "; hint: no worker says anything about `{name}`: start one with `--property {name}=...`, or have the \
+             server ignore it ([[property]] in its configuration)"
+        )
+    });
+    Some(format!("no worker offers {wanted}; nearest is `{}`, which has {has}{hint}", nearest.name))
+}
+
+/// Names whose amounts are part of every offer.
+const BUILT_IN: [&str; 2] = ["cores", "memory"];
+
+fn lacks(needs: &Needs, offer: &Offer) -> Vec<Lack> {
+    let missing = needs.properties.missing_from(&offer.properties);
+    let pair = |(name, value): &(String, String)| {
+        let wanted = format!("{}={}", quoted(name), quoted(value));
+        (name.clone(), wanted, what_it_has(&offer.properties, name))
+    };
+    let mut lacks: Vec<Lack> = missing.map(pair).collect();
+    let demand = &needs.demand;
+    let mut amount = |name: &str, wanted: u64, has: u64| {
+        if wanted > has {
+            lacks.push((
+                name.to_owned(),
+                format!("{}={wanted}", quoted(name)),
+                format!("{}={has}", quoted(name)),
+            ));
+        }
+    };
+    amount("cores", demand.slots.into(), offer.slots.into());
+    if !demand.memory_is_estimate {
+        amount("memory", demand.memory_bytes, offer.memory_bytes.unwrap_or(u64::MAX));
+    }
+    for (name, wanted) in demand.others.pairs() {
+        amount(name, *wanted, offer.others.of(name));
+    }
+    lacks
 }
 
 fn what_it_has(properties: &Properties, name: &str) -> String {
@@ -89,6 +145,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Amounts, Demand};
     use super::*;
 
     fn properties(pairs: &[(&str, &str)]) -> Properties {
@@ -96,7 +153,7 @@ mod tests {
     }
 
     fn offer(name: &str, pairs: &[(&str, &str)]) -> Offer {
-        Offer { name: name.into(), properties: properties(pairs), slots: 1 }
+        Offer { name: name.into(), properties: properties(pairs), slots: 1, ..Offer::default() }
     }
 
     #[test]
@@ -115,6 +172,10 @@ mod tests {
         assert_eq!(properties(&[("ISA", "x86-64")]).with_default("root", "inputs"), both);
     }
 
+    fn needs(pairs: &[(&str, &str)]) -> Needs {
+        Needs { properties: properties(pairs), ..Needs::default() }
+    }
+
     #[test]
     fn the_nearest_worker_and_the_difference_are_named() {
         let offers = [
@@ -122,20 +183,46 @@ mod tests {
             offer("near", &[("OSFamily", "linux"), ("ISA", "x86-64")]),
         ];
         assert_eq!(
-            nearest(&properties(&[("OSFamily", "linux"), ("ISA", "arm-a64")]), offers.iter()).as_deref(),
+            nearest(&needs(&[("OSFamily", "linux"), ("ISA", "arm-a64")]), &offers.iter()).as_deref(),
             Some("no worker offers ISA=arm-a64; nearest is `near`, which has ISA=x86-64")
         );
-        assert_eq!(
-            nearest(&properties(&[("OSFamily", "linux"), ("gpu", "1")]), offers.iter()).as_deref(),
-            Some("no worker offers gpu=1; nearest is `near`, which has no property `gpu`")
-        );
-        assert_eq!(nearest(&properties(&[]), [].iter()), None);
+        assert_eq!(nearest(&needs(&[]), &[].iter()), None);
+    }
+
+    #[test]
+    fn a_property_that_nobody_has_heard_of_is_explained() {
+        let offers = [offer("near", &[("OSFamily", "linux")])];
+        let message = nearest(&needs(&[("OSFamily", "linux"), ("gpu", "1")]), &offers.iter()).unwrap();
+        let said = "no worker offers gpu=1; nearest is `near`, which has no property `gpu`; hint: no worker says \
+                    anything about `gpu`";
+        assert!(message.starts_with(said), "{message}");
+    }
+
+    #[test]
+    fn amounts_that_are_too_large_are_named_with_what_there_is() {
+        let demand = Demand {
+            slots: 8,
+            memory_bytes: 2_000,
+            others: Amounts::new([("licence".to_owned(), 1)]),
+            ..Demand::default()
+        };
+        let needs = Needs { demand, ..Needs::default() };
+        let small = Offer {
+            slots: 2,
+            memory_bytes: Some(1_000),
+            others: Amounts::new([("gpu".to_owned(), 1)]),
+            ..offer("small", &[])
+        };
+        let message = nearest(&needs, &[small].iter()).unwrap();
+        let said = "no worker offers cores=8, memory=2000, licence=1; nearest is `small`, which has cores=2, \
+                    memory=1000, licence=0; hint: no worker says anything about `licence`";
+        assert!(message.starts_with(said), "{message}");
     }
 
     #[test]
     fn a_message_stays_short_and_printable_whatever_was_asked_for() {
-        let required = properties(&[("a\nb", &"x".repeat(5_000))]);
-        let message = nearest(&required, [offer("w", &[])].iter()).unwrap();
-        assert!(message.len() < 400 && !message.contains('\n'), "{message}");
+        let required = needs(&[("a\nb", &"x".repeat(5_000))]);
+        let message = nearest(&required, &[offer("w", &[])].iter()).unwrap();
+        assert!(message.len() < 600 && !message.contains('\n'), "{message}");
     }
 }

@@ -1,5 +1,7 @@
 //! [`Refusal`]: why the queue itself ends something.
 
+use std::sync::Arc;
+
 /// A decision of the queue against an operation or a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -28,6 +30,9 @@ pub enum Refusal {
     /// The client said so.
     #[error("cancelled by the client")]
     Cancelled,
+    /// An operator said so, and why.
+    #[error("stopped by an operator: {0}")]
+    Stopped(Arc<str>),
     /// The clients went away and did not come back.
     #[error("cancelled, as nobody waited for it any more")]
     Abandoned,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
+use super::estimates::set_aside;
+use super::shares::Owner;
 use super::tasks::{Attempt, Phase, Task};
 use super::{Checked, Effect, Ending, OperationId, Queue, Refusal, Request, Spec, Stage, TaskId};
 
@@ -13,13 +15,21 @@ impl Queue {
             let refusal = Refusal::Full { what: "operations at a time", max: self.limits.operations_max };
             return self.effect(Effect::Refuse(request.operation, refusal));
         }
-        let Request { operation, key, priority, run, lookup, origin } = request;
+        let Request { operation, key, priority, run, principal, lookup, origin } = request;
         let joined = self.tasks.of(&key).find(|(_, task)| task.may_be_joined(lookup));
         if let Some((id, _)) = joined {
             self.operations.open(operation, id);
+            self.tally.shared += 1;
             return self.join(id, operation, priority);
         }
-        let id = self.tasks.insert(Task { run, priority, lookup, ..Task::new(key.clone(), origin) });
+        let owner = Owner { instance: Arc::clone(&key.instance), principal, run };
+        #[cfg(test)]
+        let owner = match self.broken {
+            Some(super::simulation::Broken::ServesInOrder) => Owner { run: "all".into(), ..owner },
+            _ => owner,
+        };
+        let share = self.ready.enter(self.now, &owner);
+        let id = self.tasks.insert(Task { priority, lookup, ..Task::new(key.clone(), origin, share) });
         self.operations.open(operation, id);
         self.join(id, operation, priority);
         self.effect(Effect::Check { task: id, key, lookup });
@@ -42,9 +52,8 @@ impl Queue {
         let task = self.tasks.at_mut(id);
         task.priority = priority;
         let (Phase::Queued(place), Some(spec)) = (&task.phase, &task.spec) else { return };
-        self.ready.remove(place, id);
-        let standing = (priority, Arc::clone(&task.run));
-        task.phase = Phase::Queued(self.ready.insert(self.now, &spec.requirements, standing, id));
+        self.ready.remove(place, task.share, id);
+        task.phase = Phase::Queued(self.ready.insert(self.now, &spec.needs, task.standing(self.now), id));
     }
 
     pub(super) fn checked(&mut self, id: TaskId, verdict: Checked) {
@@ -60,11 +69,26 @@ impl Queue {
         }
     }
 
-    fn learn(&mut self, id: TaskId, spec: Spec) {
+    fn learn(&mut self, id: TaskId, mut spec: Spec) {
         let mergeable = spec.mergeable;
+        let known = spec.kind.and_then(|kind| self.estimates.of(kind));
+        let demand = &mut spec.needs.demand;
+        if let Some(known) = known
+            && demand.memory_bytes == 0
+        {
+            demand.memory_bytes = set_aside(known.memory_bytes);
+            demand.memory_is_estimate = demand.memory_bytes > 0;
+        }
         let task = self.tasks.at_mut(id);
+        task.expected = known.map_or(task.expected, |known| known.duration);
         task.spec = Some(spec);
         let checking = task.phase == Phase::Checking;
+        if let Phase::Running(attempt) = &task.phase {
+            // It came with a worker, and was taken to need one slot.
+            let (lease, worker) = (attempt.lease, attempt.worker);
+            let demand = task.spec.as_ref().map(|spec| spec.needs.demand.clone()).unwrap_or_default();
+            self.workers.change(worker, |worker| worker.hold(lease, id, demand));
+        }
         if !mergeable {
             self.split(id);
         }
@@ -80,13 +104,14 @@ impl Queue {
         let others = task.operations.split_off(task.operations.len().min(1));
         for operation in others {
             let model = self.tasks.at(id);
+            let share = self.ready.enter(self.now, &self.ready.shares.owner(model.share));
             let own = self.tasks.insert(Task {
-                run: Arc::clone(&model.run),
                 priority: model.priority,
                 lookup: model.lookup,
                 spec: model.spec.clone(),
+                expected: model.expected,
                 operations: vec![operation],
-                ..Task::new(model.key.clone(), Arc::clone(&model.origin))
+                ..Task::new(model.key.clone(), Arc::clone(&model.origin), share)
             });
             self.operations.move_to(operation, own);
             self.enqueue(own);
@@ -107,8 +132,7 @@ impl Queue {
         let fits = |other: &Task| other.phase != Phase::Checking && other.may_be_joined(task.lookup);
         let Some(into) = equals.find(|(_, other)| fits(other)).map(|(into, _)| into) else { return false };
         drop(equals);
-        let folded = self.tasks.remove(id);
-        self.effect(Effect::Over(id));
+        let folded = self.forget_task(id);
         for operation in folded.operations {
             self.operations.move_to(operation, into);
             self.join(into, operation, folded.priority);
@@ -123,10 +147,11 @@ impl Queue {
         if let Some(refusal) = self.no_room(&spec) {
             return self.end_task(id, &Ending::Refused(refusal));
         }
-        let standing = (task.priority, Arc::clone(&task.run));
-        let place = self.ready.insert(self.now, &spec.requirements, standing, id);
+        let place = self.ready.insert(self.now, &spec.needs, task.standing(self.now), id);
         let class = place.class;
+        let now = self.now;
         let task = self.tasks.at_mut(id);
+        task.since.get_or_insert(now);
         task.phase = Phase::Queued(place);
         let effects = task.operations.iter().map(|operation| Effect::Stage(*operation, Stage::Queued));
         self.effects.extend(effects);
@@ -140,28 +165,36 @@ impl Queue {
         if self.ready.len() >= self.limits.queued_max {
             return Some(Refusal::Full { what: "actions in the queue", max: self.limits.queued_max });
         }
-        let new_class = self.ready.class(&spec.requirements).is_none();
+        let new_class = self.ready.class(&spec.needs).is_none();
         (new_class && self.ready.classes_len() >= self.limits.classes_max)
-            .then_some(Refusal::Full { what: "different sets of requirements", max: self.limits.classes_max })
+            .then_some(Refusal::Full { what: "different sets of needs", max: self.limits.classes_max })
     }
 
     /// Ends a task, whatever it is doing, and every operation that waits for it.
     pub(super) fn end_task(&mut self, id: TaskId, ending: &Ending) {
         self.interrupt(id, "no longer wanted");
-        let task = self.tasks.remove(id);
-        self.effect(Effect::Over(id));
+        let task = self.forget_task(id);
         for operation in task.operations {
             self.finish(operation, ending.clone());
         }
+    }
+
+    /// Forgets a task that neither waits nor runs any more.
+    fn forget_task(&mut self, id: TaskId) -> Task {
+        let task = self.tasks.remove(id);
+        self.ready.shares.leave(task.share);
+        self.effect(Effect::Over(id));
+        task
     }
 
     /// Takes a task out of line, or away from its worker.
     pub(super) fn interrupt(&mut self, id: TaskId, reason: &'static str) {
         let task = self.tasks.at_mut(id);
         match std::mem::replace(&mut task.phase, Phase::Checking) {
-            Phase::Queued(place) => self.ready.remove(&place, id),
-            Phase::Running(Attempt { lease, worker, .. }) => {
-                self.release(id, worker, lease);
+            Phase::Queued(place) => self.ready.remove(&place, task.share, id),
+            Phase::Running(attempt) => {
+                let Attempt { worker, lease, .. } = attempt;
+                self.release(id, &attempt);
                 self.effect(Effect::Revoke(worker, lease, reason));
                 self.place_worker(worker);
             }
@@ -178,8 +211,7 @@ impl Queue {
         // What is about to be published is nearly paid for.
         if task.operations.is_empty() && !matches!(task.phase, Phase::Publishing(_)) {
             self.interrupt(id, "no longer wanted");
-            self.tasks.remove(id);
-            self.effect(Effect::Over(id));
+            self.forget_task(id);
         }
     }
 

@@ -1,9 +1,12 @@
 //! Workers come, state what they run, fall silent and go.
 
+use std::sync::Arc;
+
+use super::shares::Owner;
 use super::tasks::{Attempt, Phase, Task};
 use super::workers::Presence;
 use super::{
-    Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId, WorkerId,
+    Cause, Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId, WorkerId,
 };
 
 impl Queue {
@@ -17,7 +20,9 @@ impl Queue {
             self.effect(Effect::Disconnect(id, replaced, Refusal::Replaced));
         }
         let name = offer.name.clone();
+        let drained = self.drain_of(id, &name);
         self.workers.attach(self.now, id, session, offer);
+        self.workers.change(id, |worker| worker.drained = drained);
         self.effect(Effect::Welcome(id, session));
         for held in held {
             self.take_back(id, held);
@@ -26,7 +31,7 @@ impl Queue {
         let worker = self.workers.get(id).expect("the worker has just attached");
         let lost: Vec<_> = worker.leases.keys().filter(|lease| !brought(lease)).copied().collect();
         for lease in lost {
-            self.lose_lease(id, lease, format!("worker `{name}` came back without it"));
+            self.lose_lease(id, lease, Cause::WorkerForgot, format!("worker `{name}` came back without it"));
         }
         self.place_worker(id);
     }
@@ -64,9 +69,13 @@ impl Queue {
         }
         let known = known.map(|(_, id)| id);
         let id = known.unwrap_or_else(|| {
-            let unclaimed_since = Some(self.now);
-            self.tasks.insert(Task { unclaimed_since, ..Task::new(held.key.clone(), held.origin.clone()) })
+            let instance = Arc::clone(&held.key.instance);
+            let owner = Owner { instance, principal: "".into(), run: "".into() };
+            let share = self.ready.enter(self.now, &owner);
+            let task = Task::new(held.key.clone(), held.origin.clone(), share);
+            self.tasks.insert(Task { unclaimed_since: Some(self.now), ..task })
         });
+        self.tally.adopted += 1;
         self.resume(id, worker, held.lease);
         if known.is_none() {
             self.effect(Effect::Check { task: id, key: held.key.clone(), lookup: false });
@@ -77,9 +86,10 @@ impl Queue {
     fn resume(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId) {
         let task = self.tasks.at(id);
         if let Phase::Queued(place) = &task.phase {
-            self.ready.remove(place, id);
+            self.ready.remove(place, task.share, id);
         }
-        self.start(id, Attempt { lease, worker, commanding_since: None });
+        let paid = (task.expected, task.priority);
+        self.start(id, Attempt { lease, worker, since: self.now, paid, commanding_since: None });
     }
 
     pub(super) fn detached(&mut self, id: WorkerId, session: SessionId) {
@@ -108,7 +118,7 @@ impl Queue {
             Saying::Heartbeat => {}
             Saying::Draining => self.workers.change(id, |worker| worker.draining = true),
             Saying::Progress { lease, commanding } => self.progressed(id, lease, commanding),
-            Saying::Outcome { lease, report } => self.reported(id, lease, report),
+            Saying::Outcome { lease, report, memory_bytes } => self.reported(id, lease, report, memory_bytes),
         }
     }
 
@@ -162,7 +172,7 @@ impl Queue {
         let cause = format!("worker `{}` was lost", worker.offer.name);
         self.workers.lose(self.now, id, self.limits.departed_max);
         for lease in leases {
-            self.lose_lease(id, lease, cause.clone());
+            self.lose_lease(id, lease, Cause::WorkerLost, cause.clone());
         }
     }
 }

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use castwork_cas::ActionKey;
 
-use super::ready::Place;
+use super::estimates::DURATION_UNKNOWN;
+use super::ready::{Place, Standing};
+use super::shares::ShareId;
 use super::{LeaseId, Moment, OperationId, Origin, Spec, Stage, TaskId, WorkerId};
 
 /// One action that is being looked after.
@@ -13,14 +16,18 @@ use super::{LeaseId, Moment, OperationId, Origin, Spec, Stage, TaskId, WorkerId}
 pub(super) struct Task {
     pub(super) key: ActionKey,
     pub(super) origin: Arc<Origin>,
-    /// The first client's build; the task counts as part of it.
-    pub(super) run: Arc<str>,
+    /// That of the first client's build; the task counts as part of it.
+    pub(super) share: ShareId,
     /// The most urgent of those that were asked for.
     pub(super) priority: i32,
     /// Whether a result of earlier will do.
     pub(super) lookup: bool,
     /// Not known before the check, nor for a lease that a worker brought along.
     pub(super) spec: Option<Spec>,
+    /// How long it is expected to run, by what is known of its kind.
+    pub(super) expected: Duration,
+    /// When it first got in line.
+    pub(super) since: Option<Moment>,
     pub(super) phase: Phase,
     /// Who waits. Each is live and knows this task.
     pub(super) operations: Vec<OperationId>,
@@ -50,20 +57,26 @@ pub(super) enum Phase {
 pub(super) struct Attempt {
     pub(super) lease: LeaseId,
     pub(super) worker: WorkerId,
+    /// Since when the worker has it.
+    pub(super) since: Moment,
+    /// The time that its run has paid for, and by which priority.
+    pub(super) paid: (Duration, i32),
     /// Since when the command itself runs, as far as the worker has said.
     pub(super) commanding_since: Option<Moment>,
 }
 
 impl Task {
     /// A task that nothing is known of but the action.
-    pub(super) fn new(key: ActionKey, origin: Arc<Origin>) -> Self {
+    pub(super) fn new(key: ActionKey, origin: Arc<Origin>, share: ShareId) -> Self {
         Self {
             key,
             origin,
-            run: "".into(),
+            share,
             priority: 0,
             lookup: true,
             spec: None,
+            expected: DURATION_UNKNOWN,
+            since: None,
             phase: Phase::Checking,
             operations: Vec::new(),
             failed_on: Vec::new(),
@@ -91,6 +104,17 @@ impl Task {
             (_, Phase::Queued(_) | Phase::Running(_)) => true,
             (_, Phase::Publishing(_)) => lookup,
         }
+    }
+
+    /// What decides about its place in line, if it gets there at `now`.
+    pub(super) fn standing(&self, now: Moment) -> Standing {
+        let since = self.since.unwrap_or(now);
+        Standing { run: self.share, priority: self.priority, since, expected: self.expected }
+    }
+
+    /// How many slots it takes.
+    pub(super) fn slots(&self) -> u32 {
+        self.spec.as_ref().map_or(1, |spec| spec.needs.demand.slots)
     }
 
     pub(super) fn running(&self) -> Option<&Attempt> {
@@ -179,7 +203,7 @@ impl Tasks {
         self.by_lease.get(&lease).filter(|(_, holder)| *holder == worker).map(|(task, _)| *task)
     }
 
-    #[cfg(test)]
+    /// Every task, the oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = (TaskId, &Task)> {
         self.by_id.iter().map(|(id, task)| (*id, task))
     }

@@ -1,6 +1,7 @@
 //! What the passing of time alone brings about.
 
-use super::{Effect, Ending, Queue, Refusal, TaskId};
+use super::tasks::Phase;
+use super::{Cause, Effect, Ending, Queue, Refusal, TaskId};
 
 impl Queue {
     pub(super) fn tick(&mut self) {
@@ -10,6 +11,9 @@ impl Queue {
         self.end_overruns();
         self.end_what_nobody_waits_for();
         self.refuse_what_nobody_can_run();
+        self.charge_what_goes_on();
+        self.test_again();
+        self.reserve();
         self.forget_finished();
         // Whether an action should go elsewhere may have changed by a worker's leaving.
         let classes: Vec<_> = self.ready.classes().map(|(class, _)| class).collect();
@@ -26,12 +30,29 @@ impl Queue {
             let allowed = task.spec.as_ref()?.timeout + self.limits.overrun_grace;
             (attempt.commanding_since? + allowed <= self.now).then_some((attempt.worker, attempt.lease))
         };
-        let tasks = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
-        let overruns: Vec<_> = tasks.filter_map(|id| overrun(*id)).collect();
+        let held = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
+        let overruns: Vec<_> = held.filter_map(|held| overrun(held.task)).collect();
         for (worker, lease) in overruns {
             self.effect(Effect::Revoke(worker, lease, "runs longer than it may"));
-            self.lose_lease(worker, lease, "the worker did not end it in time".to_owned());
+            self.lose_lease(worker, lease, Cause::Overrun, "the worker did not end it in time".to_owned());
             self.place_worker(worker);
+        }
+    }
+
+    /// Has runs pay for actions that take longer than was expected.
+    fn charge_what_goes_on(&mut self) {
+        let held = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
+        let running: Vec<_> = held.map(|held| held.task).collect();
+        for id in running {
+            let now = self.now;
+            let task = self.tasks.at_mut(id);
+            let share = task.share;
+            let slots = task.slots();
+            let Phase::Running(attempt) = &mut task.phase else { continue };
+            let (paid, priority) = attempt.paid;
+            let more = now.saturating_sub(attempt.since).saturating_sub(paid);
+            attempt.paid.0 += more;
+            self.ready.run_goes_on(share, more * slots, priority);
         }
     }
 
@@ -40,9 +61,9 @@ impl Queue {
         for operation in self.operations.unwatched_since(since) {
             self.drop_operation(operation, Refusal::Abandoned);
         }
-        let tasks = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
-        let unclaimed = |id: &&TaskId| self.tasks.at(**id).unclaimed_since.is_some_and(|at| at <= since);
-        let unclaimed: Vec<_> = tasks.filter(unclaimed).copied().collect();
+        let held = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
+        let unclaimed = |id: &TaskId| self.tasks.at(*id).unclaimed_since.is_some_and(|at| at <= since);
+        let unclaimed: Vec<_> = held.map(|held| held.task).filter(unclaimed).collect();
         for id in unclaimed {
             self.end_task(id, &Ending::Refused(Refusal::Abandoned));
         }
@@ -52,7 +73,7 @@ impl Queue {
         let classes: Vec<_> = self.ready.classes().map(|(class, _)| class).collect();
         for class in classes {
             let Some(refusal) = self.cannot_be_served(class) else { continue };
-            for task in self.ready.tasks(class) {
+            for task in self.ready.tasks(class).collect::<Vec<_>>() {
                 self.end_task(task, &Ending::Refused(refusal.clone()));
             }
         }

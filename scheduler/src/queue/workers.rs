@@ -2,19 +2,47 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
-use super::{LeaseId, Moment, Offer, Properties, SessionId, TaskId, WorkerId};
+use super::demand::{Demand, Used};
+use super::quarantine::Conduct;
+use super::ready::ClassId;
+use super::{LeaseId, Moment, Needs, Offer, SessionId, TaskId, WorkerId};
+
+/// Folders of inputs that a worker is thought to have still, at most.
+const WARM_MAX: usize = 64;
 
 /// A worker that is connected, or whose connection ended a moment ago.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) offer: Offer,
     pub(super) presence: Presence,
+    pub(super) since: Moment,
+    /// It said that it takes no new actions.
     pub(super) draining: bool,
+    /// An operator said so, and why.
+    pub(super) drained: Option<Arc<str>>,
+    /// How it behaves.
+    pub(super) conduct: Conduct,
+    /// Kept free for actions of that class, which otherwise might wait for ever until enough is free at once.
+    pub(super) reserved_for: Option<ClassId>,
+    /// When it was kept free last.
+    pub(super) reserved_last: Option<Moment>,
     /// What it runs. More than its slots only if it brought them along.
-    pub(super) leases: BTreeMap<LeaseId, TaskId>,
+    pub(super) leases: BTreeMap<LeaseId, Held>,
+    /// Invariant: the sum of the demands of `leases`.
+    used: Used,
+    /// Folders of inputs that it was given last, the newest last.
+    warm: VecDeque<u64>,
     /// Under how many free slots it is filed in [`Workers::free`].
     filed: u32,
+}
+
+/// A lease at a worker.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) task: TaskId,
+    demand: Demand,
 }
 
 /// Whether there is a connection to a worker.
@@ -25,14 +53,29 @@ pub(super) enum Presence {
 }
 
 impl Worker {
-    /// Actions it could be given now.
+    /// Slots that could be filled now.
     pub(super) fn free(&self) -> u32 {
-        match self.presence {
-            Presence::Connected { .. } if !self.draining => {
-                self.offer.slots.saturating_sub(u32::try_from(self.leases.len()).unwrap_or(u32::MAX))
-            }
-            _ => 0,
+        if !self.is_open() || (self.conduct.is_on_probation() && !self.leases.is_empty()) {
+            return 0;
         }
+        self.offer.slots.saturating_sub(self.used.slots)
+    }
+
+    /// Whether an action could be given to it now.
+    pub(super) fn has_room_for(&self, needs: &Needs) -> bool {
+        self.free() > 0
+            && self.offer.has_room(&needs.demand, &self.used)
+            && self.offer.properties.satisfy(&needs.properties)
+    }
+
+    /// As [`Worker::has_room_for`], and nothing else has a better claim to it.
+    pub(super) fn takes(&self, class: ClassId, needs: &Needs) -> bool {
+        self.reserved_for.is_none_or(|other| other == class) && self.has_room_for(needs)
+    }
+
+    /// Whether it could be given an action like that now or once it has ended something.
+    pub(super) fn could_take(&self, needs: &Needs) -> bool {
+        self.is_open() && self.offer.can_run(needs)
     }
 
     pub(super) fn session(&self) -> Option<SessionId> {
@@ -44,7 +87,41 @@ impl Worker {
 
     /// Whether it may be given actions once it has a free slot.
     pub(super) fn is_open(&self) -> bool {
-        self.session().is_some() && !self.draining
+        self.session().is_some() && !self.draining && self.drained.is_none() && !self.conduct.is_quarantined()
+    }
+
+    /// What its actions take up.
+    pub(super) fn used(&self) -> &Used {
+        &self.used
+    }
+
+    pub(super) fn hold(&mut self, lease: LeaseId, task: TaskId, demand: Demand) {
+        self.used.add(&demand);
+        if let Some(before) = self.leases.insert(lease, Held { task, demand }) {
+            self.used.subtract(&before.demand);
+        }
+    }
+
+    pub(super) fn let_go(&mut self, lease: LeaseId) {
+        if let Some(held) = self.leases.remove(&lease) {
+            self.used.subtract(&held.demand);
+        }
+    }
+
+    /// Notes which folders of inputs it has from now on.
+    pub(super) fn warm_up(&mut self, folders: &[(u64, u64)]) {
+        for (folder, _) in folders {
+            self.warm.retain(|known| known != folder);
+            self.warm.push_back(*folder);
+        }
+        while self.warm.len() > WARM_MAX {
+            self.warm.pop_front();
+        }
+    }
+
+    /// Bytes of `folders` that it is thought to have.
+    pub(super) fn warmth(&self, folders: &[(u64, u64)]) -> u64 {
+        folders.iter().filter(|(folder, _)| self.warm.contains(folder)).map(|(_, bytes)| *bytes).sum()
     }
 }
 
@@ -77,8 +154,15 @@ impl Workers {
         let worker = self.by_id.entry(id).or_insert_with(|| Worker {
             offer: offer.clone(),
             presence,
+            since: now,
             draining: false,
+            drained: None,
+            conduct: Conduct::default(),
+            reserved_for: None,
+            reserved_last: None,
             leases: BTreeMap::new(),
+            used: Used::default(),
+            warm: VecDeque::new(),
             filed: 0,
         });
         worker.offer = offer;
@@ -132,15 +216,19 @@ impl Workers {
     }
 
     /// What is offered, and what was until a while ago.
-    pub(super) fn offers(&self) -> impl Iterator<Item = &Offer> {
+    pub(super) fn offers(&self) -> impl Iterator<Item = &Offer> + Clone {
         let present = self.by_id.values().map(|worker| &worker.offer);
         present.chain(self.departed.iter().map(|(_, offer)| offer))
     }
 
-    /// Whether another than those in `tried` could be given an action with these requirements.
-    pub(super) fn has_another(&self, required: &Properties, tried: &[WorkerId]) -> bool {
-        self.by_id.iter().any(|(id, worker)| {
-            worker.is_open() && !tried.contains(id) && worker.offer.properties.satisfy(required)
-        })
+    /// The worker that left last of those that could have run an action, and when.
+    pub(super) fn last_departed(&self, needs: &Needs) -> Option<(Moment, &Offer)> {
+        let fits = self.departed.iter().rev().find(|(_, offer)| offer.can_run(needs));
+        fits.map(|(at, offer)| (*at, offer))
+    }
+
+    /// Whether another than those in `tried` could be given an action with these needs.
+    pub(super) fn has_another(&self, needs: &Needs, tried: &[WorkerId]) -> bool {
+        self.by_id.iter().any(|(id, worker)| !tried.contains(id) && worker.could_take(needs))
     }
 }

@@ -364,7 +364,8 @@ impl Worker {
     }
 
     pub(crate) async fn report(&self, lease: &Lease, status: rpc::Status, result: Option<ActionResult>) {
-        let outcome = Outcome { lease_id: lease.lease_id.clone(), status: Some(status), result };
+        let lease_id = lease.lease_id.clone();
+        let outcome = Outcome { lease_id, status: Some(status), result, ..Outcome::default() };
         self.say(worker_message::Message::Outcome(outcome)).await;
     }
 

@@ -17,6 +17,7 @@ impl World {
             key,
             priority: i32::try_from(self.chance.below(3)).expect("small") - 1,
             run: format!("run{}", self.chance.below(3)).into(),
+            principal: format!("team{}", self.chance.below(2)).into(),
             lookup: self.chance.percent(80),
             origin: Arc::new(Origin::default()),
         };
@@ -45,5 +46,15 @@ impl World {
         let Some(operation) = self.a_client() else { return Ok(()) };
         self.apply(Event::Cancelled(operation))?;
         promise(self.clients[&operation].ended, "who cancels is answered at once")
+    }
+
+    /// An operator ends everything of a run.
+    pub(super) fn stop_a_run(&mut self) -> Result<(), String> {
+        let run = format!("run{}", self.chance.below(3));
+        for operation in self.queue.operations_of(|_, name| name == run) {
+            self.apply(Event::Stopped(operation, "the disk is full".into()))?;
+            promise(self.clients[&operation].ended, "who is stopped is answered at once")?;
+        }
+        promise(self.queue.operations_of(|_, name| name == run).is_empty(), "nothing of the run is left")
     }
 }

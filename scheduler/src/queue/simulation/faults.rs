@@ -18,7 +18,8 @@ impl World {
         let session = SessionId(self.names_made);
         let worker = self.workers.get_mut(&id).expect("picked");
         let outcomes = worker.done.iter().map(|(lease, (_, report))| (*lease, report.clone()));
-        let outbox = outcomes.map(|(lease, report)| Saying::Outcome { lease, report }).collect();
+        let outbox =
+            outcomes.map(|(lease, report)| Saying::Outcome { lease, report, memory_bytes: 0 }).collect();
         let done = worker.done.iter().map(|(lease, (key, _))| (lease, key));
         let held = worker.running.iter().chain(done).map(|(lease, key)| Held {
             lease: *lease,
@@ -58,6 +59,16 @@ impl World {
         let Some(id) = self.linked() else { return Ok(()) };
         let session = self.workers[&id].link.as_ref().expect("linked").session;
         self.apply(Event::Said { worker: id, session, saying: Saying::Draining })
+    }
+
+    /// An operator drains workers, or takes that back.
+    pub(super) fn drain_or_undrain(&mut self) -> Result<(), String> {
+        let patterns = ["w*", "w1", "w?", "x"];
+        let pattern = self.chance.pick(patterns).expect("some").into();
+        if self.chance.percent(30) {
+            return self.apply(Event::Drained(pattern, "maintenance".into()));
+        }
+        self.apply(Event::Undrained(pattern))
     }
 
     /// The scheduler dies and comes back knowing nothing. Clients would ask again.

@@ -11,8 +11,8 @@ use castwork_proto::reapi;
 use super::chance::Chance;
 use super::{Broken, ROUNDS_MAX, WORKERS};
 use crate::queue::{
-    Checked, Effect, Ending, Event, LeaseId, Limits, Moment, Offer, OperationId, Properties, Queue, Report,
-    Response, Saying, SessionId, Spec, TaskId, WorkerId,
+    Amounts, Checked, Demand, Effect, Ending, Event, LeaseId, Limits, Moment, Needs, Offer, OperationId,
+    Properties, Queue, Report, Response, Saying, SessionId, Spec, TaskId, WorkerId,
 };
 
 /// What a client knows of its request.
@@ -83,12 +83,21 @@ pub(super) fn key(number: u64) -> ActionKey {
 
 /// The same for every request for an action, as it is in the action's bytes.
 fn spec(key: &ActionKey) -> Spec {
-    let byte = key.action.hash()[0];
-    let isa = if byte.is_multiple_of(3) { "arm-a64" } else { "x86-64" };
+    let bytes = key.action.hash();
+    let isa = if bytes[0].is_multiple_of(3) { "arm-a64" } else { "x86-64" };
+    let gpus = u64::from(isa == "x86-64" && bytes[1].is_multiple_of(4));
+    let demand = Demand {
+        slots: if isa == "x86-64" { u32::from(bytes[2] % 3) + 1 } else { 1 },
+        memory_bytes: u64::from(bytes[3] % 4) * 100,
+        memory_is_estimate: bytes[3].is_multiple_of(8),
+        others: Amounts::new([("gpu".to_owned(), gpus)]),
+    };
     Spec {
-        requirements: properties(&[("ISA", isa)]),
+        needs: Needs { properties: properties(&[("ISA", isa)]), demand, ..Needs::default() },
+        kind: Some(u64::from(bytes[4] % 4)),
+        folders: [(u64::from(bytes[5] % 4), 1_000)].into(),
         timeout: Duration::from_secs(60),
-        mergeable: !byte.is_multiple_of(4),
+        mergeable: !bytes[0].is_multiple_of(4),
     }
 }
 
@@ -100,9 +109,16 @@ impl World {
     pub(super) fn new(seed: u64, broken: Option<Broken>) -> Self {
         let worker = |number: u64| {
             let isa = if number == 0 { "arm-a64" } else { "x86-64" };
-            let slots = u32::try_from(number % 2 + 1).expect("small");
-            let offer =
-                Offer { name: format!("w{number}").into(), properties: properties(&[("ISA", isa)]), slots };
+            let slots = u32::try_from(number % 3 + 1).expect("small");
+            let others = Amounts::new([("gpu".to_owned(), u64::from(number == 2))]);
+            let offer = Offer {
+                name: format!("w{number}").into(),
+                properties: properties(&[("ISA", isa)]),
+                slots,
+                memory_bytes: (number != 1).then_some(600),
+                others,
+                ..Offer::default()
+            };
             (
                 WorkerId(number.into()),
                 SimulatedWorker { offer, link: None, running: BTreeMap::new(), done: BTreeMap::new() },
@@ -138,8 +154,10 @@ impl World {
             870..890 => self.break_a_link(),
             890..900 => self.crash_a_worker(),
             900..930 => self.wait_or_leave(),
-            930..940 => self.cancel_one(),
-            940..945 => self.drain_one(),
+            930..938 => self.cancel_one(),
+            938..940 => self.stop_a_run(),
+            940..943 => self.drain_one(),
+            943..945 => self.drain_or_undrain(),
             945..947 => {
                 self.restart();
                 Ok(())
@@ -178,7 +196,7 @@ impl World {
                 worker.link.take_if(|link| link.session == session);
             }
             Effect::Grant { worker, lease, key, .. } => {
-                self.queue.audit_slots(worker)?;
+                self.queue.audit_room(worker)?;
                 self.send(worker, ToWorker::Lease(lease, key));
             }
             Effect::Revoke(worker, lease, _) => self.send(worker, ToWorker::Cancel(lease)),
@@ -259,14 +277,18 @@ impl World {
     pub(super) fn end_one_action(&mut self) {
         let id = self.chance.pick(self.workers.keys().copied().collect::<Vec<_>>()).expect("some");
         let fine = self.chance.percent(80);
+        let too_large = self.chance.percent(5);
         let twice = self.chance.percent(10);
         let worker = self.workers.get_mut(&id).expect("picked");
         let Some((lease, key)) = worker.running.pop_first() else { return };
-        let report =
-            if fine { Report::Final(response(&key)) } else { Report::Retry("disk is full".to_owned()) };
+        let report = match (fine, too_large) {
+            (true, true) => Report::OutOfMemory(response(&key)),
+            (true, false) => Report::Final(response(&key)),
+            (false, _) => Report::Retry("disk is full".to_owned()),
+        };
         worker.done.insert(lease, (key, report.clone()));
         if let Some(link) = &mut worker.link {
-            let outcome = Saying::Outcome { lease, report };
+            let outcome = Saying::Outcome { lease, report, memory_bytes: 0 };
             link.outbox.extend(std::iter::repeat_n(outcome, if twice { 2 } else { 1 }));
         }
     }
@@ -296,6 +318,7 @@ impl World {
 
     /// Nothing fails any more; then everything must end, and be answered.
     pub(super) fn come_to_an_end(&mut self) -> Result<(), String> {
+        self.apply(Event::Undrained("*".into()))?;
         // Also those that were draining.
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
             self.connect(id)?;

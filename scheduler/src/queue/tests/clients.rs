@@ -46,7 +46,7 @@ fn who_skips_the_lookup_does_not_share_a_result_that_others_may_see_already() {
     bench.attach(1, 1, &[]);
     bench.submit("a", |_| ());
     let (worker, lease, _) = bench.granted[0].clone();
-    bench.say(worker, Saying::Outcome { lease, report: Report::Final(response()) });
+    bench.say(worker, Saying::Outcome { lease, report: Report::Final(response()), memory_bytes: 0 });
     bench.open("a", |_| ());
     assert!(bench.checks.is_empty(), "who takes any result shares it");
     bench.open("a", |request| request.lookup = false);
@@ -120,6 +120,7 @@ fn every_limit_is_held_and_named() {
         key: key("a"),
         priority: 0,
         run: "".into(),
+        principal: "".into(),
         lookup: true,
         origin: Arc::default(),
     };
@@ -129,7 +130,7 @@ fn every_limit_is_held_and_named() {
         "{effects:?}"
     );
     bench.attach(1, 1, &[]);
-    let offer = Offer { name: "w2".into(), properties: properties(&[]), slots: 1 };
+    let offer = Offer { name: "w2".into(), properties: properties(&[]), slots: 1, ..Offer::default() };
     let event = Event::Attached { worker: WorkerId(2), session: SessionId(99), offer, held: Vec::new() };
     let effects = bench.queue.apply(bench.now, event);
     assert!(matches!(effects[..], [Effect::Disconnect(WorkerId(2), _, Refusal::Full { max: 1, .. })]));
@@ -146,6 +147,7 @@ fn ended_operations_are_forgotten_when_they_are_old_or_too_large_together() {
             key: key(&number.to_string()),
             priority: 0,
             run: "".into(),
+            principal: "".into(),
             lookup: true,
             origin: Arc::default(),
         };

@@ -1,6 +1,9 @@
 //! What the queue promises, one event at a time.
 
 mod clients;
+mod matching;
+mod operators;
+mod shares;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -51,6 +54,12 @@ impl Bench {
     }
 
     fn apply(&mut self, event: Event) {
+        self.apply_unaudited(event);
+        self.queue.audit().unwrap();
+    }
+
+    /// For tests with so many actions that looking at each after each event takes too long.
+    fn apply_unaudited(&mut self, event: Event) {
         for effect in self.queue.apply(self.now, event) {
             match effect {
                 Effect::Finish(operation, ending) => {
@@ -64,7 +73,6 @@ impl Bench {
                 _ => {}
             }
         }
-        self.queue.audit().unwrap();
     }
 
     fn pass(&mut self, time: Duration) {
@@ -74,6 +82,13 @@ impl Bench {
 
     /// Opens an operation and leaves its check undone.
     fn open(&mut self, action: &str, change: impl FnOnce(&mut Request)) -> OperationId {
+        let request = self.request(action, change);
+        let operation = request.operation;
+        self.apply(Event::Opened(request));
+        operation
+    }
+
+    fn request(&mut self, action: &str, change: impl FnOnce(&mut Request)) -> Request {
         self.made += 1;
         let operation = OperationId(self.made.into());
         let mut request = Request {
@@ -81,19 +96,30 @@ impl Bench {
             key: key(action),
             priority: 0,
             run: "".into(),
+            principal: "".into(),
             lookup: true,
             origin: Arc::default(),
         };
         change(&mut request);
-        self.apply(Event::Opened(request));
-        operation
+        request
     }
 
     /// Ends all checks that are undone: the actions are fit, and require those properties.
     fn check(&mut self, required: &[(&str, &str)], mergeable: bool) {
+        self.check_as(&Spec { mergeable, ..spec(required) });
+    }
+
+    fn check_as(&mut self, spec: &Spec) {
         for (task, _) in std::mem::take(&mut self.checks) {
-            let spec = Spec { requirements: properties(required), timeout: SECOND * 60, mergeable };
-            self.apply(Event::Checked { task, verdict: Checked::Ready(spec) });
+            self.apply(Event::Checked { task, verdict: Checked::Ready(spec.clone()) });
+        }
+    }
+
+    fn submit_unaudited(&mut self, action: &str, change: impl FnOnce(&mut Request)) {
+        let request = self.request(action, change);
+        self.apply_unaudited(Event::Opened(request));
+        for (task, _) in std::mem::take(&mut self.checks) {
+            self.apply_unaudited(Event::Checked { task, verdict: Checked::Ready(spec(&[])) });
         }
     }
 
@@ -115,9 +141,18 @@ impl Bench {
         offered: &[(&str, &str)],
         held: Vec<Held>,
     ) -> WorkerId {
+        let offer = Offer {
+            name: format!("w{number}").into(),
+            properties: properties(offered),
+            slots,
+            ..Offer::default()
+        };
+        self.attach_as(number, offer, held)
+    }
+
+    fn attach_as(&mut self, number: u64, offer: Offer, held: Vec<Held>) -> WorkerId {
         self.made += 1;
         let (worker, session) = (WorkerId(number.into()), SessionId(self.made));
-        let offer = Offer { name: format!("w{number}").into(), properties: properties(offered), slots };
         self.sessions.insert(worker, session);
         self.apply(Event::Attached { worker, session, offer, held });
         worker
@@ -133,16 +168,21 @@ impl Bench {
         self.apply(Event::Said { worker, session, saying });
     }
 
+    fn say_unaudited(&mut self, worker: WorkerId, saying: Saying) {
+        let session = self.sessions[&worker];
+        self.apply_unaudited(Event::Said { worker, session, saying });
+    }
+
     /// Has the worker of the newest lease end it well.
     fn finish_newest(&mut self) {
         let (worker, lease, _) = self.granted.last().unwrap().clone();
-        self.say(worker, Saying::Outcome { lease, report: Report::Final(response()) });
+        self.say(worker, Saying::Outcome { lease, report: Report::Final(response()), memory_bytes: 0 });
         self.publish();
     }
 
     fn publish(&mut self) {
         for (task, response) in std::mem::take(&mut self.publications) {
-            self.apply(Event::Published { task, result: Ok(response) });
+            self.apply_unaudited(Event::Published { task, result: Ok(response) });
         }
     }
 
@@ -169,6 +209,17 @@ fn key(action: &str) -> ActionKey {
 
 fn properties(pairs: &[(&str, &str)]) -> Properties {
     Properties::new(pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect())
+}
+
+/// What any worker can run that has those properties.
+fn spec(required: &[(&str, &str)]) -> Spec {
+    Spec {
+        needs: Needs { properties: properties(required), ..Needs::default() },
+        kind: None,
+        folders: Arc::default(),
+        timeout: SECOND * 60,
+        mergeable: true,
+    }
 }
 
 fn response() -> Response {

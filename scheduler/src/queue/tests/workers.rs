@@ -10,6 +10,7 @@ fn a_run_with_fewer_actions_at_workers_comes_first() {
         bench.submit(action, |request| request.run = "a".into());
     }
     bench.submit("b1", |request| request.run = "b".into());
+    bench.pass(SECOND);
     bench.finish_newest();
     assert_eq!(bench.order().last(), Some(&key("b1")));
 }
@@ -110,7 +111,7 @@ fn a_late_outcome_ends_the_action_and_the_newer_lease() {
     let newer = bench.granted[1].1;
     bench.attach_with(1, 1, &[], vec![held(late, "a")]);
     assert_eq!(bench.revoked, [late], "it runs elsewhere, so it need not go on");
-    bench.say(first, Saying::Outcome { lease: late, report: Report::Final(response()) });
+    bench.say(first, Saying::Outcome { lease: late, report: Report::Final(response()), memory_bytes: 0 });
     bench.publish();
     assert!(bench.is_answered(operation));
     assert_eq!(bench.revoked, [late, newer]);
@@ -124,7 +125,10 @@ fn attempts_are_counted_and_bounded() {
     let operation = bench.submit("a", |_| ());
     for _ in 0..4 {
         let lease = bench.granted.last().unwrap().1;
-        bench.say(worker, Saying::Outcome { lease, report: Report::Retry("the disk is full".to_owned()) });
+        bench.say(
+            worker,
+            Saying::Outcome { lease, report: Report::Retry("the disk is full".to_owned()), memory_bytes: 0 },
+        );
     }
     assert_eq!(bench.granted.len(), 4);
     assert_eq!(bench.refusal(operation).to_string(), "given up after 4 attempts: the disk is full");
@@ -138,7 +142,7 @@ fn a_failed_action_goes_elsewhere_while_there_is_an_elsewhere() {
     let good = bench.attach(2, 1, &[]);
     bench.submit("b", |_| ());
     let lease = bench.granted[0].1;
-    bench.say(bad, Saying::Outcome { lease, report: Report::Retry("no".to_owned()) });
+    bench.say(bad, Saying::Outcome { lease, report: Report::Retry("no".to_owned()), memory_bytes: 0 });
     assert_eq!(bench.granted.len(), 2, "the other is busy, but it will have time");
     bench.finish_newest();
     assert_eq!(bench.granted[2].0, good);
@@ -182,7 +186,7 @@ fn a_lease_of_an_earlier_life_is_adopted_and_joined() {
     let operation = bench.open("a", |_| ());
     bench.check(&[], true);
     assert!(bench.granted.is_empty());
-    bench.say(worker, Saying::Outcome { lease: foreign, report: Report::Final(response()) });
+    bench.say(worker, Saying::Outcome { lease: foreign, report: Report::Final(response()), memory_bytes: 0 });
     bench.publish();
     assert!(bench.is_answered(operation));
     assert_eq!(bench.kept, [foreign]);

@@ -1,0 +1,129 @@
+//! [`Conduct`]: workers that fail what others do well are left out for a while, and then tried again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Moment, Queue, TaskId, WorkerId};
+
+/// Failures in a row, of different actions, after which a worker is left out.
+const FAILURES_MAX: usize = 3;
+
+/// How long it is left out the first time; each further time twice as long.
+const LEFT_OUT_FIRST: Duration = Duration::from_secs(30);
+/// How long it is left out at most.
+const LEFT_OUT_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// How a worker has behaved.
+#[derive(Debug, Default)]
+pub(super) struct Conduct {
+    /// The actions that it has failed since it last ended one well.
+    failed: Vec<TaskId>,
+    /// How often it was left out since then.
+    times: u32,
+    state: State,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Trusted,
+    Quarantined {
+        until: Moment,
+        reason: Arc<str>,
+    },
+    /// Gets one action at a time until it ends one well.
+    Probation {
+        reason: Arc<str>,
+    },
+}
+
+impl Conduct {
+    pub(super) fn is_quarantined(&self) -> bool {
+        matches!(self.state, State::Quarantined { .. })
+    }
+
+    pub(super) fn is_on_probation(&self) -> bool {
+        matches!(self.state, State::Probation { .. })
+    }
+
+    /// Why it is left out or tried again, if it is; and until when it is left out.
+    pub(super) fn blemish(&self) -> Option<(Arc<str>, Option<Moment>)> {
+        match &self.state {
+            State::Trusted => None,
+            State::Quarantined { until, reason } => Some((Arc::clone(reason), Some(*until))),
+            State::Probation { reason } => Some((Arc::clone(reason), None)),
+        }
+    }
+
+    fn failed(&mut self, now: Moment, task: TaskId, cause: &str) -> bool {
+        if !self.failed.contains(&task) {
+            self.failed.push(task);
+        }
+        if self.failed.len() < FAILURES_MAX && !self.is_on_probation() {
+            return false;
+        }
+        let wait = (LEFT_OUT_FIRST * 2_u32.saturating_pow(self.times)).min(LEFT_OUT_MAX);
+        self.times = (self.times + 1).min(16);
+        let reason =
+            format!("failed {} actions in a row, the last because {cause}", self.failed.len()).into();
+        self.failed.truncate(FAILURES_MAX);
+        self.state = State::Quarantined { until: now + wait, reason };
+        true
+    }
+
+    fn ended_well(&mut self) {
+        *self = Self::default();
+    }
+
+    fn let_out(&mut self, now: Moment, is_needed: bool) -> bool {
+        let State::Quarantined { until, reason } = &self.state else { return false };
+        if *until > now && !is_needed {
+            return false;
+        }
+        self.state = State::Probation { reason: Arc::clone(reason) };
+        true
+    }
+}
+
+impl Queue {
+    /// Notes that a worker could not run an action for no fault of the action. The only worker that is left is
+    /// not left out: then nobody can say whose fault it is.
+    pub(super) fn blame(&mut self, worker: WorkerId, task: TaskId, cause: &str) {
+        let now = self.now;
+        let others = self.workers.iter().any(|(id, other)| id != worker && other.is_open());
+        if !others {
+            return;
+        }
+        let mut left_out = false;
+        self.workers.change(worker, |worker| left_out = worker.conduct.failed(now, task, cause));
+        if left_out {
+            self.tally.quarantines += 1;
+        }
+    }
+
+    /// Notes that a worker has ended an action well.
+    pub(super) fn praise(&mut self, worker: WorkerId) {
+        self.workers.change(worker, |worker| worker.conduct.ended_well());
+    }
+
+    /// Tries workers again that were left out for long enough, or without whom something can't be run.
+    pub(super) fn test_again(&mut self) {
+        let now = self.now;
+        let left_out = self.workers.iter().filter(|(_, worker)| worker.conduct.is_quarantined());
+        for id in left_out.map(|(id, _)| id).collect::<Vec<_>>() {
+            let is_needed = self.is_needed(id);
+            let mut is_out = false;
+            self.workers.change(id, |worker| is_out = worker.conduct.let_out(now, is_needed));
+            if is_out {
+                self.place_worker(id);
+            }
+        }
+    }
+
+    /// Whether something waits that this worker can run, and none that may be given it.
+    fn is_needed(&self, id: WorkerId) -> bool {
+        let Some(worker) = self.workers.get(id) else { return false };
+        let mut wanting = self.ready.classes().filter(|(_, needs)| worker.offer.can_run(needs));
+        wanting.any(|(_, needs)| !self.workers.has_another(needs, &[id]))
+    }
+}
