@@ -46,6 +46,8 @@ pub struct Action {
     pub digest: Digest,
     /// The messages: the action, its command, and the directories of its inputs. The files are in the closure.
     pub messages: Vec<(Digest, Bytes)>,
+    /// Whether the name of the project's folder is in it, so that elsewhere it is another action.
+    pub is_of_place: bool,
     /// Set if it would not come out the same on a worker: then it is run here, though its key is good.
     pub is_bound_here: Option<Reason>,
 }
@@ -90,7 +92,11 @@ impl Action {
         let action = blob(action.encode_to_vec());
         let digest = action.0;
         let messages = [action, command].into_iter().chain(tree.directories).collect();
-        Ok(Self { digest, messages, is_bound_here })
+        let is_mapped =
+            making.compile.arguments.iter().any(|argument| matches!(argument, Argument::PrefixMap { .. }));
+        let is_of_place =
+            is_place_in_key || is_mapped || making.compile.has_debug || making.closure.holds_place;
+        Ok(Self { digest, messages, is_of_place, is_bound_here })
     }
 }
 

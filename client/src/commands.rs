@@ -148,6 +148,7 @@ fn stats_table(counters: &Counters, config: &Config, usage_bytes: u64) -> String
         of_compiles("  runs, remote", counters.remote_runs),
         of_compiles("  runs, local", counters.local_runs),
         of_compiles("    of these fallbacks", counters.fallbacks),
+        of_compiles("  preprocessed", counters.preprocessed),
         format!("{:<28}{:>10}", "passed through", counters.passed_through),
     ];
     let (usage, most) = (to_float(usage_bytes) / 1e9, to_float(config.max_size_bytes) / 1e9);

@@ -1,8 +1,10 @@
-//! [`Counters`]: what became of each call, in a file that all processes share.
+//! [`Counters`]: what became of each call, in two files that all processes share.
+//!
+//! A call adds a line to a log, which is one write; now and then the log is added up, so that it has a bound.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -23,8 +25,11 @@ const REASONS_MAX: usize = 200;
 /// What the rest is counted as.
 const OTHER_REASONS: &str = "other reasons";
 
-/// Most bytes of the file.
+/// Most bytes of the file of sums.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A log of so many bytes is added up.
+const LOG_BYTES_MAX: u64 = 256 << 10;
 
 /// How often each thing happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +49,8 @@ pub struct Counters {
     pub passed_through: u64,
     /// Local runs that were to be remote, but for a failure.
     pub fallbacks: u64,
+    /// Compiles that were not recognised by their command and files alone, but preprocessed first.
+    pub preprocessed: u64,
     /// Why calls were passed through, fell back, or were not kept: how often for each reason.
     pub reasons: BTreeMap<String, u64>,
 }
@@ -51,42 +58,153 @@ pub struct Counters {
 impl Counters {
     /// Counts a reason.
     pub fn count(&mut self, reason: &Reason) {
-        let is_new = !self.reasons.contains_key(reason.as_str());
-        let name = if is_new && self.reasons.len() >= REASONS_MAX { OTHER_REASONS } else { reason.as_str() };
-        *self.reasons.entry(name.to_owned()).or_default() += 1;
+        self.count_times(reason.as_str(), 1);
+    }
+
+    fn count_times(&mut self, reason: &str, times: u64) {
+        let is_new = !self.reasons.contains_key(reason);
+        let name = if is_new && self.reasons.len() >= REASONS_MAX { OTHER_REASONS } else { reason };
+        let number = self.reasons.entry(name.to_owned()).or_default();
+        *number = number.saturating_add(times);
     }
 
     /// Reads the counters of a folder; zero if there are none.
     pub fn read(folder: &Path) -> Self {
-        let mut text = Vec::new();
-        let read =
-            File::open(file_in(folder)).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
-        read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+        let mut counters = Self::read_sums(folder);
+        if let Ok(mut log) = File::open(log_in(folder)) {
+            counters.add_log(&mut log);
+        }
+        counters
+    }
+
+    /// Counts a call: `change` is applied to counters of zero, and those are added to the folder's.
+    ///
+    /// # Errors
+    /// If the folder can't be written, or others hold the lock for too long.
+    pub fn add(folder: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
+        let mut counters = Self::default();
+        change(&mut counters);
+        let mut line = serde_json::to_vec(&Line::of(&counters))?;
+        line.push(b'\n');
+        let mut log = locked_log(folder, File::try_lock_shared)?;
+        // One write, at the end: lines of processes that count at once don't mix.
+        log.write_all(&line)?;
+        let is_long = log.metadata()?.len() > LOG_BYTES_MAX;
+        drop(log);
+        if is_long { Self::update(folder, |_| {}) } else { Ok(()) }
     }
 
     /// Changes the counters of a folder, one process after another.
     ///
     /// # Errors
-    /// If the folder can't be written, or others hold the lock for too long.
+    /// As [`Counters::add`].
     pub fn update(folder: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
-        std::fs::create_dir_all(folder)?;
-        let lock = File::options().create(true).append(true).open(folder.join("stats.lock"))?;
-        let begun = Instant::now();
-        while lock.try_lock().is_err() {
-            if begun.elapsed() > LOCK_WAIT_MAX {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            std::thread::sleep(LOCK_STEP);
-        }
-        let mut counters = Self::read(folder);
+        let mut log = locked_log(folder, File::try_lock)?;
+        let mut counters = Self::read_sums(folder);
+        counters.add_log(&mut log);
         change(&mut counters);
-        let text = serde_json::to_vec_pretty(&counters)?;
-        files::write_whole(&file_in(folder), &text)
+        files::write_whole(&sums_in(folder), &serde_json::to_vec_pretty(&counters)?)?;
+        // A process that is killed here leaves the log counted twice: these are statistics.
+        log.set_len(0)
+    }
+
+    fn read_sums(folder: &Path) -> Self {
+        let mut text = Vec::new();
+        let read =
+            File::open(sums_in(folder)).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
+        read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    }
+
+    fn add_log(&mut self, log: &mut File) {
+        let mut text = Vec::new();
+        // Others may be adding lines, so it may be longer than where it is added up.
+        if log.rewind().and_then(|()| log.take(2 * LOG_BYTES_MAX).read_to_end(&mut text)).is_err() {
+            return;
+        }
+        for line in text.split(|byte| *byte == b'\n') {
+            if let Ok(line) = serde_json::from_slice::<Line>(line) {
+                line.add_to(self);
+            }
+        }
     }
 }
 
-fn file_in(folder: &Path) -> PathBuf {
+/// What a call adds, as short as it can be said: the numbers in the order of the struct, and the reasons.
+#[derive(Serialize, Deserialize)]
+struct Line([u64; 8], BTreeMap<String, u64>);
+
+impl Line {
+    fn of(counters: &Counters) -> Self {
+        let Counters {
+            compiles,
+            local_hits,
+            remote_hits,
+            remote_runs,
+            local_runs,
+            passed_through,
+            fallbacks,
+            preprocessed,
+            reasons,
+        } = counters;
+        let numbers = [
+            compiles,
+            local_hits,
+            remote_hits,
+            remote_runs,
+            local_runs,
+            passed_through,
+            fallbacks,
+            preprocessed,
+        ];
+        Self(numbers.map(|number| *number), reasons.clone())
+    }
+
+    fn add_to(self, counters: &mut Counters) {
+        let numbers = [
+            &mut counters.compiles,
+            &mut counters.local_hits,
+            &mut counters.remote_hits,
+            &mut counters.remote_runs,
+            &mut counters.local_runs,
+            &mut counters.passed_through,
+            &mut counters.fallbacks,
+            &mut counters.preprocessed,
+        ];
+        for (sum, number) in numbers.into_iter().zip(self.0) {
+            *sum = sum.saturating_add(number);
+        }
+        for (reason, number) in self.1 {
+            counters.count_times(&reason, number);
+        }
+    }
+}
+
+/// Opens the log, for adding and reading, and locks it.
+fn locked_log(folder: &Path, lock: impl Fn(&File) -> Result<(), std::fs::TryLockError>) -> io::Result<File> {
+    let path = log_in(folder);
+    let open = || File::options().create(true).read(true).append(true).open(&path);
+    let log = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(folder).and_then(|()| open())
+        }
+        opened => opened,
+    }?;
+    let begun = Instant::now();
+    while lock(&log).is_err() {
+        if begun.elapsed() > LOCK_WAIT_MAX {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(LOCK_STEP);
+    }
+    Ok(log)
+}
+
+fn sums_in(folder: &Path) -> PathBuf {
     folder.join("stats.json")
+}
+
+fn log_in(folder: &Path) -> PathBuf {
+    folder.join("stats.log")
 }
 
 #[cfg(test)]
@@ -94,14 +212,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_of_many_add_up() {
+    fn counts_of_many_add_up_also_while_the_log_is_added_up() {
         let folder = tempfile::tempdir().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..8 {
-                scope.spawn(|| Counters::update(folder.path(), |counters| counters.compiles += 1).unwrap());
+                let folder = folder.path();
+                scope.spawn(move || {
+                    for _ in 0..20 {
+                        Counters::add(folder, |counters| {
+                            counters.compiles += 1;
+                            counters.count(&"why".into());
+                        })
+                        .unwrap();
+                    }
+                    Counters::update(folder, |counters| counters.fallbacks += 1).unwrap();
+                });
             }
         });
-        assert_eq!(Counters::read(folder.path()).compiles, 8);
+        let counters = Counters::read(folder.path());
+        assert_eq!((counters.compiles, counters.fallbacks, counters.reasons["why"]), (160, 8, 160));
+    }
+
+    #[test]
+    fn the_log_has_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = b"[[1,0,0,0,0,0,0,0],{}]\n".repeat(usize::try_from(LOG_BYTES_MAX).unwrap() / 22);
+        std::fs::write(log_in(folder.path()), &lines).unwrap();
+        Counters::add(folder.path(), |counters| counters.compiles += 1).unwrap();
+        assert_eq!(Counters::read(folder.path()).compiles, lines.len() as u64 / 23 + 1);
+        assert_eq!(log_in(folder.path()).metadata().unwrap().len(), 0);
     }
 
     #[test]
@@ -117,7 +256,8 @@ mod tests {
     #[test]
     fn a_torn_file_counts_from_zero() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(file_in(folder.path()), "{\"compiles\": 3").unwrap();
-        assert_eq!(Counters::read(folder.path()), Counters::default());
+        std::fs::write(sums_in(folder.path()), "{\"compiles\": 3").unwrap();
+        std::fs::write(log_in(folder.path()), "[[1,0,0,0,0,0,0,0],{}]\n[[1,0,").unwrap();
+        assert_eq!(Counters::read(folder.path()).compiles, 1);
     }
 }

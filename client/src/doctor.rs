@@ -174,12 +174,12 @@ fn compile_there(config: &Config, server: &Server, compiler: &Path) -> Outcome {
         .map_err(|what| (what, "see whether this compiler works by itself"))?;
     let here = std::fs::read("doctor.o").map_err(|error| (error.to_string(), hint))?;
     // Other processes' experience with this server is not what is asked about.
-    let tier = ServerTier::new(server.clone(), prepared.action.digest, folder.path());
+    let tier = ServerTier::new(server.clone(), folder.path());
     let executes = tier.capabilities().map_err(|error| (chain(&error), hint))?.0;
     if !executes {
         return Ok("not tried, since the server is a cache only".to_owned());
     }
-    match tier.execute(&prepared.inputs()) {
+    match tier.execute(&prepared.action.digest, &prepared.inputs()) {
         Ok(answer) if answer.object == here => Ok("came back byte for byte as compiled here".to_owned()),
         Ok(_) => Err((
             "came back with other bytes than compiled here".to_owned(),

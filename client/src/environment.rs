@@ -50,8 +50,11 @@ pub const VARIABLES: &[(&str, Reading)] = &[
     ("IPHONEOS_DEPLOYMENT_TARGET", Reading::Key),
     ("SDKROOT", Reading::Key),
     ("GCC_COLORS", Reading::KeyIfColored),
-    ("SOURCE_DATE_EPOCH", Reading::KeyIfDated),
+    (DATE, Reading::KeyIfDated),
 ];
+
+/// The variable that stands for the date in what is compiled.
+pub const DATE: &str = "SOURCE_DATE_EPOCH";
 
 /// What of a compile decides about its environment.
 pub struct Reader<'a> {
@@ -117,9 +120,7 @@ pub fn of_action(
             set(name, value);
         }
     }
-    if reader.holds_date
-        && !(action.contains_key("SOURCE_DATE_EPOCH") && reader.toolchain.has_source_date_epoch())
-    {
+    if reader.holds_date && !(action.contains_key(DATE) && reader.toolchain.has_source_date_epoch()) {
         return Err("`__DATE__` or `__TIME__`".into());
     }
     Ok(action)

@@ -8,12 +8,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod action;
+pub mod answering;
 pub mod clock;
 pub mod command_line;
 pub mod commands;
 pub mod config;
 pub mod counters;
 pub mod dependencies;
+pub mod direct;
 pub mod doctor;
 pub mod environment;
 pub mod files;

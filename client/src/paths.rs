@@ -94,6 +94,36 @@ impl Place {
         }
     }
 
+    /// What an absolute path is called wherever the project lies; unlike [`Place::locate`] it leaves `..` alone, so
+    /// that looking there is what it was.
+    pub fn alias(&self, path: &str) -> String {
+        match self.root.as_deref().and_then(|root| below(path, root)) {
+            Some("") => PROJECT.to_owned(),
+            Some(rest) => format!("{PROJECT}/{rest}"),
+            None => format!("{ABSOLUTE}{path}"),
+        }
+    }
+
+    /// The path that is called so here: the inverse of [`Place::alias`], and for normal paths of the name that
+    /// [`Place::locate`] gives. `None` if nothing is called so here.
+    pub fn real_of(&self, name: &str) -> Option<String> {
+        if let Some(rest) =
+            name.strip_prefix(ABSOLUTE).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+        {
+            let path = if rest.is_empty() { "/" } else { rest };
+            let is_of_project = self.root.as_deref().is_some_and(|root| below(path, root).is_some());
+            return (!is_of_project).then(|| path.to_owned());
+        }
+        let rest = name.strip_prefix(PROJECT)?;
+        let root = self.root.as_deref()?;
+        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{root}{rest}"))
+    }
+
+    /// A path as spelled, made absolute by its letters alone.
+    pub fn absolute(&self, spelled: &str) -> String {
+        if spelled.starts_with('/') { spelled.to_owned() } else { format!("{}/{spelled}", self.folder) }
+    }
+
     /// What the action's command line says for a path: the same if it is relative, else below `/build`.
     pub fn spelled_in_action(&self, path: &str) -> String {
         if !path.starts_with('/') {
@@ -114,8 +144,7 @@ impl Place {
     /// # Errors
     /// The reason to pass through, if the virtual name would lead elsewhere than the real one.
     pub fn locate(&self, spelled: &str) -> Result<Located, Reason> {
-        let absolute =
-            if spelled.starts_with('/') { spelled.to_owned() } else { format!("{}/{spelled}", self.folder) };
+        let absolute = self.absolute(spelled);
         let mut passed = BTreeSet::new();
         let mut real = String::new();
         for part in absolute.split('/') {
@@ -238,6 +267,24 @@ mod tests {
         assert_eq!(here.spelled_in_action("/home/a/x"), "/build/p");
         assert_eq!(here.spelled_in_action("/home/a/xy/i"), "/build/abs/home/a/xy/i");
         assert_eq!(here.spelled_in_action("../i"), "../i");
+    }
+
+    #[test]
+    fn what_is_called_so_in_one_place_is_found_in_another() {
+        let (here, there) = (place("/home/a/x/src", "/home/a/x"), place("/tmp/y/src", "/tmp/y"));
+        for (path, expected) in [
+            ("/home/a/x/src/../h.h", "/tmp/y/src/../h.h"),
+            ("/home/a/x", "/tmp/y"),
+            ("/usr/include/x.h", "/usr/include/x.h"),
+            ("/", "/"),
+        ] {
+            let name = here.alias(path);
+            assert_eq!(here.real_of(&name).as_deref(), Some(path));
+            assert_eq!(there.real_of(&name).as_deref(), Some(expected));
+        }
+        assert_eq!(here.real_of("abs/home/a/x/h.h"), None, "it is called otherwise");
+        assert_eq!(here.real_of("pony"), None);
+        assert_eq!(Place::new("/b".to_owned(), None).unwrap().real_of("p/h.h"), None);
     }
 
     #[test]

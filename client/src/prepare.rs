@@ -1,4 +1,4 @@
-//! From a command line to an action: everything before the first cache is asked.
+//! From a command line to an action: everything before a cache is asked by the action's digest.
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -9,31 +9,33 @@ use crate::clock::Start;
 use crate::command_line::{Compile, Language};
 use crate::config::Config;
 use crate::dependencies::{Closure, gather};
+use crate::direct::depfile::Depfile;
+use crate::direct::key::{self, ManifestKey};
+use crate::direct::manifest::Seen;
+use crate::direct::memo::Hash;
+use crate::direct::{Entry, Hashes};
 use crate::environment;
 use crate::paths::Place;
 use crate::reason::Reason;
 use crate::tiers::Inputs;
-use crate::toolchain::{Family, Toolchain, ToolchainMemory};
+use crate::toolchain::{Family, Messages, Toolchain, ToolchainMemory};
 
-/// A compile with its key, ready to be looked up or run.
-pub struct Prepared {
+/// A call that is understood; nothing is known yet of what it reads.
+pub struct Understood {
     /// What was asked for.
     pub compile: Compile,
     /// The compiler.
-    pub toolchain: Toolchain,
+    pub memory: ToolchainMemory,
     /// Where we are.
     pub place: Place,
-    /// What the compile reads.
-    pub closure: Closure,
-    /// The key, and what is sent to a server.
-    pub action: Action,
-    /// Whether the compiler has to be told to colour its messages, because it will write to us and not to the
-    /// terminal.
-    pub has_to_be_told_of_color: bool,
+    /// How messages look here.
+    pub messages: Messages,
+    /// Whether they are coloured.
+    pub is_colored: bool,
 }
 
-impl Prepared {
-    /// Prepares the call of a compiler.
+impl Understood {
+    /// Understands the call of a compiler.
     ///
     /// # Errors
     /// The reason to pass it through.
@@ -45,28 +47,83 @@ impl Prepared {
         let compile = Compile::parse(&words, &folder)?;
         environment::check(environment::of_process)?;
         let place = Place::find(config.project_root.as_deref())?;
-        let start = start(config, &compile)?;
-        let mut memory =
-            ToolchainMemory::recall(&config.dir, compiler, guessed_language(&compile, compiler))?;
-        check_family(&compile, &memory.toolchain, guessed_language(&compile, compiler))?;
+        let guessed = guessed_language(&compile, compiler);
+        let mut memory = ToolchainMemory::recall(&config.dir, compiler, guessed)?;
+        check_family(&compile, &memory.toolchain, guessed)?;
         let messages = memory.messages()?;
         let is_terminal =
             std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let is_colored = compile.color.unwrap_or(is_terminal);
-        let gathered = gather(&compile, &mut memory, &place, &start);
-        memory.save();
+        Ok(Self { compile, memory, place, messages, is_colored })
+    }
+
+    /// The compiler.
+    pub const fn toolchain(&self) -> &Toolchain {
+        &self.memory.toolchain
+    }
+
+    /// Whether the compiler has to be told to colour its messages, because it will write to us and not to the
+    /// terminal.
+    pub const fn has_to_be_told_of_color(&self) -> bool {
+        self.is_colored && self.compile.color.is_none()
+    }
+
+    /// What the source holds now; `None` if it can't be read.
+    pub fn source(&self, hashes: &mut Hashes) -> Option<Hash> {
+        hashes.of(&self.place.absolute(&self.compile.source))
+    }
+
+    /// The key under which is kept what was seen with this command and such a source.
+    pub fn key(&self, source: &Hash) -> ManifestKey {
+        let making = key::Making {
+            compile: &self.compile,
+            toolchain: self.toolchain(),
+            place: &self.place,
+            messages: &self.messages,
+            is_colored: self.is_colored,
+            source,
+        };
+        ManifestKey::new(&making, environment::of_process)
+    }
+
+    /// Finds what the compile reads, and makes its action; writes the dependency file if one is wanted.
+    ///
+    /// # Errors
+    /// The reason to pass the call through.
+    pub fn prepare(mut self, config: &Config) -> Result<Prepared, Reason> {
+        let start = start(config, &self.compile)?;
+        let gathered = gather(&self.compile, &mut self.memory, &self.place, &start);
+        self.memory.save();
         let closure = gathered?;
-        let toolchain = memory.toolchain;
         let action = Action::make(&Making {
-            compile: &compile,
-            toolchain: &toolchain,
+            compile: &self.compile,
+            toolchain: self.toolchain(),
             closure: &closure,
-            place: &place,
-            messages: &messages,
-            is_colored,
+            place: &self.place,
+            messages: &self.messages,
+            is_colored: self.is_colored,
         })?;
-        let has_to_be_told_of_color = is_colored && compile.color.is_none();
-        Ok(Self { compile, toolchain, place, closure, action, has_to_be_told_of_color })
+        Ok(Prepared { call: self, closure, action })
+    }
+}
+
+/// A compile with its key, ready to be looked up or run.
+pub struct Prepared {
+    /// What was asked for, of which compiler, and where.
+    pub call: Understood,
+    /// What the compile reads.
+    pub closure: Closure,
+    /// The key, and what is sent to a server.
+    pub action: Action,
+}
+
+impl Prepared {
+    /// Prepares the call of a compiler.
+    ///
+    /// # Errors
+    /// The reason to pass it through.
+    pub fn new(config: &Config, compiler: &Path, arguments: &[OsString]) -> Result<Self, Reason> {
+        Understood::new(config, compiler, arguments)?.prepare(config)
     }
 
     /// What a server has to have to run it.
@@ -75,6 +132,33 @@ impl Prepared {
             messages: self.action.messages.clone(),
             files: self.closure.inputs.values().map(|input| (input.digest, input.bytes.clone())).collect(),
         }
+    }
+
+    /// What lets this compile be recognised without preprocessing, with the key to keep it under.
+    ///
+    /// # Errors
+    /// Why it can't be.
+    pub fn entry(&self) -> Result<(ManifestKey, Entry), Reason> {
+        let Self { call: Understood { compile, place, .. }, closure, action } = self;
+        let looked = closure.looked.as_ref().ok_or(Reason::new("search that was not looked at"))?;
+        let looked = looked.as_ref().map_err(Clone::clone)?;
+        let source = place.locate(&compile.source)?.name;
+        let source = closure.inputs.get(&source).and_then(|input| input.digest.hash().try_into().ok());
+        let entry = Entry::new(Seen {
+            action: &action.digest,
+            closure,
+            looked,
+            place,
+            is_bound_to_place: action.is_of_place,
+            date: if closure.holds_date { environment::of_process(environment::DATE) } else { None },
+            depfile: closure.rules.as_deref().map(|text| Depfile::learn(text, self.family(), place)),
+        });
+        let unnamed = Reason::new("files without a name in every place");
+        source.zip(entry).map(|(source, entry)| (self.call.key(&source), entry)).ok_or(unnamed)
+    }
+
+    const fn family(&self) -> Family {
+        self.call.memory.toolchain.family
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 
 use super::has_include;
+use super::looked::{Looked, Search, is_file_for_compilers};
 use super::preprocess::{Preprocessed, preprocess};
 use super::scan::{Scan, scan};
 use super::search::SearchPath;
@@ -55,14 +56,21 @@ pub struct Closure {
     pub holds_place: bool,
     /// Whether dates get into the object.
     pub holds_date: bool,
+    /// Folders, by their name below the input root, that are no links: the way to a file goes out of them again.
+    pub plain: BTreeSet<String>,
+    /// Where the compiler looked for more, or why that is not known.
+    pub looked: Option<Result<Looked, Reason>>,
+    /// The dependency file as it was written, if one was asked for.
+    pub rules: Option<String>,
 }
 
 impl Closure {
-    /// Whether every file is still what it was when it was read.
+    /// Whether every file is still what it was when it was read, and none has appeared where the compiler looked.
     pub fn is_unchanged(&self) -> bool {
+        let mut absent = self.looked.iter().flatten().flat_map(|looked| &looked.absent);
         self.inputs.values().all(|input| {
             input.real.metadata().is_ok_and(|metadata| Platform::stamp(&metadata) == input.stamp)
-        })
+        }) && absent.all(|path| is_file_for_compilers(Path::new(path)) == Some(false))
     }
 }
 
@@ -94,6 +102,7 @@ pub fn gather(
         family: memory.toolchain.family,
         closure: Closure { own_folders, ..Closure::default() },
         scans: BTreeMap::new(),
+        absent: BTreeSet::new(),
         macros: compile.arguments.iter().flat_map(defined_macros).collect(),
         bytes_left: BYTES_MAX,
     };
@@ -101,8 +110,20 @@ pub fn gather(
     gathering.add_folders(&search)?;
     gathering.check_twins()?;
     gathering.add_tested(&search)?;
-    check_precompiled(compile, &text, &search)?;
+    gathering.check_precompiled(compile, &text, &search)?;
+    let looked = Search {
+        compile,
+        toolchain: &memory.toolchain,
+        place,
+        text: &text,
+        about: &preprocessed.about,
+        path: &search,
+        is_known: &|file| gathering.is_known(file),
+    };
+    let looked = gathering.looked(looked.repeat());
     let mut closure = gathering.closure;
+    closure.looked = Some(looked);
+    closure.rules = compile.dependency_file.with_system_headers.map(|_| preprocessed.rules);
     closure.has_predefined = text.predefined.is_some();
     closure.is_predefined_shadowed = text.predefined.is_some_and(|found| is_shadowed(&found, &search));
     closure.holds_place = text.holds_place;
@@ -166,28 +187,6 @@ fn is_shadowed(found: &str, search: &SearchPath) -> bool {
     first.into_iter().find(|path| path.is_file()).as_deref() != Some(Path::new(found))
 }
 
-/// Refuses precompiled headers: gcc takes `x.h.gch` in place of `x.h`, and clang those given by `-include`.
-fn check_precompiled(compile: &Compile, text: &Text, search: &SearchPath) -> Result<(), Reason> {
-    let included = compile.arguments.iter().filter_map(|argument| match argument {
-        Argument::IncludeFile { file, .. } => Some(file),
-        _ => None,
-    });
-    let beside = Path::new(&compile.source).parent().unwrap_or(Path::new(""));
-    for name in text.direct_includes.iter().chain(included) {
-        let folders = [Path::new(""), beside].into_iter().chain(search.all().map(Path::new));
-        for folder in folders {
-            for end in [".gch", ".pch"] {
-                let mut path = folder.join(name).into_os_string();
-                path.push(end);
-                if Path::new(&path).exists() {
-                    return Err("precompiled header".into());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
 struct Gathering<'a> {
     place: &'a Place,
     start: &'a Start,
@@ -195,6 +194,8 @@ struct Gathering<'a> {
     closure: Closure,
     /// What is in each file, by its name.
     scans: BTreeMap<String, Scan>,
+    /// Paths at which a file was looked for and not found, beside those of the search for headers.
+    absent: BTreeSet<String>,
     /// Macros of the command line.
     macros: Vec<String>,
     bytes_left: u64,
@@ -217,10 +218,51 @@ impl Gathering<'_> {
         Ok(())
     }
 
+    /// Refuses precompiled headers: gcc takes `x.h.gch` in place of `x.h`, and clang those given by `-include`.
+    fn check_precompiled(
+        &mut self,
+        compile: &Compile,
+        text: &Text,
+        search: &SearchPath,
+    ) -> Result<(), Reason> {
+        let included = compile.arguments.iter().filter_map(|argument| match argument {
+            Argument::IncludeFile { file, .. } => Some(file),
+            _ => None,
+        });
+        let beside = Path::new(&compile.source).parent().unwrap_or(Path::new(""));
+        for name in text.direct_includes.iter().chain(included) {
+            let folders = [Path::new(""), beside].into_iter().chain(search.all().map(Path::new));
+            for folder in folders {
+                for end in [".gch", ".pch"] {
+                    let path = self.place.absolute(&format!("{}{end}", folder.join(name).display()));
+                    if Path::new(&path).exists() {
+                        return Err("precompiled header".into());
+                    }
+                    self.absent.insert(path);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a file is among those that are read.
+    fn is_known(&self, spelled: &str) -> bool {
+        self.place.locate(spelled).is_ok_and(|located| self.closure.inputs.contains_key(&located.name))
+    }
+
+    /// What the search depended on, with what was looked for beside it.
+    fn looked(&mut self, searched: Result<Looked, Reason>) -> Result<Looked, Reason> {
+        if self.scans.values().any(|scan| scan.has_markers) {
+            return Err("source that says by itself which file it is from".into());
+        }
+        let mut looked = searched?;
+        looked.absent.append(&mut self.absent);
+        Ok(looked)
+    }
+
     /// Reads a file and adds it under its virtual name.
     fn add(&mut self, spelled: &str) -> Result<(), Reason> {
-        let Located { real, name, passed } = self.place.locate(spelled)?;
-        self.closure.folders.extend(passed);
+        let (real, name) = self.locate(spelled)?;
         if self.closure.inputs.contains_key(&name) {
             return Ok(());
         }
@@ -231,6 +273,14 @@ impl Gathering<'_> {
         self.scans.insert(name.clone(), scan(&input.bytes)?);
         self.closure.inputs.insert(name, input);
         Ok(())
+    }
+
+    /// The path and the virtual name of a file or folder; the way to it is noted.
+    fn locate(&mut self, spelled: &str) -> Result<(PathBuf, String), Reason> {
+        let Located { real, name, passed } = self.place.locate(spelled)?;
+        self.closure.plain.extend(passed.iter().cloned());
+        self.closure.folders.extend(passed);
+        Ok((real, name))
     }
 
     fn read(&mut self, real: PathBuf) -> Result<Input, Reason> {
@@ -254,8 +304,7 @@ impl Gathering<'_> {
     /// Adds the folders that are searched, so that those that are there are there in the action.
     fn add_folders(&mut self, search: &SearchPath) -> Result<(), Reason> {
         for folder in search.all().filter(|folder| Path::new(folder).is_dir()) {
-            let Located { name, passed, .. } = self.place.locate(folder)?;
-            self.closure.folders.extend(passed);
+            let (_, name) = self.locate(folder)?;
             self.closure.folders.insert(name);
         }
         self.closure.folders.insert(self.place.virtual_folder());
@@ -309,6 +358,8 @@ impl Gathering<'_> {
                 let path = format!("{}/{header}", folder.trim_end_matches('/'));
                 if Path::new(&path).is_file() {
                     self.add_existing(&path)?;
+                } else {
+                    self.absent.insert(self.place.absolute(&path));
                 }
             }
         }
@@ -317,8 +368,7 @@ impl Gathering<'_> {
 
     /// Adds a file for its being there. What is in it counts as well, which is more than has to be.
     fn add_existing(&mut self, spelled: &str) -> Result<(), Reason> {
-        let Located { real, name, passed } = self.place.locate(spelled)?;
-        self.closure.folders.extend(passed);
+        let (real, name) = self.locate(spelled)?;
         if !self.closure.inputs.contains_key(&name) {
             let input = self.read(real)?;
             self.closure.inputs.insert(name, input);

@@ -3,6 +3,7 @@
 mod closure;
 mod has_include;
 mod literal;
+mod looked;
 mod makefile;
 mod preprocess;
 mod scan;
@@ -10,3 +11,4 @@ mod search;
 mod text;
 
 pub use closure::{Closure, Input, gather};
+pub use looked::{Looked, is_file_for_compilers};

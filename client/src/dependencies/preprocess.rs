@@ -15,7 +15,9 @@ pub(super) struct Preprocessed {
     pub text: Vec<u8>,
     /// What the compiler said about itself (`-v`).
     pub about: String,
-    /// The names in the dependency file.
+    /// The dependency file.
+    pub rules: String,
+    /// The names in it.
     pub prerequisites: Vec<String>,
     /// When it was started and when it ended, in seconds since 1970.
     pub seconds: (u64, u64),
@@ -57,6 +59,7 @@ pub(super) fn preprocess(
         text: output.stdout,
         about,
         prerequisites: makefile::prerequisites(&rules),
+        rules,
         seconds: (begun, seconds_now()),
     })
 }

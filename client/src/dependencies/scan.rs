@@ -21,6 +21,8 @@ pub(super) struct Scan {
     pub has_first_piece: bool,
     /// Whether it has the last piece, where macros are made or used.
     pub has_last_piece: bool,
+    /// Whether it says by itself which file a line is from, as preprocessed text does.
+    pub has_markers: bool,
     /// What it tests for with `__has_include`.
     pub tests: Tests,
 }
@@ -45,7 +47,13 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
             if rest.starts_with(b"import") {
                 scan.has_once = true;
             }
+            scan.has_markers |= begins_with_number(rest) && may_begin_line(&bytes, at);
             at += 1;
+        } else if bytes[at..].starts_with(b"%:") || bytes[at..].starts_with(b"??=") {
+            // Other spellings of `#`.
+            let rest = &bytes[at + 2 + usize::from(*byte == b'?')..];
+            scan.has_markers |= begins_with_number(rest) && may_begin_line(&bytes, at);
+            at += 2;
         } else if is_word_byte(*byte) {
             let rest = &bytes[at..];
             let length = rest.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(rest.len());
@@ -81,6 +89,22 @@ impl Scan {
         }
         Ok(())
     }
+}
+
+/// Whether there is nothing before on the line but blanks and, maybe, the end of a comment.
+fn may_begin_line(bytes: &[u8], at: usize) -> bool {
+    let before = line_before(bytes, at);
+    before.trim_ascii_start().is_empty() || before.ends_with(b"*/")
+}
+
+/// Whether a number comes next, behind blanks and comments.
+fn begins_with_number(bytes: &[u8]) -> bool {
+    let mut rest = bytes.trim_ascii_start();
+    while let Some(comment) = rest.strip_prefix(b"/*") {
+        let Some(end) = position(comment, b"*/") else { return false };
+        rest = comment[end + 2..].trim_ascii_start();
+    }
+    rest.first().is_some_and(u8::is_ascii_digit)
 }
 
 /// What is before a word on its line.
@@ -181,6 +205,17 @@ mod tests {
             pieces(b"# include <x>\n#define X \"include\"\n#endif // include\nint include;\n"),
             (false, false)
         );
+    }
+
+    #[test]
+    fn lines_that_name_their_file_are_seen() {
+        for text in ["# 1 \"x.h\" 1\n", "#/* a */ /**/3 \"x\"\n", "%: 1 \"x\"\n", "??=1 \"x\"\n"] {
+            assert!(scan(text.as_bytes()).unwrap().has_markers, "{text}");
+        }
+        assert!(scan(b"/* a\n b */ # 3 \"x\"\n").unwrap().has_markers);
+        for text in ["#line 3 \"x\"\n#if 1\nx = a %:b;\n", "// see #3\n"] {
+            assert!(!scan(text.as_bytes()).unwrap().has_markers, "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `.incbin` is seen however many macros spelled it.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use super::literal::{decoded, position, reads_like_now};
 use crate::command_line::Language;
@@ -35,6 +36,35 @@ pub(super) struct Text {
     pub holds_place: bool,
     /// Whether a literal reads like the present date or time.
     pub holds_date: bool,
+    /// What the preprocessor looked for and where it went, in order.
+    pub steps: Vec<Step>,
+}
+
+/// Where a search for a header begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Form {
+    /// `#include "…"`: beside the file that asks.
+    Quoted,
+    /// `#include <…>`: at the first folder of the list.
+    Angled,
+    /// `#include_next`: behind the folder of the file that asks.
+    Next,
+}
+
+/// A thing that the preprocessor did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// It looked for a header.
+    Asked {
+        /// The file in which it is included, as spelled by the compiler; `None` for the source itself.
+        by: Option<Rc<str>>,
+        /// What is between the quotes or brackets.
+        name: String,
+        /// How.
+        form: Form,
+    },
+    /// It entered a file, as spelled by the compiler.
+    Entered(Rc<str>),
 }
 
 /// Identifiers that compilers turn into paths after preprocessing.
@@ -66,7 +96,7 @@ pub(super) fn read(text: &[u8], looking: &Looking<'_>) -> Result<Text, Reason> {
         at: 0,
         looking,
         found: Text::default(),
-        depth: 0,
+        within: Vec::new(),
         marked: String::new(),
         joined: None,
         assembler: Assembler::Outside,
@@ -93,8 +123,8 @@ struct Reader<'a> {
     at: usize,
     looking: &'a Looking<'a>,
     found: Text,
-    /// How deep in includes; 0 is the source itself.
-    depth: usize,
+    /// The files that include each other here; none is the source itself.
+    within: Vec<Rc<str>>,
     /// The file of the last line marker.
     marked: String,
     /// Literals that stand one after another, decoded.
@@ -302,7 +332,7 @@ impl<'a> Reader<'a> {
         let word_end = line.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(line.len());
         let (word, rest) = (&line[..word_end], line[word_end..].trim_ascii_start());
         match word {
-            b"include" | b"include_next" | b"import" => self.include(rest),
+            b"include" | b"include_next" | b"import" => self.include(rest, word == b"include_next"),
             b"pragma" if rest.starts_with(b"clang module") || rest.starts_with(b"GCC pch_preprocess") => {
                 Err("modules".into())
             }
@@ -310,7 +340,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn include(&mut self, operand: &[u8]) -> Result<(), Reason> {
+    fn include(&mut self, operand: &[u8], is_next: bool) -> Result<(), Reason> {
         let close = match operand.first() {
             Some(b'<') => b'>',
             Some(b'"') => b'"',
@@ -322,9 +352,15 @@ impl<'a> Reader<'a> {
         if name.starts_with('/') {
             return Err("`#include` of an absolute path".into());
         }
-        if self.depth == 0 {
+        if self.within.is_empty() {
             self.found.direct_includes.insert(name.to_owned());
         }
+        let form = match close {
+            _ if is_next => Form::Next,
+            b'"' => Form::Quoted,
+            _ => Form::Angled,
+        };
+        self.found.steps.push(Step::Asked { by: self.within.last().cloned(), name: name.to_owned(), form });
         Ok(())
     }
 
@@ -342,13 +378,15 @@ impl<'a> Reader<'a> {
             if is_first && has(b"3") && name.ends_with("/stdc-predef.h") {
                 self.found.predefined = Some(name.clone());
             }
-            self.depth += 1;
+            let entered: Rc<str> = name.as_str().into();
+            self.within.push(entered.clone());
             // `<built-in>`, `<command line>`: clang enters them like files.
             if !(name.starts_with('<') && name.ends_with('>')) {
                 self.found.files.insert(name.clone());
+                self.found.steps.push(Step::Entered(entered));
             }
         } else if has(b"2") {
-            self.depth = self.depth.saturating_sub(1);
+            self.within.pop();
         }
         self.marked = name;
         Ok(())

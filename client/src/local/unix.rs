@@ -1,9 +1,9 @@
 //! Linux, macOS and the other Unixes.
 
 use std::ffi::OsStr;
-use std::fs::{Metadata, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
@@ -71,6 +71,16 @@ impl Platform {
     /// Whether the file may be run as a program.
     pub fn is_program(path: &Path) -> bool {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+    }
+
+    /// Reads at a place in a file, and tells how many bytes; fewer than there is room for at its end.
+    pub fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.read_at(room, offset)
+    }
+
+    /// Writes at a place in a file, with one call.
+    pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.write_at(bytes, offset)
     }
 
     /// Splits a `PATH`-like variable.

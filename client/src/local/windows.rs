@@ -1,9 +1,9 @@
 //! Windows.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
+use std::fs::{File, Metadata};
 use std::io;
-use std::os::windows::fs::MetadataExt;
+use std::os::windows::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -70,6 +70,16 @@ impl Platform {
     /// Whether the file may be run as a program.
     pub fn is_program(path: &Path) -> bool {
         path.is_file()
+    }
+
+    /// Reads at a place in a file, and tells how many bytes; fewer than there is room for at its end.
+    pub fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
+        file.seek_read(room, offset)
+    }
+
+    /// Writes at a place in a file, with one call.
+    pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        file.seek_write(bytes, offset)
     }
 
     /// Splits a `PATH`-like variable.

@@ -5,6 +5,7 @@ mod execute;
 mod folder;
 mod progress;
 mod server;
+mod stack;
 
 use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
@@ -15,6 +16,7 @@ use crate::reason::Reason;
 
 pub use folder::FolderTier;
 pub use server::{Inputs, Server, ServerTier};
+pub use stack::{Remote, Stack};
 
 /// Most bytes of an object or of messages that are taken from anywhere.
 pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
@@ -115,13 +117,20 @@ pub fn to_result(answer: &Answer) -> (reapi::ActionResult, Vec<(Digest, Bytes)>)
         }],
         stdout_digest: Some(&answer.stdout).filter(|data| !data.is_empty()).and_then(&mut named),
         stderr_digest: Some(&answer.stderr).filter(|data| !data.is_empty()).and_then(&mut named),
+        ..made_here()
+    };
+    (result, blobs)
+}
+
+/// A result that says who made it.
+fn made_here() -> reapi::ActionResult {
+    reapi::ActionResult {
         execution_metadata: Some(reapi::ExecutedActionMetadata {
             worker: "castwork client".to_owned(),
             ..reapi::ExecutedActionMetadata::default()
         }),
         ..reapi::ActionResult::default()
-    };
-    (result, blobs)
+    }
 }
 
 /// Where the parts of an answer are: in the result itself, or in a blob.

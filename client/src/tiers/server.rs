@@ -13,8 +13,13 @@ use tokio::runtime::Runtime;
 
 use super::breaker::Breaker;
 use super::progress::Progress;
-use super::{Answer, Part, TierError, execute, parts, to_result};
+use super::{Answer, Part, TierError, execute, made_here, parts, to_result};
 use crate::config::{Address, Config};
+use crate::direct::Manifest;
+use crate::direct::key::ManifestKey;
+
+/// Most bytes of a manifest that is sent.
+const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
 /// The longest wait for the answer to a question, connecting included.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -87,10 +92,9 @@ pub struct Inputs {
     pub files: Vec<(Digest, Bytes)>,
 }
 
-/// Answers from a server, for one action. Nothing is started, and nobody connected to, before it is asked.
+/// Answers from a server. Nothing is started, and nobody connected to, before it is asked.
 pub struct ServerTier {
     server: Server,
-    action: Digest,
     breaker: Breaker,
     execution_breaker: Breaker,
     connection: OnceCell<(Runtime, Remote)>,
@@ -98,11 +102,11 @@ pub struct ServerTier {
 
 impl ServerTier {
     /// The tier of a server; `folder` is where it is remembered if the server is down.
-    pub fn new(server: Server, action: Digest, folder: &std::path::Path) -> Self {
+    pub fn new(server: Server, folder: &std::path::Path) -> Self {
         let breaker = Breaker::new(folder, &server.address);
         let execution_breaker =
             Breaker::new(folder, &format!("{}/{} execution", server.address, server.instance));
-        Self { server, action, breaker, execution_breaker, connection: OnceCell::new() }
+        Self { server, breaker, execution_breaker, connection: OnceCell::new() }
     }
 
     /// Whether the server may be asked: it was not found to be down a moment ago.
@@ -119,20 +123,68 @@ impl ServerTier {
     ///
     /// # Errors
     /// If it can't be reached within bounds, or answers what it must not.
-    pub fn get(&self) -> Result<Option<Answer>, TierError> {
-        let (runtime, remote) = self.connection()?;
-        let step = "ask the server's cache";
+    pub fn get(&self, action: &Digest) -> Result<Option<Answer>, TierError> {
+        let (runtime, remote) = &self.connection_for(action)?;
         let found = runtime.block_on(async {
-            let key = self.key();
-            let asked = tokio::time::timeout(ASK_TIMEOUT, ActionCache::get(remote, &key)).await;
-            let result = asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))?;
-            match result {
+            match self.result(remote, action).await? {
                 Some(result) => self.download(remote, &result).await,
                 None => Ok(None),
             }
         });
         self.note(&found);
         found
+    }
+
+    /// Returns the manifest that is kept under a key.
+    ///
+    /// # Errors
+    /// As [`ServerTier::get`].
+    pub fn manifest(&self, key: &ManifestKey) -> Result<Option<Manifest>, TierError> {
+        let (runtime, remote) = &self.connection_for(&key.digest)?;
+        let found = runtime.block_on(self.result(remote, &key.digest));
+        self.note(&found);
+        Ok(found?.and_then(|result| Manifest::from_bytes(&result.stdout_raw)))
+    }
+
+    /// Keeps a manifest at the server.
+    ///
+    /// # Errors
+    /// If the server doesn't take it.
+    pub fn put_manifest(&self, key: &ManifestKey, manifest: &Manifest) -> Result<(), TierError> {
+        let Some(bytes) = manifest.to_bytes().filter(|bytes| bytes.len() <= MANIFEST_BYTES_MAX) else {
+            return Ok(());
+        };
+        let (runtime, remote) = &self.connection_for(&key.digest)?;
+        let result = reapi::ActionResult { stdout_raw: bytes.into(), ..made_here() };
+        let kept = runtime.block_on(async {
+            self.upload(remote, key.messages.iter()).await?;
+            self.put_result(remote, &key.digest, result).await
+        });
+        self.note(&kept);
+        kept
+    }
+
+    async fn result(
+        &self,
+        remote: &Remote,
+        action: &Digest,
+    ) -> Result<Option<reapi::ActionResult>, TierError> {
+        let step = "ask the server's cache";
+        let key = self.key(action);
+        let asked = tokio::time::timeout(ASK_TIMEOUT, ActionCache::get(remote, &key)).await;
+        asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
+    }
+
+    async fn put_result(
+        &self,
+        remote: &Remote,
+        action: &Digest,
+        result: reapi::ActionResult,
+    ) -> Result<(), TierError> {
+        let step = "give the server a result";
+        let key = self.key(action);
+        let kept = tokio::time::timeout(TRANSFER_TIMEOUT, ActionCache::put(remote, &key, result)).await;
+        kept.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
     }
 
     /// Whether the server runs actions, and takes results.
@@ -155,15 +207,15 @@ impl ServerTier {
     ///
     /// # Errors
     /// If it could not be, or did not end with 0: then the compiler is to be run here.
-    pub fn execute(&self, inputs: &Inputs) -> Result<Answer, TierError> {
-        let (runtime, remote) = self.connection()?;
+    pub fn execute(&self, action: &Digest, inputs: &Inputs) -> Result<Answer, TierError> {
+        let (runtime, remote) = &self.connection_for(action)?;
         let ran = runtime.block_on(async {
             self.upload(remote, inputs.messages.iter().chain(&inputs.files)).await?;
-            let result = match execute::execute(remote, &self.action).await {
+            let result = match execute::execute(remote, action).await {
                 // Lost between upload and use: once more.
                 Err(execute::Failure::MissingInputs) => {
                     self.upload(remote, inputs.messages.iter().chain(&inputs.files)).await?;
-                    execute::execute(remote, &self.action).await
+                    execute::execute(remote, action).await
                 }
                 ended => ended,
             };
@@ -182,16 +234,13 @@ impl ServerTier {
     ///
     /// # Errors
     /// If the server doesn't take it.
-    pub fn put(&self, inputs: &Inputs, answer: &Answer) -> Result<(), TierError> {
-        let (runtime, remote) = self.connection()?;
+    pub fn put(&self, action: &Digest, inputs: &Inputs, answer: &Answer) -> Result<(), TierError> {
+        let (runtime, remote) = &self.connection_for(action)?;
         let (result, blobs) = to_result(answer);
         let kept = runtime.block_on(async {
             // A result's action and command have to be there; what the action reads need not.
             self.upload(remote, inputs.messages.iter().take(2).chain(&blobs)).await?;
-            let step = "give the server a result";
-            let key = self.key();
-            let kept = tokio::time::timeout(TRANSFER_TIMEOUT, ActionCache::put(remote, &key, result)).await;
-            kept.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
+            self.put_result(remote, action, result).await
         });
         self.note(&kept);
         kept
@@ -209,12 +258,17 @@ impl ServerTier {
             let _inside = runtime.enter();
             self.server.connect().map_err(TierError::at("connect"))?
         };
-        let metadata = self.server.request_metadata(Some(&self.action));
-        Ok(self.connection.get_or_init(|| (runtime, remote.with_request_metadata(&metadata))))
+        Ok(self.connection.get_or_init(|| (runtime, remote)))
     }
 
-    fn key(&self) -> ActionKey {
-        ActionKey { instance: Arc::from(self.server.instance.as_str()), action: self.action }
+    /// The connection, with requests that say what they are for.
+    fn connection_for(&self, action: &Digest) -> Result<(&Runtime, Remote), TierError> {
+        let (runtime, remote) = self.connection()?;
+        Ok((runtime, remote.with_request_metadata(&self.server.request_metadata(Some(action)))))
+    }
+
+    fn key(&self, action: &Digest) -> ActionKey {
+        ActionKey { instance: Arc::from(self.server.instance.as_str()), action: *action }
     }
 
     /// Remembers whether the server is there.

@@ -1,0 +1,222 @@
+//! [`Stack`]: the tiers of a call, in the order in which they are asked.
+
+use castwork_cas::Digest;
+
+use super::{Answer, FolderTier, Server, ServerTier, TierError};
+use crate::config::{Address, Config, RemoteEntry};
+use crate::direct::Manifest;
+use crate::direct::key::ManifestKey;
+use crate::reason::Reason;
+
+/// A tier beyond the local one.
+pub enum Remote {
+    /// A folder, of a network file system for instance.
+    Folder(FolderTier),
+    /// A server.
+    Server(Box<ServerTier>),
+}
+
+impl Remote {
+    fn get(&self, action: &Digest) -> Result<Option<Answer>, TierError> {
+        match self {
+            Self::Folder(tier) => tier.get(action),
+            Self::Server(tier) => tier.get(action),
+        }
+    }
+
+    fn manifest(&self, key: &ManifestKey) -> Result<Option<Manifest>, TierError> {
+        match self {
+            Self::Folder(tier) => tier.manifest(&key.digest),
+            Self::Server(tier) => tier.manifest(key),
+        }
+    }
+
+    fn put_manifest(&self, key: &ManifestKey, manifest: &Manifest) -> Result<(), TierError> {
+        match self {
+            Self::Folder(tier) => tier.put_manifest(&key.digest, manifest),
+            Self::Server(tier) => tier.capabilities().and_then(|(_, takes_results)| {
+                if takes_results { tier.put_manifest(key, manifest) } else { Ok(()) }
+            }),
+        }
+    }
+}
+
+/// The local tier and those beyond, and what went wrong with them.
+pub struct Stack<'a> {
+    config: &'a Config,
+    local: Option<FolderTier>,
+    /// The servers and folders beyond, in order, and whether nothing may be written there; those that failed are
+    /// gone. `None` until they are needed.
+    remotes: Option<Vec<(Remote, bool)>>,
+    /// What has to be counted beside where the answer came from.
+    pub reasons: Vec<Reason>,
+    /// Whether a remote tier failed.
+    pub has_fallen_back: bool,
+}
+
+impl<'a> Stack<'a> {
+    /// Opens the local tier.
+    pub fn new(config: &'a Config) -> Self {
+        let mut reasons = Vec::new();
+        let local = match FolderTier::open(&config.dir.join("cache"), config.max_size_bytes) {
+            Ok(tier) => Some(tier),
+            Err(error) => {
+                tracing::debug!(%error, "no local cache");
+                reasons.push("local cache can't be opened".into());
+                None
+            }
+        };
+        Self { config, local, remotes: None, reasons, has_fallen_back: false }
+    }
+
+    /// The answer of the local tier.
+    pub fn local_answer(&mut self, action: &Digest) -> Option<Answer> {
+        let found = self.local.as_ref()?.get(action);
+        self.local_found(found)
+    }
+
+    /// The manifest of the local tier.
+    pub fn local_manifest(&mut self, key: &ManifestKey) -> Option<Manifest> {
+        let found = self.local.as_ref()?.manifest(&key.digest);
+        self.local_found(found)
+    }
+
+    fn local_found<T>(&mut self, found: Result<Option<T>, TierError>) -> Option<T> {
+        found.unwrap_or_else(|error| {
+            self.reasons.push(error.reason());
+            None
+        })
+    }
+
+    /// Keeps an answer locally.
+    pub fn keep_locally(&mut self, action: &Digest, answer: &Answer) {
+        let Some(local) = &self.local else { return };
+        if let Err(error) = local.put(action, answer) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a result isn't kept");
+            self.reasons.push(Reason::of(format!("not kept locally: {}", error.reason())));
+        }
+    }
+
+    /// Keeps a manifest locally.
+    pub fn keep_manifest_locally(&mut self, key: &ManifestKey, manifest: &Manifest) {
+        let Some(local) = &self.local else { return };
+        if let Err(error) = local.put_manifest(&key.digest, manifest) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "a manifest isn't kept");
+            self.reasons.push(Reason::of(format!("not kept locally: {}", error.reason())));
+        }
+    }
+
+    /// Asks each remote tier in order for an answer; those that fail are not asked again.
+    pub fn remote_answer(&mut self, action: &Digest) -> Option<Answer> {
+        self.ask_remotes(|remote| remote.get(action))
+    }
+
+    /// Asks each remote tier in order for a manifest in which something fits.
+    pub fn remote_manifest(
+        &mut self,
+        key: &ManifestKey,
+        mut fits: impl FnMut(&Manifest) -> bool,
+    ) -> Option<Manifest> {
+        self.ask_remotes(|remote| Ok(remote.manifest(key)?.filter(&mut fits)))
+    }
+
+    fn ask_remotes<T>(&mut self, mut ask: impl FnMut(&Remote) -> Result<Option<T>, TierError>) -> Option<T> {
+        let mut answer = None;
+        for (remote, is_read_only) in self.take_remotes() {
+            if answer.is_none() {
+                match ask(&remote) {
+                    Ok(found) => answer = found,
+                    Err(error) => {
+                        self.failed(&error);
+                        continue;
+                    }
+                }
+            }
+            self.put_back(remote, is_read_only);
+        }
+        answer
+    }
+
+    /// Has each server that may be written to tried in order, until one gives an answer.
+    pub fn at_servers(
+        &mut self,
+        mut run: impl FnMut(&ServerTier, &mut Self) -> Result<Option<Answer>, TierError>,
+    ) -> Option<Answer> {
+        let mut answer = None;
+        for (remote, is_read_only) in self.take_remotes() {
+            if let (Remote::Server(tier), false, None) = (&remote, is_read_only, &answer) {
+                match run(tier, self) {
+                    Ok(ran) => answer = ran,
+                    Err(error) => self.failed(&error),
+                }
+            }
+            self.put_back(remote, is_read_only);
+        }
+        answer
+    }
+
+    /// Gives something to every remote tier that may be written to.
+    pub fn keep_remotely(&mut self, mut put: impl FnMut(&Remote) -> Result<(), TierError>) {
+        for (remote, is_read_only) in self.take_remotes() {
+            if !is_read_only && let Err(error) = put(&remote) {
+                tracing::debug!(error = &error as &dyn std::error::Error, "a result isn't kept remotely");
+                self.reasons.push(Reason::of(format!("not kept remotely: {}", error.reason())));
+                continue;
+            }
+            self.put_back(remote, is_read_only);
+        }
+    }
+
+    /// Adds an entry to the manifests of every remote tier that may be written to.
+    pub fn keep_entry_remotely(&mut self, key: &ManifestKey, entry: &crate::direct::Entry) {
+        self.keep_remotely(|remote| {
+            let mut manifest = remote.manifest(key)?.unwrap_or_default();
+            manifest.add(entry.clone());
+            remote.put_manifest(key, &manifest)
+        });
+    }
+
+    /// Notes that a remote tier could not be used.
+    pub fn fell_back(&mut self, reason: Reason) {
+        self.has_fallen_back = true;
+        self.reasons.push(reason);
+    }
+
+    fn failed(&mut self, error: &TierError) {
+        tracing::debug!(error = error as &dyn std::error::Error, "a remote cache failed");
+        self.fell_back(error.reason());
+    }
+
+    fn put_back(&mut self, remote: Remote, is_read_only: bool) {
+        self.remotes.get_or_insert_default().push((remote, is_read_only));
+    }
+
+    fn take_remotes(&mut self) -> Vec<(Remote, bool)> {
+        if self.remotes.is_none() {
+            self.remotes = Some(Vec::new());
+            for entry in &self.config.remotes {
+                self.open(entry);
+            }
+        }
+        self.remotes.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Makes ready to ask a remote tier; nothing is sent yet.
+    fn open(&mut self, entry: &RemoteEntry) {
+        match &entry.address {
+            Address::Folder(folder) => match FolderTier::open(folder, u64::MAX) {
+                Ok(tier) => self.put_back(Remote::Folder(tier), entry.is_read_only),
+                Err(error) => self.failed(&TierError::at("open a cache folder")(error)),
+            },
+            Address::Server { .. } => {
+                let Some(server) = Server::new(&entry.address, self.config) else { return };
+                let tier = ServerTier::new(server, &self.config.dir);
+                if tier.may_be_asked() {
+                    self.put_back(Remote::Server(Box::new(tier)), entry.is_read_only);
+                } else {
+                    self.fell_back("server that was down a moment ago".into());
+                }
+            }
+        }
+    }
+}
