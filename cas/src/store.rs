@@ -132,6 +132,9 @@ pub enum StoreError {
     /// There is no such blob: upload it, or treat what named it as absent.
     #[error("blob `{0}` is not there")]
     Missing(Digest),
+    /// The store does not know yet whether it has it, because it has just started: ask again.
+    #[error("the store has just started and does not know yet whether it has `{0}`")]
+    NotKnown(Digest),
     /// The range starts past the end of the blob.
     #[error("offset {offset} is past the end of blob `{digest}`")]
     Range {

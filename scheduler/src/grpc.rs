@@ -32,7 +32,7 @@ use crate::front::layer::{blame_the_client, count};
 use crate::front::limits::{Limits, REQUEST_BYTES_MAX};
 use crate::front::operations::OperationsService;
 use crate::front::workers::WorkersService;
-use crate::store::DiskBlobs;
+use crate::store::{DiskBlobs, Durability};
 
 /// A ping on a quiet connection after this long, so that one whose other side is gone is noticed.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -65,6 +65,7 @@ const RESETS_MAX: usize = 100_000;
 pub(crate) struct Parts {
     pub(crate) services: Services,
     pub(crate) blobs: DiskBlobs,
+    pub(crate) durability: Durability,
     pub(crate) limits: Limits,
     pub(crate) dispatch: Dispatch,
     pub(crate) bytestream: ByteStreamService,
@@ -96,9 +97,9 @@ macro_rules! open {
 }
 
 fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
-    let Parts { services, blobs, limits, dispatch, bytestream } = parts;
+    let Parts { services, blobs, durability, limits, dispatch, bytestream } = parts;
     let instances = services.instances.clone();
-    let capabilities = CapabilitiesService::new(instances.clone(), &limits, &PRIORITIES);
+    let capabilities = CapabilitiesService::new(instances.clone(), &limits, &PRIORITIES, durability);
     let cas = CasService::new(instances, blobs, limits.blob_bytes_max);
     let reflection = || {
         tonic_reflection::server::Builder::configure()

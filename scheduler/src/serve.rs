@@ -77,8 +77,7 @@ impl Server {
         let ready_file = config.ready_file.clone().map(ReadyFile::new).transpose()?;
         let counters = Arc::<Counters>::default();
         let pins = Pins::default();
-        let store_config = StoreConfig { folder: config.data_dir.clone(), bytes_max: config.bytes_max };
-        let store = Arc::new(Store::open(&store_config, pins.clone(), Arc::clone(&counters))?);
+        let store = Arc::new(Store::open(&store_config(config), pins.clone(), Arc::clone(&counters))?);
         let grpc_listener = bind("gRPC", config.listen).await?;
         let http_listener = bind("HTTP", config.http_listen).await?;
         let (grpc_address, http_address) = (address(&grpc_listener)?, address(&http_listener)?);
@@ -104,6 +103,7 @@ impl Server {
         let parts = Parts {
             services,
             blobs: store.blobs(),
+            durability: store.durability(),
             limits,
             dispatch: dispatch.clone(),
             bytestream: bytestream.clone(),
@@ -160,7 +160,8 @@ impl Server {
             self.ready_file = Some(file);
         }
         let folder = config.data_dir.display().to_string();
-        info!(grpc = %self.grpc_address, http = %self.http_address, folder, "serving");
+        let durability = config.durability.name();
+        info!(grpc = %self.grpc_address, http = %self.http_address, folder, durability, "serving");
         Ok(self)
     }
 
@@ -254,6 +255,14 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Se
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
     listener.local_addr().map_err(ServeError::Address)
+}
+
+fn store_config(config: &Config) -> StoreConfig {
+    StoreConfig {
+        folder: config.data_dir.clone(),
+        bytes_max: config.bytes_max,
+        durability: config.durability,
+    }
 }
 
 /// Where this process reaches a server that listens at `address`.

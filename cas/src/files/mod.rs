@@ -25,9 +25,9 @@ pub(crate) mod windows;
 pub use blobs::{FileBlobs, Pinned};
 pub use results::FileActions;
 #[cfg(unix)]
-pub use unix::{free_bytes, sync_folder};
+pub use unix::{free_bytes, free_files, read_exact_at, sync_folder};
 #[cfg(windows)]
-pub use windows::{free_bytes, sync_folder};
+pub use windows::{free_bytes, free_files, read_exact_at, sync_folder};
 
 #[cfg(unix)]
 pub(crate) use unix as platform;

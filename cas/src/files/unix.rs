@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 /// Bytes that an ordinary user may still write on the file system of `path`; `None` where the system does
@@ -19,6 +19,30 @@ pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     )]
     let (blocks, size) = (u64::try_from(stat.blocks_available()), u64::try_from(stat.fragment_size()));
     Ok(blocks.ok().zip(size.ok()).map(|(blocks, size)| blocks.saturating_mul(size)))
+}
+
+/// Files that an ordinary user may still make on the file system of `path`; `None` where there is no limit to
+/// tell of, as on btrfs.
+///
+/// # Errors
+/// As [`free_bytes`].
+pub fn free_files(path: &Path) -> io::Result<Option<u64>> {
+    let stat = nix::sys::statvfs::statvfs(path)?;
+    #[allow(
+        clippy::unnecessary_fallible_conversions,
+        clippy::useless_conversion,
+        reason = "the types differ by system"
+    )]
+    let (all, free) = (u64::try_from(stat.files()), u64::try_from(stat.files_available()));
+    Ok(free.ok().filter(|_| all.is_ok_and(|all| all > 0)))
+}
+
+/// Reads from a place in a file, whatever others read meanwhile.
+///
+/// # Errors
+/// `UnexpectedEof` if the file ends before `buffer` is full.
+pub fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    file.read_exact_at(buffer, offset)
 }
 
 /// Makes the names in a folder survive a loss of power: whatever was created or renamed there before.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::windows::fs::OpenOptionsExt as _;
+use std::os::windows::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// Without it the system opens no folders (`FILE_FLAG_BACKUP_SEMANTICS`).
@@ -15,6 +15,30 @@ const OPEN_FOLDERS: u32 = 0x0200_0000;
 /// If `path` does not exist.
 pub fn free_bytes(path: &Path) -> io::Result<Option<u64>> {
     path.metadata().map(|_| None)
+}
+
+/// Files that may still be made: the system sets no limit.
+///
+/// # Errors
+/// If `path` does not exist.
+pub fn free_files(path: &Path) -> io::Result<Option<u64>> {
+    path.metadata().map(|_| None)
+}
+
+/// Reads from a place in a file, whatever others read meanwhile.
+///
+/// # Errors
+/// `UnexpectedEof` if the file ends before `buffer` is full.
+pub fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let count = file.seek_read(buffer, offset)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[count..];
+        offset += count as u64;
+    }
+    Ok(())
 }
 
 /// Makes the names in a folder survive a loss of power: whatever was created or renamed there before.

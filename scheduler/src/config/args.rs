@@ -26,6 +26,9 @@ pub struct Args {
     /// What blobs and results may take up, such as 500MB or 1TiB [default: 20GB]
     #[arg(long, value_name = "SIZE")]
     pub max_size: Option<String>,
+    /// `durable`: what is acknowledged survives a loss of power; `relaxed`: only the server's end [default: durable]
+    #[arg(long, value_name = "KIND")]
+    pub durability: Option<String>,
     /// Run a worker in this process, with one slot a processor or as many as you say
     #[arg(long, value_name = "SLOTS", num_args = 0..=1, require_equals = true)]
     pub with_worker: Option<Option<String>>,

@@ -22,6 +22,7 @@ pub(super) struct FileConfig {
     pub(super) http_cache: Option<Entry>,
     pub(super) data_dir: Option<Entry>,
     pub(super) max_size: Option<Entry>,
+    pub(super) durability: Option<Entry>,
     pub(super) with_worker: Option<Entry>,
     pub(super) ready_file: Option<Entry>,
     pub(super) log_format: Option<Entry>,
@@ -29,12 +30,13 @@ pub(super) struct FileConfig {
     pub(super) instances: Vec<(Entry, Option<Entry>)>,
 }
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "listen",
     "http-listen",
     "http-cache",
     "data-dir",
     "max-size",
+    "durability",
     "with-worker",
     "ready-file",
     "log-format",
@@ -78,6 +80,7 @@ impl Reader<'_> {
             http_cache: self.text_of(&table, "http-cache"),
             data_dir: self.text_of(&table, "data-dir"),
             max_size: self.text_of(&table, "max-size"),
+            durability: self.text_of(&table, "durability"),
             with_worker: self.scalar_of(&table, "with-worker"),
             ready_file: self.text_of(&table, "ready-file"),
             log_format: self.text_of(&table, "log-format"),

@@ -14,6 +14,7 @@ use castwork_cas::resource::check_instance_name;
 pub use self::args::Args;
 use self::file::{Entry, FileConfig};
 pub(crate) use self::size::parse_size;
+use crate::store::Durability;
 
 /// Where gRPC is served unless told otherwise: to this machine alone.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8980";
@@ -65,6 +66,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What blobs and results may take up, in bytes.
     pub bytes_max: u64,
+    /// What an acknowledgement is worth.
+    pub durability: Durability,
     /// Slots of a worker in this process, if there is to be one; 0 for one a processor.
     pub worker_slots: Option<usize>,
     /// Written when the server serves.
@@ -138,6 +141,8 @@ impl Config {
             checker.pick("http-cache", args.http_cache, file.http_cache, "read-write", parse_access);
         let data_dir = checker.pick("data-dir", args.data_dir, file.data_dir, DATA_DIR_DEFAULT, parse_path);
         let bytes_max = checker.pick("max-size", args.max_size, file.max_size, MAX_SIZE_DEFAULT, parse_bound);
+        let durability =
+            checker.pick("durability", args.durability, file.durability, "durable", parse_durability);
         let worker = args.with_worker.map(|slots| slots.unwrap_or_else(|| "true".to_owned()));
         let worker_slots = checker.pick("with-worker", worker, file.with_worker, "false", parse_worker);
         let ready_file = checker.pick("ready-file", args.ready_file, file.ready_file, "", parse_path);
@@ -149,6 +154,7 @@ impl Config {
             http_cache: http_cache.unwrap_or_default(),
             data_dir: data_dir.unwrap_or_default(),
             bytes_max: bytes_max.unwrap_or_default(),
+            durability: durability.unwrap_or_default(),
             worker_slots: worker_slots.flatten(),
             ready_file: ready_file.filter(|path| !path.as_os_str().is_empty()),
             log_format: log_format.unwrap_or_default(),
@@ -236,6 +242,13 @@ fn parse_bound(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+fn parse_durability(text: &str) -> Result<Durability, String> {
+    [Durability::Durable, Durability::Relaxed]
+        .into_iter()
+        .find(|durability| durability.name() == text)
+        .ok_or_else(|| format!("is `{text}`; there are `durable` and `relaxed`"))
+}
+
 fn parse_worker(text: &str) -> Result<Option<usize>, String> {
     match text {
         "false" => Ok(None),
@@ -310,6 +323,7 @@ mod tests {
             http-cache = "read-only"
             data-dir = "/data"
             max-size = "1TiB"
+            durability = "relaxed"
             with-worker = 4
             ready-file = "/run/ready"
             log-format = "json"
@@ -325,6 +339,7 @@ mod tests {
         assert_eq!(config.http_cache, Access::ReadOnly);
         assert_eq!(config.data_dir, PathBuf::from("/data"));
         assert_eq!(config.bytes_max, 1 << 40);
+        assert_eq!(config.durability, Durability::Relaxed);
         assert_eq!(config.worker_slots, Some(2));
         assert_eq!(config.ready_file, Some("/run/ready".into()));
         assert_eq!(config.log_format, LogFormat::Json);

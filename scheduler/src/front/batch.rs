@@ -11,7 +11,7 @@ use castwork_proto::reapi::{
     batch_read_blobs_response, batch_update_blobs_request, batch_update_blobs_response, compressor,
 };
 use castwork_proto::rpc;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use tonic::{Code, Status};
 
 use super::errors::{bad, to_rpc_status};
@@ -21,6 +21,12 @@ use crate::store::DiskBlobs;
 
 /// Blobs of one request that are worked on at the same time.
 const AT_ONCE: usize = 256;
+
+/// Blobs of one request that are stored together have at most about so many bytes, unpacked.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// A compressed blob that is larger is stored as it is unpacked, by itself.
+const UNPACKED_BYTES_MAX: u64 = 256 << 10;
 
 /// What an item of an answer takes up besides its data, at most: digest, status and framing.
 const ITEM_BYTES: usize = 128;
@@ -54,38 +60,73 @@ pub(crate) async fn update(
             Ok((digest, request))
         })
         .collect::<Result<Vec<_>, Status>>()?;
-    let answers = stream::iter(requests)
-        .map(|(digest, request)| async move {
-            let stored = update_one(blobs, &digest, request, blob_bytes_max).await;
-            Updated { digest: Some(digest.to_proto()), status: Some(stored.err().unwrap_or_else(ok)) }
-        })
-        .buffered(AT_ONCE);
-    Ok(answers.collect().await)
+    let mut answers = Vec::with_capacity(requests.len());
+    let mut group = Group::default();
+    for (digest, request) in requests {
+        group.take(blobs, digest, request, blob_bytes_max).await;
+        if group.bytes >= GROUP_BYTES {
+            answers.extend(std::mem::take(&mut group).store(blobs).await);
+        }
+    }
+    answers.extend(group.store(blobs).await);
+    Ok(answers)
 }
 
-async fn update_one(
-    blobs: &DiskBlobs,
-    digest: &Digest,
-    request: Update,
-    blob_bytes_max: u64,
-) -> Result<(), rpc::Status> {
-    if digest.size_bytes() > blob_bytes_max {
-        return Err(to_rpc_status(StoreError::TooLarge { bytes_max: blob_bytes_max }));
+/// Blobs that are stored together, in the order of the request.
+#[derive(Default)]
+struct Group {
+    /// Each with what is known of it already.
+    digests: Vec<(Digest, Option<rpc::Status>)>,
+    /// Those of which nothing is known yet.
+    blobs: Vec<(Digest, Bytes)>,
+    bytes: usize,
+}
+
+impl Group {
+    async fn take(&mut self, blobs: &DiskBlobs, digest: Digest, request: Update, blob_bytes_max: u64) {
+        let known = match Compressor::from_proto(request.compressor) {
+            _ if digest.size_bytes() > blob_bytes_max => {
+                Some(to_rpc_status(StoreError::TooLarge { bytes_max: blob_bytes_max }))
+            }
+            Err(error) => Some(item_status(Code::InvalidArgument, &error.to_string())),
+            Ok(Compressor::Identity) => {
+                self.push(digest, request.data);
+                None
+            }
+            Ok(Compressor::Zstd) => {
+                let data = decompress(stream_of(request.data), digest.size_bytes());
+                if digest.size_bytes() > UNPACKED_BYTES_MAX {
+                    Some(blobs.put(&digest, data).await.err().map_or_else(ok, to_rpc_status))
+                } else {
+                    match collect(data, digest.size_bytes()).await {
+                        Ok(data) => {
+                            self.push(digest, data);
+                            None
+                        }
+                        Err(error) => Some(to_rpc_status(error)),
+                    }
+                }
+            }
+        };
+        self.digests.push((digest, known));
     }
-    let compressor = Compressor::from_proto(request.compressor)
-        .map_err(|error| item_status(Code::InvalidArgument, &error.to_string()))?;
-    let mut data = match compressor {
-        Compressor::Identity => stream_of(request.data),
-        Compressor::Zstd => decompress(stream_of(request.data), digest.size_bytes()),
-    };
-    let store = async {
-        let mut upload = blobs.upload(digest);
-        while let Some(piece) = data.try_next().await? {
-            upload.append(piece).await?;
-        }
-        upload.finish().await
-    };
-    store.await.map_err(to_rpc_status)
+
+    fn push(&mut self, digest: Digest, data: Bytes) {
+        self.bytes += data.len();
+        self.blobs.push((digest, data));
+    }
+
+    async fn store(self, blobs: &DiskBlobs) -> Vec<Updated> {
+        let mut stored = blobs.put_all(self.blobs).await.into_iter();
+        let answer = |(digest, known): (Digest, Option<rpc::Status>)| {
+            let status = known.unwrap_or_else(|| {
+                let stored = stored.next().expect("an answer for each blob");
+                stored.err().map_or_else(ok, to_rpc_status)
+            });
+            Updated { digest: Some(digest.to_proto()), status: Some(status) }
+        };
+        self.digests.into_iter().map(answer).collect()
+    }
 }
 
 /// Reads blobs, each by itself; what does not fit into the answer is left out with a status that says so.

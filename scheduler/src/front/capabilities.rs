@@ -11,10 +11,12 @@ use castwork_proto::reapi::{
     PriorityCapabilities, ServerCapabilities, compressor, symlink_absolute_path_strategy,
 };
 use castwork_proto::semver::SemVer;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use super::instance::Instances;
 use super::limits::{BATCH_BYTES_MAX, Limits};
+use crate::store::Durability;
 
 /// Clients as old as Bazel 4 speak 2.0, and refuse a server that begins later.
 const LOW_VERSION: (i32, i32) = (2, 0);
@@ -27,11 +29,20 @@ const HIGH_VERSION: (i32, i32) = (2, 12);
 pub struct CapabilitiesService {
     instances: Arc<Instances>,
     answer: ServerCapabilities,
+    durability: Durability,
 }
+
+/// The header of the answer that says what an acknowledgement is worth: REAPI has no field for it.
+const DURABILITY_HEADER: &str = "castwork-durability";
 
 impl CapabilitiesService {
     /// For a server that runs actions with these priorities.
-    pub fn new(instances: Arc<Instances>, limits: &Limits, priorities: &RangeInclusive<i32>) -> Self {
+    pub fn new(
+        instances: Arc<Instances>,
+        limits: &Limits,
+        priorities: &RangeInclusive<i32>,
+        durability: Durability,
+    ) -> Self {
         let answer = ServerCapabilities {
             cache_capabilities: Some(cache(limits)),
             execution_capabilities: Some(execution(priorities)),
@@ -39,7 +50,7 @@ impl CapabilitiesService {
             low_api_version: Some(version(LOW_VERSION)),
             high_api_version: Some(version(HIGH_VERSION)),
         };
-        Self { instances, answer }
+        Self { instances, answer, durability }
     }
 }
 
@@ -50,7 +61,10 @@ impl Capabilities for CapabilitiesService {
         request: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<ServerCapabilities>, Status> {
         self.instances.check(&request.get_ref().instance_name)?;
-        Ok(Response::new(self.answer.clone()))
+        let mut response = Response::new(self.answer.clone());
+        let durability = MetadataValue::from_static(self.durability.name());
+        response.metadata_mut().insert(DURABILITY_HEADER, durability);
+        Ok(response)
     }
 }
 

@@ -30,6 +30,7 @@ pub fn to_status(error: StoreError) -> Status {
         }
         StoreError::Encoding(_) => bad(with_cause(&error)),
         StoreError::Full { .. } => full(&error),
+        StoreError::NotKnown(_) => Status::unavailable(error.to_string()),
         StoreError::Disk { .. } => {
             tracing::error!(error = with_cause(&error), "the store failed");
             Status::internal(error.to_string())
@@ -101,6 +102,7 @@ mod tests {
         assert_eq!(code(StoreError::Mismatch { expected: digest, got: other.into() }), Code::InvalidArgument);
         assert_eq!(code(StoreError::TooLarge { bytes_max: 3 }), Code::InvalidArgument);
         assert_eq!(code(StoreError::Encoding(io::ErrorKind::InvalidData.into())), Code::InvalidArgument);
+        assert_eq!(code(StoreError::NotKnown(digest)), Code::Unavailable);
         let broken = StoreError::Disk { step: "open `x`".to_owned(), source: io::ErrorKind::Other.into() };
         assert_eq!(code(broken), Code::Internal);
     }

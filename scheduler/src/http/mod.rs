@@ -34,7 +34,7 @@ pub(crate) use self::cache::{HttpCache, Parts};
 use crate::Counters;
 use crate::counters::write_gauges;
 use crate::dispatch::Dispatch;
-use crate::store::Store;
+use crate::store::{Durability, Store};
 
 /// What there is to tell, and to keep.
 #[derive(Clone)]
@@ -62,7 +62,10 @@ async fn health(State(facts): State<Facts>) -> (StatusCode, &'static str) {
     if facts.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else {
-        (StatusCode::OK, "ok\n")
+        match facts.store.durability() {
+            Durability::Durable => (StatusCode::OK, "ok\n"),
+            Durability::Relaxed => (StatusCode::OK, "ok, durability relaxed\n"),
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! [`DiskBlobs`]: the blobs of a [`Store`](super::Store).
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use castwork_cas::{BlobStore, BlobStream, ByteRange, Digest, StoreError};
 use futures::TryStreamExt as _;
 
 use super::layout::FileKey;
+use super::many;
 use super::read;
 use super::shared::{Shared, blocking};
 use super::upload::Upload;
@@ -15,7 +18,7 @@ use super::upload::Upload;
 /// Digests that are looked up, and pinned meanwhile, together.
 const LOOKUP_DIGESTS: usize = 1000;
 
-/// Keeps blobs as files, durably. Cheap to clone.
+/// Keeps blobs, durably unless told otherwise. Cheap to clone.
 #[derive(Clone)]
 pub struct DiskBlobs {
     shared: Arc<Shared>,
@@ -44,27 +47,69 @@ impl DiskBlobs {
         let _pin = self.shared.pins.pin([digest]);
         let has = blocking(move || shared.has_verified(&digest)).await;
         if has {
-            self.shared.ledger.used([(FileKey::Blob(digest), digest.size_bytes())]);
+            self.used(&FileKey::Blob(digest), &digest);
         }
         has
+    }
+
+    fn used(&self, key: &FileKey, digest: &Digest) {
+        if !self.shared.segments.touch(key) && !key.is_small() {
+            self.shared.ledger.used([(*key, digest.size_bytes())]);
+        }
+    }
+
+    /// Keeps many blobs whose bytes are in memory, with as few syncs as there can be; for each, whether it
+    /// is kept. When this returns, a power cut will not take those away.
+    pub async fn put_all(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), StoreError>> {
+        many::put_all(&self.shared, blobs).await
+    }
+}
+
+impl DiskBlobs {
+    /// Those of `wanted` that are not there, as far as all segments are known.
+    async fn lookup(&self, wanted: Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
+        let shared = Arc::clone(&self.shared);
+        let mut missing = Vec::with_capacity(wanted.len());
+        let mut elsewhere = Vec::new();
+        for (number, digest) in wanted.into_iter().enumerate() {
+            let key = FileKey::Blob(digest);
+            if !key.is_small() || shared.is_older.load(Ordering::Relaxed) {
+                elsewhere.push(digest);
+            } else if !shared.segments.touch(&key) {
+                missing.push(digest);
+            }
+            if number % LOOKUP_DIGESTS == LOOKUP_DIGESTS - 1 {
+                tokio::task::yield_now().await;
+            }
+        }
+        if elsewhere.is_empty() {
+            return Ok(missing);
+        }
+        let in_files = blocking(move || {
+            let mut missing = Vec::new();
+            for some in elsewhere.chunks(LOOKUP_DIGESTS) {
+                missing.extend(find_missing(&shared, some)?);
+            }
+            Ok::<_, StoreError>(missing)
+        });
+        missing.extend(in_files.await?);
+        Ok(missing)
     }
 }
 
 #[async_trait]
 impl BlobStore for DiskBlobs {
     async fn find_missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
-        let wanted: BTreeSet<Digest> =
-            digests.iter().filter(|digest| !digest.is_empty_blob()).copied().collect();
-        let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let wanted: Vec<Digest> = wanted.into_iter().collect();
-            let mut missing = Vec::new();
-            for some in wanted.chunks(LOOKUP_DIGESTS) {
-                missing.extend(find_missing(&shared, some)?);
-            }
-            Ok(missing)
-        })
-        .await
+        let wanted: Vec<Digest> = digests.iter().filter(|digest| !digest.is_empty_blob()).copied().collect();
+        let was_loaded = self.shared.segments.is_loaded();
+        let mut missing = self.lookup(wanted).await?;
+        if !was_loaded && let Some(first) = missing.iter().find(|digest| FileKey::Blob(**digest).is_small()) {
+            self.shared.loaded(&FileKey::Blob(*first)).await?;
+            missing = self.lookup(missing).await?;
+        }
+        let mut seen = HashSet::new();
+        missing.retain(|digest| seen.insert(*digest));
+        Ok(missing)
     }
 
     async fn get(&self, digest: &Digest, range: ByteRange) -> Result<BlobStream, StoreError> {
@@ -77,7 +122,7 @@ impl BlobStore for DiskBlobs {
             return Err(StoreError::Range { digest: *digest, offset: range.offset });
         }
         let stream = read::read(shared, *digest, range).await?;
-        self.shared.ledger.used([(key, digest.size_bytes())]);
+        self.used(&key, digest);
         self.shared.counters.blobs_read.add(1);
         let shared = Arc::clone(&self.shared);
         let counted = stream.inspect_ok(move |piece| shared.counters.blob_bytes_read.add(piece.len() as u64));
@@ -101,9 +146,12 @@ impl BlobStore for DiskBlobs {
 fn find_missing(shared: &Shared, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
     let _pin = shared.pins.pin(digests.iter().copied());
     let mut missing = Vec::new();
-    let mut present = Vec::with_capacity(digests.len());
+    let mut present = Vec::new();
     for digest in digests {
         let key = FileKey::Blob(*digest);
+        if shared.segments.touch(&key) {
+            continue;
+        }
         if shared.is_kept(&key)? {
             present.push((key, digest.size_bytes()));
         } else {

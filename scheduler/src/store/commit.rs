@@ -64,10 +64,11 @@ pub(crate) struct Committer {
 }
 
 impl Committer {
-    pub(crate) fn start(layout: Layout) -> io::Result<Self> {
+    /// Without `durable`, names are not synced, and a power cut may take them away.
+    pub(crate) fn start(layout: Layout, durable: bool) -> io::Result<Self> {
         let (queue, files) = mpsc::channel(WAITING_FILES_MAX);
         let unsynced = Arc::new(Unsynced::default());
-        let work = Work { layout, unsynced: Arc::clone(&unsynced) };
+        let work = Work { layout, durable, unsynced: Arc::clone(&unsynced) };
         let thread =
             std::thread::Builder::new().name("committer".to_owned()).spawn(move || work.run(files))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), unsynced })
@@ -102,6 +103,7 @@ impl Drop for Committer {
 
 struct Work {
     layout: Layout,
+    durable: bool,
     unsynced: Arc<Unsynced>,
 }
 
@@ -129,7 +131,8 @@ impl Work {
         self.unsynced.lock().extend(&keys);
         let mut folders = BTreeSet::new();
         let placed: Vec<_> = batch.into_iter().filter_map(|file| self.place(file, &mut folders)).collect();
-        let failed = sync_folders(&folders.into_iter().collect::<Vec<_>>());
+        let folders: Vec<PathBuf> = folders.into_iter().filter(|_| self.durable).collect();
+        let failed = sync_folders(&folders);
         let answers: Vec<_> = placed
             .into_iter()
             .map(|(path, done)| {
@@ -233,7 +236,7 @@ mod tests {
     async fn files_that_come_together_all_get_their_names() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
-        let committer = Committer::start(layout.clone()).unwrap();
+        let committer = Committer::start(layout.clone(), true).unwrap();
         let commits = (0..600_u32).map(|number| {
             let data = number.to_le_bytes();
             let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
@@ -253,7 +256,7 @@ mod tests {
     async fn a_blob_that_is_kept_never_seems_to_vanish_while_it_is_uploaded_again() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
-        let committer = Committer::start(layout.clone()).unwrap();
+        let committer = Committer::start(layout.clone(), true).unwrap();
         let key = FileKey::Blob(Digest::of(DigestFunction::Sha256, b"abc"));
         let commit = || {
             let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
@@ -278,7 +281,7 @@ mod tests {
     async fn a_file_that_cannot_get_its_name_is_an_error_and_no_other_file_suffers() {
         let folder = tempfile::tempdir().unwrap();
         let layout = Layout::new(folder.path());
-        let committer = Committer::start(layout.clone()).unwrap();
+        let committer = Committer::start(layout.clone(), true).unwrap();
         let digest = |data| Digest::of(DigestFunction::Sha256, data);
         let (bad, good) = (FileKey::Blob(digest(b"bad")), FileKey::Blob(digest(b"good")));
         fs::create_dir_all(layout.path(&bad).join("in the way")).unwrap();

@@ -1,9 +1,11 @@
 //! [`Keeper`]: the thread that keeps the index and the bound.
 //!
 //! It opens the index, or rebuilds it by a look at the files, while the server serves; every few seconds
-//! it takes the uses from the ledger into the index; and it evicts before the store is full.
+//! it takes the uses from the ledger into the index; and it evicts, and compacts segments, before the store is
+//! full.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,11 +13,15 @@ use castwork_cas::files::free_bytes;
 use tracing::{info, warn};
 
 use super::evict::Evictor;
+use super::format;
 use super::index::place::{self, Marker};
 use super::index::{Index, IndexError};
 use super::layout::{FileKey, Layout};
 use super::ledger::{Fullness, Ledger, Round, Use};
+use super::migrate::migrate;
 use super::scan::Scan;
+use super::segments::{Place, Segments};
+use crate::counters::Counters;
 use crate::front::errors::with_cause;
 
 /// How often uses go into the index.
@@ -24,6 +30,9 @@ const ROUND_EVERY: Duration = Duration::from_secs(2);
 /// Eviction begins above this share of the bound, and ends below the other.
 const HIGH_PERCENT: u64 = 95;
 const LOW_PERCENT: u64 = 90;
+
+/// Records are evicted in steps of this part of the store, until a segment is worth compacting.
+const EVICT_PART: u64 = 50;
 
 /// If others leave so little of the disk that more than this share of the store would have to go, none
 /// does: what is there stays, and writes are refused until there is room again.
@@ -77,16 +86,25 @@ pub(crate) fn free_bytes_of(layout: &Layout) -> Option<u64> {
 pub(crate) struct Keeper {
     pub(crate) layout: Layout,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) segments: Arc<Segments>,
+    pub(crate) counters: Arc<Counters>,
     pub(crate) evictor: Evictor,
     pub(crate) bound: Bound,
     pub(crate) marker: Option<Marker>,
     pub(crate) open_time_max: Duration,
+    /// Whether there may be files of what belongs into segments; cleared when there are none any more.
+    pub(crate) is_older: Arc<AtomicBool>,
 }
 
-/// The index, and the look at the files that fills it.
+/// The index, and what is left to do after a start.
 struct Open {
     index: Index,
+    /// The look at the files that fills the index.
     scan: Option<Scan>,
+    /// Whether a file of an older layout could not be moved.
+    has_failed: bool,
+    /// When records were last used, as the server before this one knew it.
+    record_uses: Vec<(Place, u64)>,
 }
 
 impl Keeper {
@@ -117,12 +135,19 @@ impl Keeper {
     }
 
     fn open(&mut self) -> Open {
-        match place::reopen(&self.layout.index(), self.marker.take(), self.open_time_max) {
-            Some(index) => {
-                info!(files = index.total().files, bytes = index.total().bytes, "the index is open");
-                Open { index, scan: None }
+        // Files of an older layout have to be looked for.
+        let marker = self.marker.take().filter(|_| !self.is_older.load(Ordering::Relaxed));
+        let Some(index) = place::reopen(&self.layout.index(), marker, self.open_time_max) else {
+            return self.rebuild();
+        };
+        info!(files = index.total().files, bytes = index.total().bytes, "the index is open");
+        match index.record_uses() {
+            Ok(record_uses) => Open { index, scan: None, has_failed: false, record_uses },
+            Err(error) => {
+                warn!(error = with_cause(&error), "the index is thrown away and rebuilt");
+                drop(index);
+                self.rebuild()
             }
-            None => self.rebuild(),
         }
     }
 
@@ -130,46 +155,115 @@ impl Keeper {
         let root = self.layout.index();
         let index = place::begin(&root, self.open_time_max);
         place::sweep(&root, index.folder());
-        Open { index, scan: Some(Scan::new(&self.layout)) }
+        let scan = Some(Scan::new(&self.layout));
+        Open { index, scan, has_failed: false, record_uses: Vec::new() }
     }
 
     fn round(&self, open: &mut Open, round: Round) -> Result<(), IndexError> {
         let uses: Vec<(FileKey, Use)> = round.used.into_iter().collect();
         open.index.remove(&round.gone)?;
         open.index.put(&uses)?;
-        if let Some(scan) = &mut open.scan {
-            if let Some(files) = scan.next_folder() {
-                open.index.put(&files)?;
-            } else {
-                info!(files = scan.files, "the index is rebuilt");
-                open.scan = None;
-            }
+        self.scan(open)?;
+        if !self.segments.is_loaded() {
+            // What is not known yet may be what was used last.
+            measure(self, &open.index);
+            return Ok(());
+        }
+        if !open.record_uses.is_empty() {
+            self.segments.restore_uses(&std::mem::take(&mut open.record_uses));
         }
         self.keep_bound(&mut open.index)
     }
 
-    fn keep_bound(&self, index: &mut Index) -> Result<(), IndexError> {
-        let measure = |index: &Index| {
-            let free = free_bytes_of(&self.layout);
-            self.ledger.measure(index.total().bytes, |bytes| self.bound.bytes(bytes, free))
-        };
-        let fullness = measure(index);
-        let excess_bytes = self.bound.excess_bytes(fullness);
-        if excess_bytes > 0 {
-            self.evictor.evict(index, excess_bytes)?;
-            measure(index);
+    /// Looks at one more folder, if some are left.
+    fn scan(&self, open: &mut Open) -> Result<(), IndexError> {
+        let Some(scan) = &mut open.scan else { return Ok(()) };
+        if let Some(found) = scan.next_folder() {
+            open.index.put(&found.files)?;
+            match migrate(&self.layout, &self.segments, &self.counters, &found.small) {
+                Ok(0) => {}
+                Ok(files) => info!(files, "files of an older layout were moved into segments"),
+                Err(error) => {
+                    open.has_failed = true;
+                    warn!(%error, "files of an older layout stay where they are");
+                }
+            }
+            return Ok(());
+        }
+        info!(files = scan.files, "the index is rebuilt");
+        open.scan = None;
+        if self.is_older.load(Ordering::Relaxed) && !open.has_failed {
+            match format::write(&self.layout) {
+                Ok(()) => self.is_older.store(false, Ordering::Relaxed),
+                Err(error) => warn!(%error, "the layout could not be written down"),
+            }
         }
         Ok(())
     }
 
-    fn close(&self, open: Open) {
+    fn keep_bound(&self, index: &mut Index) -> Result<(), IndexError> {
+        let fullness = measure(self, index);
+        let excess_bytes = self.bound.excess_bytes(fullness);
+        if excess_bytes > 0 {
+            self.reclaim(index, excess_bytes)?;
+            measure(self, index);
+        }
+        Ok(())
+    }
+
+    /// Frees `excess_bytes`, or as much as there is that nobody needs.
+    ///
+    /// What is evicted from a segment is free only when the segment is compacted. So it goes on evicting what
+    /// is oldest until a segment is worth it.
+    fn reclaim(&self, index: &mut Index, excess_bytes: u64) -> Result<(), IndexError> {
+        let bytes = |index: &Index| index.total().bytes + self.segments.bytes();
+        let goal = bytes(index).saturating_sub(excess_bytes);
+        let mut nothing_left = false;
+        loop {
+            let over = bytes(index).saturating_sub(goal);
+            if over == 0 {
+                return Ok(());
+            }
+            if let Some(victim) = self.segments.victim(nothing_left) {
+                if let Err(error) = self.segments.compact(victim) {
+                    warn!(%error, segment = victim, "a segment could not be compacted");
+                    return Ok(());
+                }
+                continue;
+            }
+            if nothing_left {
+                return Ok(());
+            }
+            let step = (goal / EVICT_PART).max(1).min(over);
+            let evicted = self.evictor.evict(index, step)?;
+            nothing_left = evicted.count == 0;
+            if self.segments.are_all_unsealed() || nothing_left {
+                self.segments.seal();
+            }
+        }
+    }
+
+    fn close(&self, mut open: Open) {
         if open.scan.is_some() {
             return; // Half an index is none.
         }
-        if let Err(error) = place::close(&self.layout.index(), open.index) {
+        let mut put = Ok(());
+        if self.segments.is_loaded() {
+            let mut uses = Vec::with_capacity(self.segments.records());
+            self.segments.each_use(|place, used_ms| uses.push((place, used_ms)));
+            uses.sort_unstable();
+            put = open.index.put_record_uses(&uses);
+        }
+        if let Err(error) = put.and_then(|()| place::close(&self.layout.index(), open.index)) {
             warn!(error = with_cause(&error), "the index is not kept; the next start rebuilds it");
         }
     }
+}
+
+/// Tells the ledger how full the store is, and may be.
+fn measure(keeper: &Keeper, index: &Index) -> Fullness {
+    let free = free_bytes_of(&keeper.layout);
+    keeper.ledger.measure(index.total().bytes, |bytes| keeper.bound.bytes(bytes, free))
 }
 
 fn percent(bytes: u64, percent: u64) -> u64 {

@@ -2,18 +2,25 @@
 //!
 //! ```text
 //! DIR/lock                                     held while a server uses the folder
-//! DIR/cas/sha256/ab/HASH-SIZE                  the bytes of a blob
-//! DIR/results/INSTANCE/sha256/ab/HASH-SIZE     header and ActionResult
+//! DIR/format                                   which layout this is
+//! DIR/segments/NUMBER-SALT.seg                 small blobs and results, many to a file ([`super::segments`])
+//! DIR/cas/sha256/ab/HASH-SIZE                  the bytes of a blob that is not small
+//! DIR/results/INSTANCE/sha256/ab/HASH-SIZE     a result, in the first layout
 //! DIR/tmp/                                     files that are being written or removed
 //! DIR/index/                                   what was used when; can be thrown away
 //! ```
 //!
-//! The path of a blob or a result is a pure function of its name, so finding it needs no index.
+//! The path of a blob that is not small is a pure function of its name, so finding it needs no index.
+//!
+//! The first layout had a file for every blob and result. Those are found as well, and moved into segments
+//! while the server serves.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use castwork_cas::{ActionKey, Digest, DigestFunction};
+
+use super::segments::SMALL_BYTES_MAX;
 
 /// The folder of an instance's results: a hash of its name, so that any name makes a legal folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,9 +31,17 @@ impl InstanceKey {
         let hash = blake3::hash(instance.as_bytes());
         Self(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
     }
+
+    pub(crate) fn bytes(&self) -> [u8; 16] {
+        self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
 }
 
-/// A file of the store. Written as its path below the data folder.
+/// What the store keeps. Written as its path below the data folder, where it is a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum FileKey {
     /// The bytes of a blob.
@@ -38,6 +53,14 @@ pub(crate) enum FileKey {
 impl FileKey {
     pub(crate) fn of_result(key: &ActionKey) -> Self {
         Self::Result(InstanceKey::of(&key.instance), key.action)
+    }
+
+    /// Whether it belongs into a segment.
+    pub(crate) fn is_small(&self) -> bool {
+        match self {
+            Self::Blob(digest) => digest.size_bytes() <= SMALL_BYTES_MAX,
+            Self::Result(..) => true,
+        }
     }
 
     /// Reads what [`fmt::Display`] wrote; nothing else is a file of the store.
@@ -119,6 +142,14 @@ impl Layout {
 
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index")
+    }
+
+    pub(crate) fn segments(&self) -> PathBuf {
+        self.root.join("segments")
+    }
+
+    pub(crate) fn format(&self) -> PathBuf {
+        self.root.join("format")
     }
 
     pub(crate) fn lock(&self) -> PathBuf {

@@ -4,6 +4,7 @@
 //! for the index.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -45,6 +46,8 @@ pub(crate) struct Use {
 #[derive(Default)]
 pub(crate) struct Ledger {
     state: Mutex<State>,
+    /// What the segments take up; they keep it.
+    segment_bytes: Arc<AtomicU64>,
     /// Wakes the keeper.
     wake: Condvar,
     /// Wakes writers that wait for room.
@@ -95,8 +98,9 @@ pub(crate) struct Fullness {
 }
 
 impl Ledger {
-    pub(crate) fn new(kept_bytes: u64, bound_bytes: u64) -> Arc<Self> {
-        let ledger = Self::default();
+    /// For a store whose files take up `kept_bytes`, and may take up `bound_bytes` with the segments.
+    pub(crate) fn new(kept_bytes: u64, bound_bytes: u64, segment_bytes: Arc<AtomicU64>) -> Arc<Self> {
+        let ledger = Self { segment_bytes, ..Self::default() };
         let mut state = ledger.lock();
         state.kept_bytes = kept_bytes;
         state.bound_bytes = bound_bytes;
@@ -131,10 +135,18 @@ impl Ledger {
         self.lock().used.contains_key(key)
     }
 
+    fn bytes(&self, state: &State) -> u64 {
+        state.bytes() + self.segment_bytes.load(Ordering::Relaxed)
+    }
+
     /// How full the store is.
     pub(crate) fn fullness(&self) -> Fullness {
         let state = self.lock();
-        Fullness { bytes: state.bytes(), wanted_bytes: state.wanted_bytes, bound_bytes: state.bound_bytes }
+        Fullness {
+            bytes: self.bytes(&state),
+            wanted_bytes: state.wanted_bytes,
+            bound_bytes: state.bound_bytes,
+        }
     }
 
     /// Has the keeper look at once, because the disk turned out to be full.
@@ -169,7 +181,7 @@ impl Ledger {
 
     fn admit(&self, bytes: u64, reservation: &mut Reservation) -> bool {
         let mut state = self.lock();
-        if state.bytes().saturating_add(bytes) > state.bound_bytes {
+        if self.bytes(&state).saturating_add(bytes) > state.bound_bytes {
             return false;
         }
         state.reserved_bytes += bytes;
@@ -199,7 +211,8 @@ impl Ledger {
     pub(crate) fn measure(&self, kept_bytes: u64, bound_of: impl FnOnce(u64) -> u64) -> Fullness {
         let mut state = self.lock();
         state.kept_bytes = kept_bytes;
-        state.bound_bytes = bound_of(state.kept_bytes + state.fresh_bytes);
+        let segment_bytes = self.segment_bytes.load(Ordering::Relaxed);
+        state.bound_bytes = bound_of(state.kept_bytes + state.fresh_bytes + segment_bytes);
         drop(state);
         self.fullness()
     }
@@ -284,7 +297,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_being_written_counts_until_it_is_given_up() {
-        let ledger = Ledger::new(0, 10_000);
+        let ledger = Ledger::new(0, 10_000, Arc::default());
         let mut first = Reservation::none(&ledger);
         assert!(ledger.reserve(8000, &mut first).await);
         let mut second = Reservation::none(&ledger);
@@ -295,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_room_gets_it_when_the_keeper_made_some() {
-        let ledger = Ledger::new(10_000, 10_000);
+        let ledger = Ledger::new(10_000, 10_000, Arc::default());
         let waiting = {
             let ledger = Arc::clone(&ledger);
             tokio::spawn(async move {
@@ -315,7 +328,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_room_is_told_when_there_is_none() {
-        let ledger = Ledger::new(10_000, 10_000);
+        let ledger = Ledger::new(10_000, 10_000, Arc::default());
         let keeper = Arc::clone(&ledger);
         let round = tokio::task::spawn_blocking(move || {
             keeper.begin_round(Duration::from_secs(60));
@@ -328,7 +341,7 @@ mod tests {
 
     #[test]
     fn a_stored_file_counts_before_and_after_the_keeper_took_it() {
-        let ledger = Ledger::new(0, 100_000);
+        let ledger = Ledger::new(0, 100_000, Arc::default());
         Reservation::none(&ledger).stored(key(b"abc"), 3);
         assert_eq!(ledger.fullness().bytes, 4096);
         assert!(ledger.was_used(&key(b"abc")));
@@ -339,7 +352,7 @@ mod tests {
 
     #[test]
     fn a_lost_file_is_no_longer_used() {
-        let ledger = Ledger::new(0, 100_000);
+        let ledger = Ledger::new(0, 100_000, Arc::default());
         ledger.used([(key(b"abc"), 3)]);
         ledger.gone(key(b"abc"));
         let round = ledger.begin_round(Duration::ZERO);

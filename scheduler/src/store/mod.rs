@@ -1,22 +1,28 @@
-//! [`Store`]: blobs and results on disk, in the simplest form that keeps what it acknowledged.
+//! [`Store`]: blobs and results on disk, so that what was acknowledged stays.
 //!
-//! A file is acknowledged after its bytes and its name are on stable storage. It is found by its name
-//! alone, so the server serves at once after a start; what it was used for and when is kept beside it, in
-//! an index that can be thrown away ([`index`]). Bytes are verified when they arrive, and again when they
-//! are first read after a restart. The size is bounded; the least recently used goes first.
+//! Small blobs and results are records in segments, a batch with one write and one sync ([`segments`]); other
+//! blobs are a file each, found by its name alone. Both are acknowledged when a power cut can't take them away
+//! any more. A server serves at once after a start, whatever the size. When something was last used is kept
+//! in an index that can be thrown away ([`index`]). Bytes are verified when they arrive, and again when they
+//! are read: small blobs always, files the first time after a start. The size is bounded; the least recently
+//! used goes first.
 
 mod blobs;
 mod commit;
 mod evict;
+mod format;
 mod index;
 mod keeper;
 mod layout;
 mod ledger;
 mod lock;
+mod many;
+mod migrate;
 pub mod pins;
 mod read;
 mod results;
 mod scan;
+mod segments;
 mod shared;
 #[cfg(test)]
 mod tests;
@@ -26,7 +32,7 @@ mod verified;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -36,12 +42,14 @@ pub use self::upload::Upload;
 
 use self::commit::Committer;
 use self::evict::Evictor;
+use self::format::Format;
 use self::index::place::{Marker, OPEN_TIME_MAX};
 use self::keeper::{Bound, Keeper, free_bytes_of};
 use self::layout::Layout;
 use self::ledger::Ledger;
 use self::lock::FolderLock;
 use self::pins::Pins;
+use self::segments::Segments;
 use self::shared::Shared;
 use self::verified::Verified;
 use crate::counters::{Counters, Gauge};
@@ -59,6 +67,28 @@ pub struct StoreConfig {
     pub folder: PathBuf,
     /// What all files together may take up, in bytes of whole blocks.
     pub bytes_max: u64,
+    /// What an acknowledgement is worth.
+    pub durability: Durability,
+}
+
+/// What an acknowledgement is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// What was acknowledged survives a loss of power.
+    #[default]
+    Durable,
+    /// What was acknowledged survives the end of the server, however it ends, and not a loss of power.
+    Relaxed,
+}
+
+impl Durability {
+    /// As it stands in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Durable => "durable",
+            Self::Relaxed => "relaxed",
+        }
+    }
 }
 
 /// The store of one data folder. Only one at a time has it open.
@@ -75,23 +105,41 @@ impl Store {
     /// [`StoreOpenError::InUse`] if another server has it open.
     pub fn open(config: &StoreConfig, pins: Pins, counters: Arc<Counters>) -> Result<Self, StoreOpenError> {
         let layout = Layout::new(&config.folder);
-        for folder in [layout.root().to_owned(), layout.tmp(), layout.index()] {
+        for folder in [layout.root().to_owned(), layout.tmp(), layout.index(), layout.segments()] {
             fs::create_dir_all(&folder).map_err(|source| disk("create", &folder, source))?;
         }
         let lock = FolderLock::take(&layout.lock())?;
         empty(&layout.tmp())?;
+        let is_older = match format::read(&layout).map_err(|source| disk("read", &layout.format(), source))? {
+            Format::Current => false,
+            Format::Older => true,
+            Format::Later(version) => return Err(StoreOpenError::Later { path: layout.format(), version }),
+        };
+        let is_older = Arc::new(AtomicBool::new(is_older));
+        let durable = config.durability == Durability::Durable;
+        let segment_bytes = Arc::<AtomicU64>::default();
+        let segments = Segments::open(
+            &layout.segments(),
+            config.bytes_max,
+            durable,
+            Arc::clone(&segment_bytes),
+            Arc::clone(&counters),
+        );
+        let segments = Arc::new(segments.map_err(|source| disk("open", &layout.segments(), source))?);
         let marker = Marker::take(&layout.index());
         let free_bytes = free_bytes_of(&layout);
         let whole_bytes = config.bytes_max.min(free_bytes.unwrap_or(u64::MAX));
         let reserve_bytes = (whole_bytes / RESERVE_PART).min(RESERVE_BYTES_MAX);
         let bound = Bound { bytes_max: config.bytes_max, reserve_bytes };
         let kept_bytes = marker.as_ref().map_or(0, |marker| marker.bytes);
-        let ledger = Ledger::new(kept_bytes, bound.bytes(kept_bytes, free_bytes));
+        let bound_bytes = bound.bytes(kept_bytes + segments.bytes(), free_bytes);
+        let ledger = Ledger::new(kept_bytes, bound_bytes, segment_bytes);
         let threads = |source| StoreOpenError::Disk { step: "start a thread".to_owned(), source };
-        let committer = Committer::start(layout.clone()).map_err(threads)?;
+        let committer = Committer::start(layout.clone(), durable).map_err(threads)?;
         let evictor = Evictor {
             layout: layout.clone(),
             ledger: Arc::clone(&ledger),
+            segments: Arc::clone(&segments),
             pins: pins.clone(),
             counters: Arc::clone(&counters),
             removed: AtomicU64::new(0),
@@ -99,14 +147,28 @@ impl Store {
         let keeper = Keeper {
             layout: layout.clone(),
             ledger: Arc::clone(&ledger),
+            segments: Arc::clone(&segments),
+            counters: Arc::clone(&counters),
             evictor,
             bound,
             marker,
             open_time_max: OPEN_TIME_MAX,
+            is_older: Arc::clone(&is_older),
         };
         let keeper = keeper.start().map_err(threads)?;
         let verified = Verified::default();
-        let shared = Shared { layout, ledger, committer, pins, verified, counters, _lock: lock };
+        let shared = Shared {
+            layout,
+            ledger,
+            committer,
+            segments,
+            is_older,
+            durable,
+            pins,
+            verified,
+            counters,
+            _lock: lock,
+        };
         Ok(Self { shared: Arc::new(shared), keeper: Mutex::new(Some(keeper)), bytes_max: config.bytes_max })
     }
 
@@ -134,7 +196,32 @@ impl Store {
                 help: "Bytes that they may take up now.",
                 value: fullness.bound_bytes,
             },
+            Gauge {
+                name: "castwork_store_segment_bytes",
+                help: "Bytes of the segments, which hold small blobs and results.",
+                value: self.shared.segments.bytes(),
+            },
+            Gauge {
+                name: "castwork_store_records",
+                help: "Small blobs and results.",
+                value: self.shared.segments.records() as u64,
+            },
+            Gauge {
+                name: "castwork_store_loaded",
+                help: "1 when all segments are known after a start.",
+                value: u64::from(self.shared.segments.is_loaded()),
+            },
+            Gauge {
+                name: "castwork_store_durable",
+                help: "1 if what is acknowledged survives a loss of power.",
+                value: u64::from(self.shared.durable),
+            },
         ]
+    }
+
+    /// What an acknowledgement is worth.
+    pub fn durability(&self) -> Durability {
+        if self.shared.durable { Durability::Durable } else { Durability::Relaxed }
     }
 
     /// The largest blob that it takes, in bytes: one that leaves room for as much again.
@@ -142,7 +229,7 @@ impl Store {
         self.bytes_max / 2
     }
 
-    /// Writes the index down, so that the next start need not rebuild it. Blocks.
+    /// Writes down what the next start is faster with. Blocks.
     ///
     /// What is stored later is kept as well, but no longer in the index and not within the bound.
     pub fn close(&self) {
@@ -153,6 +240,7 @@ impl Store {
         {
             tracing::error!("the keeper of the store panicked");
         }
+        self.shared.segments.close();
     }
 }
 
@@ -190,6 +278,14 @@ pub enum StoreOpenError {
         path: PathBuf,
         /// Process id of the other server, if it could be read.
         owner: String,
+    },
+    /// A later version has written it.
+    #[error("the data folder has layout {version} (`{}`), which is later than this version", path.display())]
+    Later {
+        /// The file that says so.
+        path: PathBuf,
+        /// What it says.
+        version: u64,
     },
     /// The lock can't be taken.
     #[error("lock `{}`", path.display())]

@@ -1,6 +1,6 @@
 //! Reading blobs so that no wrong byte gets out.
 //!
-//! A file that was verified since the server started, and has not changed, is read as it is. Any other is
+//! Small blobs are verified whenever they are read. A file that was verified since the server started, and has not changed, is read as it is. Any other is
 //! verified on this occasion: a small one in memory, a part of a large one by a pass over all of it, and a
 //! large one that is read whole on the way, with the last piece held back until the hash is right.
 
@@ -18,8 +18,8 @@ use super::layout::FileKey;
 use super::pins::PinGuard;
 use super::shared::{OpenFile, Shared, blocking, disk};
 
-/// Blobs up to this size are read in one go.
-const SMALL_BYTES_MAX: u64 = 256 * 1024;
+/// Files up to this size are read in one go.
+const ONE_GO_BYTES_MAX: u64 = 256 * 1024;
 
 /// Larger ones are read in pieces of this size.
 const PIECE_BYTES: u64 = 256 * 1024;
@@ -28,6 +28,11 @@ impl Shared {
     /// Whether a blob is there with the right bytes, and will be after a power cut. Blocks; reads all of
     /// the blob if it was not verified yet.
     pub(crate) fn has_verified(&self, digest: &Digest) -> bool {
+        let key = FileKey::Blob(*digest);
+        if key.is_small() {
+            // What is not known yet is uploaded once more, which costs less than to wait.
+            return matches!(self.read_small(&key), Ok(Some(_))) && self.is_kept(&key).unwrap_or(false);
+        }
         let verify = || -> Result<bool, StoreError> {
             if !self.is_kept(&FileKey::Blob(*digest))? {
                 return Ok(false);
@@ -79,8 +84,13 @@ pub(crate) async fn read(
     let size = digest.size_bytes();
     let end = range.limit.map_or(size, |limit| size.min(range.offset.saturating_add(limit)));
     let (offset, is_whole) = (range.offset, range.offset == 0 && end == size);
-    if size <= SMALL_BYTES_MAX {
-        let data = blocking(move || read_small(&shared, &digest)).await?;
+    if size <= ONE_GO_BYTES_MAX {
+        let key = FileKey::Blob(digest);
+        let data = if key.is_small() {
+            shared.find_small(key).await?.ok_or(StoreError::Missing(digest))?
+        } else {
+            blocking(move || read_whole(&shared, &digest)).await?
+        };
         let (start, end) = (in_memory(offset), in_memory(end));
         return Ok(stream_of(data.slice(start..end)).filter(is_some_bytes).boxed());
     }
@@ -102,7 +112,7 @@ fn in_memory(position: u64) -> usize {
     usize::try_from(position).expect("a small blob fits into memory")
 }
 
-fn read_small(shared: &Shared, digest: &Digest) -> Result<Bytes, StoreError> {
+fn read_whole(shared: &Shared, digest: &Digest) -> Result<Bytes, StoreError> {
     let mut open = shared.open_blob(digest)?.ok_or(StoreError::Missing(*digest))?;
     let mut data = Vec::with_capacity(in_memory(open.bytes));
     open.file

@@ -1,11 +1,13 @@
 //! [`Shared`]: what blobs, results and uploads have in common.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use castwork_cas::{Digest, StoreError};
 use tracing::error;
 
@@ -14,6 +16,7 @@ use super::layout::{FileKey, Layout};
 use super::ledger::Ledger;
 use super::lock::FolderLock;
 use super::pins::Pins;
+use super::segments::{Segments, body_is_right};
 use super::verified::Verified;
 use crate::counters::Counters;
 
@@ -21,6 +24,10 @@ pub(crate) struct Shared {
     pub(crate) layout: Layout,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) committer: Committer,
+    pub(crate) segments: Arc<Segments>,
+    /// Whether there may be files of what belongs into segments.
+    pub(crate) is_older: Arc<AtomicBool>,
+    pub(crate) durable: bool,
     pub(crate) pins: Pins,
     pub(crate) verified: Verified,
     pub(crate) counters: Arc<Counters>,
@@ -66,10 +73,19 @@ impl Shared {
     /// Whether a file is there, and will be after a power cut; for blobs, only its length is looked at.
     /// Blocks.
     pub(crate) fn is_kept(&self, key: &FileKey) -> Result<bool, StoreError> {
+        if key.is_small() {
+            if self.segments.contains(key) {
+                return Ok(true);
+            }
+            if !self.is_older.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+        }
         let path = self.layout.path(key);
         let metadata = match fs::metadata(&path) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            // One of an older layout may have been moved just now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.segments.contains(key)),
             Err(error) => return Err(disk("look at", &path, error)),
         };
         if let FileKey::Blob(digest) = key
@@ -100,9 +116,63 @@ impl Shared {
         error!(%key, ?removed, "a file was dropped because its bytes are not what its name says");
     }
 
+    /// Reads and verifies what belongs into a segment, as far as all segments are known; also from a file of
+    /// an older layout. Blocks.
+    pub(crate) fn read_small(&self, key: &FileKey) -> Result<Option<Bytes>, StoreError> {
+        if let Some(body) = self.read_record(key)? {
+            return Ok(Some(body));
+        }
+        if !self.is_older.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let Some(mut open) = self.open(key)? else {
+            // It may have been moved just now.
+            return self.read_record(key);
+        };
+        let mut body = Vec::new();
+        open.file.read_to_end(&mut body).map_err(|source| disk("read", &self.layout.path(key), source))?;
+        if body_is_right(key, &body) {
+            return Ok(Some(body.into()));
+        }
+        self.drop_corrupt(key, open.changed);
+        Ok(None)
+    }
+
+    fn read_record(&self, key: &FileKey) -> Result<Option<Bytes>, StoreError> {
+        self.segments
+            .read(key)
+            .map_err(|source| disk("read", &self.layout.segments().join(key.to_string()), source))
+    }
+
+    /// As [`Shared::read_small`], and waits until all segments are known before it says that there is
+    /// nothing.
+    pub(crate) async fn find_small(self: &Arc<Self>, key: FileKey) -> Result<Option<Bytes>, StoreError> {
+        let read = || {
+            let shared = Arc::clone(self);
+            blocking(move || shared.read_small(&key))
+        };
+        let was_loaded = self.segments.is_loaded();
+        let found = read().await?;
+        if found.is_some() || was_loaded {
+            return Ok(found);
+        }
+        self.loaded(&key).await?;
+        read().await
+    }
+
+    /// Waits until all segments are known.
+    pub(crate) async fn loaded(&self, key: &FileKey) -> Result<(), StoreError> {
+        let (FileKey::Blob(digest) | FileKey::Result(_, digest)) = key;
+        if self.segments.loaded().await { Ok(()) } else { Err(StoreError::NotKnown(*digest)) }
+    }
+
     /// The error for a write that failed; if it was for lack of room, the keeper makes some.
     pub(crate) fn write_failed(&self, digest: &Digest, step: &str, source: io::Error) -> StoreError {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        let is_refusal = matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+        );
+        if is_refusal {
             self.ledger.press();
             return self.full(digest, source);
         }

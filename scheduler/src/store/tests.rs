@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use castwork_cas::store::{collect, stream_of};
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 
 use super::layout::{FileKey, Layout};
 use super::pins::Pins;
-use super::{Store, StoreConfig, StoreOpenError};
+use super::{Durability, Store, StoreConfig, StoreOpenError};
 use crate::counters::Counters;
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
@@ -44,7 +45,11 @@ impl Bench {
     }
 
     fn open(&self) -> Result<Store, StoreOpenError> {
-        let config = StoreConfig { folder: self.folder.path().to_owned(), bytes_max: self.bytes_max };
+        let config = StoreConfig {
+            folder: self.folder.path().to_owned(),
+            bytes_max: self.bytes_max,
+            durability: Durability::Durable,
+        };
         Store::open(&config, self.pins.clone(), Arc::clone(&self.counters))
     }
 
@@ -94,6 +99,31 @@ fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();
+}
+
+/// Flips a bit of a blob wherever it lies, or of a result that is encoded so.
+fn damage(bench: &Bench, data: &[u8], at: usize) {
+    let (path, begin) = place(bench, data);
+    flip(&path, begin + at);
+}
+
+/// The file that holds these bytes, and where they begin in it.
+fn place(bench: &Bench, data: &[u8]) -> (PathBuf, usize) {
+    let mut folders = vec![bench.folder.path().join("segments"), bench.folder.path().join("cas")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let bytes = fs::read(&path).unwrap();
+            if let Some(begin) = bytes.windows(data.len()).position(|window| window == data) {
+                return (path, begin);
+            }
+        }
+    }
+    panic!("the bytes are nowhere");
 }
 
 const PART: ByteRange = ByteRange { offset: 5, limit: Some(10) };
@@ -175,9 +205,10 @@ async fn a_flipped_bit_is_found_on_the_first_read_after_a_restart() {
         [(100, ByteRange::ALL), (100, PART), (2_000_000, ByteRange::ALL), (2_000_000, PART)]
     {
         let mut bench = Bench::large();
-        let digest = bench.put(&data(6, length)).await;
+        let data = data(6, length);
+        let digest = bench.put(&data).await;
         bench.reopen();
-        flip(&bench.path(&digest), length - 1);
+        damage(&bench, &data, length - 1);
         assert!(matches!(bench.get(&digest, range).await, Err(StoreError::Missing(_))));
         assert!(!bench.has(&digest).await);
         assert_eq!(bench.counters.corrupt.value(), 1);
@@ -208,7 +239,7 @@ async fn a_damaged_blob_is_healed_by_an_upload() {
     let data = data(8, 10_000);
     let digest = bench.put(&data).await;
     bench.reopen();
-    flip(&bench.path(&digest), 9);
+    damage(&bench, &data, 9);
     bench.put(&data).await;
     assert_eq!(bench.get(&digest, ByteRange::ALL).await.unwrap(), data);
 }
@@ -216,9 +247,9 @@ async fn a_damaged_blob_is_healed_by_an_upload() {
 #[tokio::test]
 async fn a_blob_that_was_cut_short_is_missing() {
     let mut bench = Bench::large();
-    let digest = bench.put(&data(9, 10_000)).await;
+    let digest = bench.put(&data(9, 100_000)).await;
     bench.reopen();
-    fs::File::options().write(true).open(bench.path(&digest)).unwrap().set_len(9_999).unwrap();
+    fs::File::options().write(true).open(bench.path(&digest)).unwrap().set_len(99_999).unwrap();
     assert!(!bench.has(&digest).await);
     assert!(!bench.path(&digest).exists());
 }
@@ -266,25 +297,97 @@ async fn results_are_kept_replaced_and_apart_by_instance_and_function() {
 }
 
 #[tokio::test]
-async fn a_damaged_result_and_one_in_the_wrong_place_are_no_results() {
+async fn a_damaged_result_is_no_result() {
     let bench = Bench::large();
     let results = bench.store().results();
-    let layout = Layout::new(bench.folder.path());
-    let keys = [key("", b"a"), key("", b"b"), key("", b"c")];
-    let paths = keys.each_ref().map(|key| layout.path(&FileKey::of_result(key)));
-    for key in &keys {
-        results.put(key, result(1)).await.unwrap();
+    results.put(&key("", b"a"), result(1)).await.unwrap();
+    results.put(&key("", b"b"), result(2)).await.unwrap();
+    damage(&bench, &super::results::encode(&FileKey::of_result(&key("", b"a")), &result(1)), 41);
+    assert_eq!(results.get(&key("", b"a")).await.unwrap(), None);
+    assert_eq!(results.get(&key("", b"b")).await.unwrap(), Some(result(2)));
+    assert_eq!(bench.counters.corrupt.value(), 1);
+}
+
+/// As the first layout kept it: a file.
+fn write_old(bench: &Bench, key: &FileKey, body: &[u8]) -> PathBuf {
+    let path = Layout::new(bench.folder.path()).path(key);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(&path, body).unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_folder_of_the_first_layout_is_read_at_once_and_moved_into_segments() {
+    let mut bench = Bench::large();
+    let large = data(1, 300_000);
+    let large_digest = bench.put(&large).await;
+    bench.store = None;
+    fs::remove_file(bench.folder.path().join("format")).unwrap();
+    let (small, bad) = (data(2, 5000), data(3, 5000));
+    let (small_digest, bad_digest) = (Digest::of(SHA256, &small), Digest::of(SHA256, &bad));
+    let result_key = FileKey::of_result(&key("team", b"a"));
+    let body = super::results::encode(&result_key, &result(7));
+    let paths = [
+        write_old(&bench, &FileKey::Blob(small_digest), &small),
+        write_old(&bench, &result_key, &body),
+        write_old(&bench, &FileKey::Blob(bad_digest), &small),
+    ];
+    for _ in 0..2 {
+        bench.reopen();
+        assert!(bench.has(&small_digest).await);
+        assert_eq!(bench.get(&small_digest, ByteRange::ALL).await.unwrap(), small);
+        assert_eq!(bench.store().results().get(&key("team", b"a")).await.unwrap(), Some(result(7)));
+        assert!(bench.get(&bad_digest, ByteRange::ALL).await.is_err());
+        assert_eq!(bench.get(&large_digest, ByteRange::ALL).await.unwrap(), large);
+        while bench.store().shared.is_older.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        assert!(paths.iter().all(|path| !path.exists()));
     }
-    let length = fs::metadata(&paths[0]).unwrap().len();
-    flip(&paths[0], usize::try_from(length).unwrap() - 1);
-    fs::File::options().write(true).open(&paths[1]).unwrap().set_len(20).unwrap();
-    results.put(&key("", b"d"), result(2)).await.unwrap();
-    fs::copy(layout.path(&FileKey::of_result(&key("", b"d"))), &paths[2]).unwrap();
-    for (key, path) in keys.iter().zip(&paths) {
-        assert_eq!(results.get(key).await.unwrap(), None);
-        assert!(!path.exists());
+    assert_eq!(bench.counters.corrupt.value(), 1);
+}
+
+#[tokio::test]
+async fn a_result_of_the_first_layout_never_replaces_a_later_one() {
+    let mut bench = Bench::large();
+    bench.store = None;
+    fs::remove_file(bench.folder.path().join("format")).unwrap();
+    let result_key = FileKey::of_result(&key("team", b"a"));
+    write_old(&bench, &result_key, &super::results::encode(&result_key, &result(1)));
+    bench.reopen();
+    bench.store().results().put(&key("team", b"a"), result(2)).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(bench.store().results().get(&key("team", b"a")).await.unwrap(), Some(result(2)));
+        bench.reopen();
     }
-    assert_eq!(bench.counters.corrupt.value(), 3);
+}
+
+#[tokio::test]
+async fn a_folder_of_a_later_layout_is_refused() {
+    let mut bench = Bench::large();
+    bench.store = None;
+    fs::write(bench.folder.path().join("format"), "3 unknown\n").unwrap();
+    let Err(error) = bench.open() else { panic!("nobody knows that layout") };
+    assert!(error.to_string().contains("layout 3"), "{error}");
+}
+
+#[tokio::test]
+async fn many_blobs_at_once_are_kept_and_each_has_its_answer() {
+    let bench = Bench::large();
+    let (small, large, wrong) = (data(1, 100), data(2, 200_000), data(3, 100));
+    let digest = |data: &Bytes| Digest::of(SHA256, data);
+    let blobs = vec![
+        (digest(&small), small.clone()),
+        (digest(&wrong), small.clone()),
+        (Digest::empty(SHA256), Bytes::new()),
+        (digest(&large), large.clone()),
+        (digest(&small), small.clone()),
+    ];
+    let stored = bench.store().blobs().put_all(blobs).await;
+    assert_eq!(stored.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true, true, true]);
+    assert!(matches!(stored[1], Err(StoreError::Mismatch { .. })));
+    assert_eq!(bench.get(&digest(&large), ByteRange::ALL).await.unwrap(), large);
+    assert_eq!(bench.get(&digest(&small), ByteRange::ALL).await.unwrap(), small);
 }
 
 const BLOCK: usize = 4096;
@@ -308,24 +411,31 @@ async fn the_least_recently_used_goes_when_there_is_no_more_room() {
 #[tokio::test]
 async fn what_is_pinned_or_being_read_is_not_evicted() {
     let bench = Bench::new(400 * BLOCK as u64);
-    let pinned = bench.put(&data(0, BLOCK)).await;
+    let pinned = [bench.put(&data(0, BLOCK)).await, bench.put(&data(100, 20 * BLOCK)).await];
     let read = data(1, 100 * BLOCK);
     let stream = {
         let digest = bench.put(&read).await;
         bench.store().blobs().get(&digest, ByteRange::ALL).await.unwrap()
     };
-    let guard = bench.pins.pin([pinned]);
+    let guard = bench.pins.pin(pinned);
     for seed in 2..30 {
         bench.put(&data(seed, 50 * BLOCK)).await;
+        bench.put(&data(seed + 100, 10 * BLOCK)).await;
     }
-    assert!(bench.path(&pinned).exists());
+    // To ask for them would be a use.
+    let is_there = |digest: &Digest| {
+        let key = FileKey::Blob(*digest);
+        bench.store().shared.segments.contains(&key) || bench.path(digest).exists()
+    };
+    assert!(pinned.iter().all(is_there));
     assert!(bench.path(&Digest::of(SHA256, &read)).exists());
     assert_eq!(collect(stream, u64::MAX).await.unwrap(), read);
     drop(guard);
     for seed in 30..60 {
         bench.put(&data(seed, 50 * BLOCK)).await;
+        bench.put(&data(seed + 100, 10 * BLOCK)).await;
     }
-    assert!(!bench.path(&pinned).exists());
+    assert!(!pinned.iter().any(is_there));
 }
 
 #[tokio::test]
@@ -359,10 +469,9 @@ async fn without_its_index_the_store_has_everything_and_keeps_its_bound() {
     }
     // Closing it has the keeper finish its account.
     bench.reopen();
-    let shard_files = |shard: fs::DirEntry| fs::read_dir(shard.path()).unwrap().count();
-    let shards = fs::read_dir(bench.folder.path().join("cas/sha256")).unwrap();
-    let files: usize = shards.map(|shard| shard_files(shard.unwrap())).sum();
-    assert!(files <= 40, "{files} files");
+    let segments = fs::read_dir(bench.folder.path().join("segments")).unwrap();
+    let bytes: u64 = segments.map(|segment| segment.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes <= 40 * BLOCK as u64, "{bytes} bytes");
     assert!(bench.has(&Digest::of(SHA256, &data(59, BLOCK))).await);
 }
 
@@ -389,5 +498,8 @@ async fn an_index_of_a_closed_store_knows_its_bytes_at_once() {
     bench.put(&data(1, 3 * BLOCK)).await;
     bench.store().results().put(&key("", b"a"), result(1)).await.unwrap();
     bench.reopen();
-    assert_eq!(bench.store().shared.ledger.fullness().bytes, 4 * BLOCK as u64);
+    bench.put(&data(2, 100_000)).await;
+    bench.reopen();
+    let bytes = 25 * BLOCK as u64 + bench.store().shared.segments.bytes();
+    assert_eq!(bench.store().shared.ledger.fullness().bytes, bytes);
 }

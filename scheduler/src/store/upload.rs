@@ -12,13 +12,15 @@ use tempfile::{NamedTempFile, TempPath};
 use super::commit::Kept;
 use super::layout::FileKey;
 use super::ledger::Reservation;
+use super::many;
 use super::pins::PinGuard;
 use super::shared::{Shared, blocking};
 
 /// Bytes are written in pieces of at least this, so that small messages do not cost a call each.
 const WRITE_BYTES_MIN: u64 = 256 * 1024;
 
-/// Hashes a blob as it arrives and writes it to a temporary file; [`Upload::finish`] keeps it.
+/// Hashes a blob as it arrives and writes it to a temporary file; [`Upload::finish`] keeps it. A small blob
+/// stays in memory until then.
 ///
 /// Dropping it removes the file. Not cancel-safe: after a call that was dropped, all others fail.
 pub struct Upload {
@@ -86,6 +88,10 @@ impl Upload {
     /// # Errors
     /// As [`Upload::append`].
     pub async fn flush(&mut self) -> Result<(), StoreError> {
+        // A small one is written when all of it is there, with others.
+        if FileKey::Blob(self.digest).is_small() {
+            return Ok(());
+        }
         let parts = self.take()?;
         self.reserve(parts.pending_bytes).await?;
         let shared = Arc::clone(&self.shared);
@@ -106,10 +112,12 @@ impl Upload {
     /// [`StoreError::Mismatch`] if the bytes are not the digest's.
     pub async fn finish(mut self) -> Result<(), StoreError> {
         let parts = self.take()?;
+        if FileKey::Blob(self.digest).is_small() {
+            return many::put_one(&self.shared, self.digest, parts.into_bytes()).await;
+        }
         self.reserve(parts.pending_bytes).await?;
         let (shared, digest) = (Arc::clone(&self.shared), self.digest);
         match blocking(move || parts.finish(&shared, &digest)).await? {
-            Finished::IsThere if digest.is_empty_blob() => {}
             Finished::IsThere => self.shared.ledger.used([(FileKey::Blob(digest), digest.size_bytes())]),
             Finished::File { temporary, changed } => self.commit(temporary, changed).await?,
         }
@@ -180,6 +188,14 @@ impl Parts {
         Ok(())
     }
 
+    /// All bytes of a small blob, of which none was written.
+    fn into_bytes(mut self) -> Bytes {
+        if self.pending.len() == 1 {
+            return self.pending.swap_remove(0);
+        }
+        self.pending.concat().into()
+    }
+
     /// The digest of all bytes, written or not.
     fn into_digest(mut self) -> Digest {
         self.hash();
@@ -193,19 +209,22 @@ impl Parts {
         if got != *digest {
             return Err(StoreError::mismatch(digest, got));
         }
-        // The blob of no bytes is everywhere, and another upload may have been faster.
-        if digest.is_empty_blob() || shared.has_verified(digest) {
+        // Another upload may have been faster.
+        if shared.has_verified(digest) {
             return Ok(Finished::IsThere);
         }
         self.write_pending(shared).map_err(|error| shared.write_failed(digest, "write", error))?;
         let file = self.file.expect("a blob of some bytes has been written to a file");
-        let changed = sync(file.as_file()).map_err(|error| shared.write_failed(digest, "sync", error))?;
+        let changed = sync(file.as_file(), shared.durable)
+            .map_err(|error| shared.write_failed(digest, "sync", error))?;
         Ok(Finished::File { temporary: file.into_temp_path(), changed })
     }
 }
 
 /// If this fails, nobody knows what is on the disk, and asking again would not tell: the file goes.
-fn sync(file: &File) -> io::Result<SystemTime> {
-    file.sync_data()?;
+fn sync(file: &File, durable: bool) -> io::Result<SystemTime> {
+    if durable {
+        file.sync_data()?;
+    }
     file.metadata()?.modified()
 }

@@ -190,3 +190,23 @@ async fn reflection_knows_every_service() {
         assert!(names.contains(&name), "{name} is not in {names:?}");
     }
 }
+
+#[tokio::test]
+async fn a_server_that_may_lose_what_it_acknowledged_says_so_everywhere() {
+    for (durability, health, gauge) in
+        [("durable", "ok\n", "durable 1\n"), ("relaxed", "ok, durability relaxed\n", "durable 0\n")]
+    {
+        let house = House::start_with(|args| args.durability = Some(durability.to_owned()), |_| ()).await;
+        let mut client = CapabilitiesClient::new(house.channel.clone());
+        let answer = client.get_capabilities(GetCapabilitiesRequest::default()).await.unwrap();
+        assert_eq!(answer.metadata().get("castwork-durability").unwrap(), durability);
+        assert!(crate::connections::http_get(&house, "/healthz").await.ends_with(health));
+        assert!(
+            crate::connections::http_get(&house, "/metrics")
+                .await
+                .contains(&format!("castwork_store_{gauge}"))
+        );
+        let digest = house.put("kept all the same").await;
+        assert_eq!(house.read(&format!("blobs/{digest}"), 0, 0).await.unwrap(), "kept all the same");
+    }
+}

@@ -12,17 +12,39 @@ use tonic::{Code, Status};
 
 use crate::support::{House, SHA256, noise, pieces, skip, write_name};
 
-/// Where the store keeps a blob.
-pub(crate) fn path(house: &House, digest: &Digest) -> PathBuf {
-    let hash = digest.hash_hex();
-    let shard = house.folder.path().join("data/cas").join(digest.function().name()).join(&hash[..2]);
-    shard.join(format!("{hash}-{}", digest.size_bytes()))
+/// Flips the last bit of a blob, wherever the store keeps it.
+fn flip_last_bit(house: &House, blob: &[u8]) {
+    let data = house.folder.path().join("data");
+    let mut folders = vec![data.join("segments"), data.join("cas")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let mut bytes = std::fs::read(&path).unwrap();
+            // Another blob may contain this one, but only this one's has its hash before it, or a file of its own.
+            let is_it = |begin: usize| match begin.checked_sub(40) {
+                Some(header) => bytes[header..].starts_with(Digest::of(SHA256, blob).hash()),
+                None => begin == 0 && bytes.len() == blob.len(),
+            };
+            let mut found = bytes.windows(blob.len()).enumerate().filter(|(_, window)| *window == blob);
+            if let Some((begin, _)) = found.find(|(begin, _)| is_it(*begin)) {
+                bytes[begin + blob.len() - 1] ^= 1;
+                std::fs::write(&path, bytes).unwrap();
+                return;
+            }
+        }
+    }
+    panic!("the blob is nowhere");
 }
 
-fn flip_last_bit(path: &PathBuf) {
-    let mut bytes = std::fs::read(path).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    std::fs::write(path, bytes).unwrap();
+/// Has the store lose a blob: it finds out when somebody reads it.
+pub(crate) async fn lose(house: &House, blob: &[u8]) {
+    flip_last_bit(house, blob);
+    let name = format!("blobs/{}", Digest::of(SHA256, blob));
+    assert_eq!(house.read(&name, 0, 0).await.unwrap_err().code(), Code::NotFound);
 }
 
 #[tokio::test]
@@ -35,7 +57,7 @@ async fn flipped_bits_are_never_served_and_cost_one_upload() {
     let house = house.restart().await;
     for blob in &blobs {
         let digest = Digest::of(SHA256, blob);
-        flip_last_bit(&path(&house, &digest));
+        flip_last_bit(&house, blob);
         let request = ReadRequest { resource_name: format!("blobs/{digest}"), ..Default::default() };
         let mut bytes = 0;
         let end: Status = match house.bytestream().read(request).await {

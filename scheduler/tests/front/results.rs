@@ -127,8 +127,7 @@ async fn a_result_that_lost_a_blob_is_none_until_the_blob_is_back() {
     update(&house, &action, result).await.unwrap();
     assert!(get(&house, &action).await.is_ok());
     for blob in blobs {
-        let digest = Digest::of(SHA256, &blob);
-        std::fs::remove_file(crate::disk::path(&house, &digest)).unwrap();
+        crate::disk::lose(&house, &blob).await;
         assert_eq!(get(&house, &action).await.unwrap_err().code(), Code::NotFound, "{blob:?}");
         house.put(blob).await;
         assert!(get(&house, &action).await.is_ok());

@@ -1,4 +1,5 @@
-//! [`Index`]: what each file takes up and when it was last used, in order of use.
+//! [`Index`]: what each file takes up and when it was last used, in order of use; and, from one server to the
+//! next, when each record was.
 //!
 //! It serves eviction and nothing else: it may be lost at any moment, is rebuilt by a look at the
 //! files, and nothing is acknowledged on it.
@@ -14,6 +15,7 @@ use self::memory::MemoryIndex;
 use self::sled::SledIndex;
 use super::layout::FileKey;
 use super::ledger::Use;
+use super::segments::Place;
 
 /// Why an index can't be relied on; whatever it is, the index is rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +109,22 @@ impl Index {
         })
     }
 
+    /// Replaces the last uses of records, sorted by place.
+    pub(crate) fn put_record_uses(&mut self, uses: &[(Place, u64)]) -> Result<(), IndexError> {
+        guard(|| match self {
+            Self::Sled(index) => index.put_record_uses(uses),
+            Self::Memory(_) => Ok(()),
+        })
+    }
+
+    /// The last uses of records as they were put, sorted by place.
+    pub(crate) fn record_uses(&self) -> Result<Vec<(Place, u64)>, IndexError> {
+        guard(|| match self {
+            Self::Sled(index) => index.record_uses(),
+            Self::Memory(_) => Ok(Vec::new()),
+        })
+    }
+
     pub(crate) fn total(&self) -> Total {
         match self {
             Self::Sled(index) => index.total(),
@@ -151,7 +169,7 @@ mod tests {
     #[test]
     fn both_engines_say_the_same_of_the_same_uses() {
         let folder = tempfile::tempdir().unwrap();
-        let mut sled = Index::Sled(Box::new(SledIndex::open(&folder.path().join("v1-1")).unwrap()));
+        let mut sled = Index::Sled(Box::new(SledIndex::open(&folder.path().join("v2-1")).unwrap()));
         let mut memory = Index::Memory(MemoryIndex::default());
         let mut random = StdRng::seed_from_u64(11);
         for _ in 0..2000 {
@@ -170,6 +188,18 @@ mod tests {
             assert_eq!(sled.oldest(count).unwrap(), oldest);
             assert_eq!(sled.total(), memory.total());
         }
+    }
+
+    #[test]
+    fn the_last_uses_of_records_come_back_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut index = Index::Sled(Box::new(SledIndex::open(&folder.path().join("v2-1")).unwrap()));
+        let place = |number: u32| Place { segment: number / 5000, offset: number % 5000 * 8 };
+        let uses: Vec<_> = (0..12_000).map(|number| (place(number), u64::from(number) * 7)).collect();
+        index.put_record_uses(&uses).unwrap();
+        assert_eq!(index.record_uses().unwrap(), uses);
+        index.put_record_uses(&uses[..3]).unwrap();
+        assert_eq!(index.record_uses().unwrap(), uses[..3]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which folder holds the index, and whether it can be relied on.
 //!
-//! `DIR/index/v1-7` is an index of format 1; `DIR/index/clean.json` says that it was closed in order, and with
+//! `DIR/index/v2-7` is an index of format 2; `DIR/index/clean.json` says that it was closed in order, and with
 //! how much in it. The marker is removed before the index is opened, so it never stands beside one that
 //! was written to since. On any doubt a new folder with the next number is begun, and the rest removed.
 
@@ -20,7 +20,7 @@ use super::{Index, IndexError, Total};
 use crate::front::errors::with_cause;
 
 /// In the name of every index's folder; another format gets another.
-const FORMAT: &str = "v1";
+const FORMAT: &str = "v2";
 
 /// How long an index may take to open, before a new one is begun instead.
 pub(crate) const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
@@ -203,7 +203,7 @@ mod tests {
     fn an_index_that_was_cut_short_is_not_believed() {
         let folder = tempfile::tempdir().unwrap();
         written(folder.path(), 5000);
-        cut_files_in_half(&folder.path().join("v1-1"));
+        cut_files_in_half(&folder.path().join("v2-1"));
         assert!(reopened(folder.path()).is_none());
     }
 
@@ -212,7 +212,7 @@ mod tests {
         for seed in 0..5 {
             let folder = tempfile::tempdir().unwrap();
             written(folder.path(), 2000);
-            let db = folder.path().join("v1-1/db");
+            let db = folder.path().join("v2-1/db");
             let mut bytes = fs::read(&db).unwrap();
             let at = bytes.len() * (seed * 2 + 1) / 10;
             bytes[at..at + 64].iter_mut().for_each(|byte| *byte ^= 0xff);
@@ -232,9 +232,9 @@ mod tests {
         let Index::Sled(_) = begin(folder.path(), LONG) else {
             panic!("the disk takes an index");
         };
-        let new = folder.path().join("v1-2");
+        let new = folder.path().join("v2-2");
         sweep(folder.path(), Some(&new));
-        assert_eq!(folders(folder.path()), ["v1-2"]);
+        assert_eq!(folders(folder.path()), ["v2-2"]);
     }
 
     #[test]

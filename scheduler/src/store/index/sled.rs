@@ -1,7 +1,7 @@
 //! [`SledIndex`]: the index on disk.
 //!
-//! Two trees: `files` from a file's name to its size and last use, and `ages` from last use and name to
-//! nothing, for the order. A crash may leave them in disagreement; after a crash the index is thrown away.
+//! Trees: `files` from a file's name to its size and last use, and `ages` from last use and name to
+//! nothing, for the order. A third, `records`, has the last uses of records, many to a value. A crash may leave them in disagreement; after a crash the index is thrown away.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,6 +12,10 @@ use sled::{Db, Tree};
 use super::{IndexError, Total};
 use crate::store::layout::FileKey;
 use crate::store::ledger::Use;
+use crate::store::segments::Place;
+
+/// Uses of records in one value, of 16 bytes each.
+const RECORDS_AT_ONCE: usize = 1024;
 
 /// Memory for pages, in bytes.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -23,6 +27,7 @@ pub(crate) struct SledIndex {
     db: Db,
     files: Tree,
     ages: Tree,
+    records: Tree,
     total: Total,
 }
 
@@ -37,13 +42,14 @@ impl SledIndex {
             .open()?;
         let files = db.open_tree("files")?;
         let ages = db.open_tree("ages")?;
+        let records = db.open_tree("records")?;
         let mut total = Total::default();
         for item in &files {
             let (name, value) = item?;
             read_key(&name)?;
             total.replace(None, Some(read_use(&value)?.bytes));
         }
-        Ok(Self { folder: folder.to_owned(), db, files, ages, total })
+        Ok(Self { folder: folder.to_owned(), db, files, ages, records, total })
     }
 
     pub(crate) fn put(&mut self, key: &FileKey, mut entry: Use) -> Result<(), IndexError> {
@@ -80,6 +86,41 @@ impl SledIndex {
         Ok(oldest)
     }
 
+    pub(crate) fn put_record_uses(&mut self, uses: &[(Place, u64)]) -> Result<(), IndexError> {
+        self.records.clear()?;
+        for some in uses.chunks(RECORDS_AT_ONCE) {
+            let (first, _) = some[0];
+            let key = [first.segment.to_be_bytes(), first.offset.to_be_bytes()].concat();
+            let mut value = Vec::with_capacity(some.len() * 16);
+            for (place, used_ms) in some {
+                value.extend(place.segment.to_be_bytes());
+                value.extend(place.offset.to_be_bytes());
+                value.extend(used_ms.to_be_bytes());
+            }
+            self.records.insert(key, value)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn record_uses(&self) -> Result<Vec<(Place, u64)>, IndexError> {
+        let mut uses = Vec::new();
+        for value in self.records.iter().values() {
+            let value = value?;
+            let (all, rest) = value.as_chunks::<16>();
+            if !rest.is_empty() {
+                return Err(IndexError::Illegible);
+            }
+            uses.extend(all.iter().map(|use_| {
+                let number = u128::from_be_bytes(*use_);
+                let half =
+                    |shift: u32| u32::try_from(number >> shift & u128::from(u32::MAX)).expect("masked");
+                let used_ms = u64::from(half(32)) << 32 | u64::from(half(0));
+                (Place { segment: half(96), offset: half(64) }, used_ms)
+            }));
+        }
+        if uses.is_sorted_by_key(|(place, _)| *place) { Ok(uses) } else { Err(IndexError::Illegible) }
+    }
+
     pub(crate) fn folder(&self) -> &PathBuf {
         &self.folder
     }
@@ -91,7 +132,7 @@ impl SledIndex {
     /// Closes it with everything on stable storage, which `flush` alone does not see to.
     pub(crate) fn close(self) -> Result<PathBuf, IndexError> {
         self.db.flush()?;
-        drop((self.files, self.ages, self.db));
+        drop((self.files, self.ages, self.records, self.db));
         let failed = |source| IndexError::Disk { step: format!("sync `{}`", self.folder.display()), source };
         sync_tree(&self.folder).map_err(failed)?;
         Ok(self.folder)

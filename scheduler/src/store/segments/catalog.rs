@@ -1,0 +1,274 @@
+//! [`Catalog`]: which segments there are, how long each is, and how much of it still counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use castwork_cas::files::sync_folder;
+use tracing::{debug, warn};
+
+use super::record::{Salt, VOID};
+use super::table::{Entry, Place};
+use crate::store::ledger::bytes_on_disk;
+
+/// Segments that are kept open for reading.
+const OPEN_FILES_MAX: usize = 256;
+
+/// What a record takes up in the contents of its segment; more or less, because hashes differ in length.
+const CONTENTS_BYTES: i64 = 80;
+
+/// A segment as it is known.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) salt: Salt,
+    /// Length of the file.
+    pub(super) bytes: u64,
+    /// Bytes of the records that the table points to, with their part of the contents.
+    pub(super) live_bytes: u64,
+    /// Nothing is appended any more.
+    pub(super) is_sealed: bool,
+    file: Option<Arc<File>>,
+}
+
+impl Segment {
+    /// Bytes that would be free if what counts were elsewhere.
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.live_bytes)
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    folder: PathBuf,
+    state: Mutex<State>,
+    /// What all segments take up; others read it.
+    bytes: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    segments: BTreeMap<u32, Segment>,
+    open_files: usize,
+    next: u32,
+    /// Segments in which a record was made void that a power cut may bring back.
+    unsynced_voids: BTreeSet<u32>,
+}
+
+impl Catalog {
+    /// Lists the segments in `folder`, which has to be there.
+    pub(super) fn open(folder: &Path, bytes: Arc<AtomicU64>) -> io::Result<Self> {
+        let mut state = State::default();
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some((number, salt)) = name.to_str().and_then(parse_name) else {
+                debug!(path = %entry.path().display(), "not a segment");
+                continue;
+            };
+            let length = entry.metadata()?.len();
+            let segment = Segment { salt, bytes: length, live_bytes: 0, is_sealed: true, file: None };
+            bytes.fetch_add(bytes_on_disk(length), Ordering::Relaxed);
+            state.segments.insert(number, segment);
+        }
+        state.next = state.segments.last_key_value().map_or(1, |(number, _)| number + 1);
+        Ok(Self { folder: folder.to_owned(), state: Mutex::new(state), bytes })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What all segments take up on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// All segments, by number.
+    pub(super) fn list(&self) -> Vec<(u32, Segment)> {
+        self.lock().segments.iter().map(|(number, segment)| (*number, segment.clone())).collect()
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<Segment> {
+        self.lock().segments.get(&number).cloned()
+    }
+
+    fn path(&self, number: u32, salt: &Salt) -> PathBuf {
+        self.folder.join(format!("{number:010}-{:016x}.seg", salt.number()))
+    }
+
+    /// Makes a new segment to append to; with `durable`, one that a power cut leaves there.
+    pub(super) fn create(&self, durable: bool) -> io::Result<(u32, Salt, File)> {
+        let salt = Salt::new(rand::random());
+        let mut state = self.lock();
+        let number = state.next;
+        let path = self.path(number, &salt);
+        let file = File::options().write(true).create_new(true).open(&path)?;
+        if durable && let Err(error) = sync_folder(&self.folder) {
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
+        state.next += 1;
+        state
+            .segments
+            .insert(number, Segment { salt, bytes: 0, live_bytes: 0, is_sealed: false, file: None });
+        self.bytes.fetch_add(bytes_on_disk(0), Ordering::Relaxed);
+        Ok((number, salt, file))
+    }
+
+    /// States a segment's length.
+    pub(super) fn set_bytes(&self, number: u32, bytes: u64) {
+        if let Some(segment) = self.lock().segments.get_mut(&number) {
+            let before = bytes_on_disk(std::mem::replace(&mut segment.bytes, bytes));
+            self.bytes.fetch_add(bytes_on_disk(bytes), Ordering::Relaxed);
+            self.bytes.fetch_sub(before, Ordering::Relaxed);
+        }
+    }
+
+    /// States that nothing is appended any more.
+    pub(super) fn seal(&self, number: u32) {
+        if let Some(segment) = self.lock().segments.get_mut(&number) {
+            segment.is_sealed = true;
+        }
+    }
+
+    /// Counts records that the table points to from now on, and such that it no longer does.
+    pub(super) fn count(
+        &self,
+        more: impl IntoIterator<Item = Entry>,
+        fewer: impl IntoIterator<Item = Entry>,
+    ) {
+        let mut state = self.lock();
+        let mut add = |entry: Entry, sign: i64| {
+            if let Some(segment) = state.segments.get_mut(&entry.place.segment) {
+                let bytes = (i64::from(entry.bytes) + CONTENTS_BYTES) * sign;
+                segment.live_bytes = segment.live_bytes.saturating_add_signed(bytes);
+            }
+        };
+        more.into_iter().for_each(|entry| add(entry, 1));
+        fewer.into_iter().for_each(|entry| add(entry, -1));
+    }
+
+    /// The file of a segment, open for reading; `None` if the segment is gone.
+    pub(super) fn file(&self, number: u32) -> io::Result<Option<(Arc<File>, Salt)>> {
+        let mut state = self.lock();
+        let Some(segment) = state.segments.get(&number) else { return Ok(None) };
+        let salt = segment.salt;
+        if let Some(file) = &segment.file {
+            return Ok(Some((Arc::clone(file), salt)));
+        }
+        let file = match File::open(self.path(number, &salt)) {
+            Ok(file) => Arc::new(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if state.open_files >= OPEN_FILES_MAX {
+            state.segments.values_mut().for_each(|segment| segment.file = None);
+            state.open_files = 0;
+        }
+        state.open_files += 1;
+        if let Some(segment) = state.segments.get_mut(&number) {
+            segment.file = Some(Arc::clone(&file));
+        }
+        Ok(Some((file, salt)))
+    }
+
+    /// Opens a segment to append what it contains, after a server left it without that.
+    pub(super) fn reopen(&self, number: u32, salt: &Salt) -> io::Result<File> {
+        File::options().append(true).open(self.path(number, salt))
+    }
+
+    /// Makes a record void, so that it does not come back when the table is filled anew. A power cut may
+    /// undo this for as long as no segment was removed after it.
+    pub(super) fn void(&self, place: Place) {
+        let Some(segment) = self.get(place.segment) else { return };
+        let write = || -> io::Result<()> {
+            let mut file = File::options().write(true).open(self.path(place.segment, &segment.salt))?;
+            file.seek(SeekFrom::Start(u64::from(place.offset)))?;
+            file.write_all(&VOID)
+        };
+        match write() {
+            Ok(()) => {
+                self.lock().unsynced_voids.insert(place.segment);
+            }
+            Err(error) => warn!(%error, ?place, "a record could not be made void"),
+        }
+    }
+
+    /// Removes a segment to which the table no longer points. Reads that are under way go on.
+    pub(super) fn remove(&self, number: u32) -> io::Result<()> {
+        self.sync_voids()?;
+        let Some(segment) = self.get(number) else { return Ok(()) };
+        match fs::remove_file(self.path(number, &segment.salt)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut state = self.lock();
+        if let Some(segment) = state.segments.remove(&number) {
+            state.open_files -= usize::from(segment.file.is_some());
+            self.bytes.fetch_sub(bytes_on_disk(segment.bytes), Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// A record that was replaced must not outlive the one that replaced it.
+    fn sync_voids(&self) -> io::Result<()> {
+        let numbers = std::mem::take(&mut self.lock().unsynced_voids);
+        for number in &numbers {
+            let Some(segment) = self.get(*number) else { continue };
+            let synced = File::options()
+                .write(true)
+                .open(self.path(*number, &segment.salt))
+                .and_then(|file| file.sync_data());
+            if let Err(error) = synced {
+                self.lock().unsynced_voids.extend(&numbers);
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse_name(name: &str) -> Option<(u32, Salt)> {
+    let (number, salt) = name.strip_suffix(".seg")?.split_once('-')?;
+    let is_plain = number.len() == 10 && salt.len() == 16;
+    let salt = u64::from_str_radix(salt, 16).ok().filter(|_| is_plain)?;
+    Some((number.parse().ok()?, Salt::new(salt)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_finds_the_segments_of_the_one_before_and_goes_on_counting() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Catalog::open(folder.path(), Arc::default()).unwrap();
+        let first = open();
+        let (number, salt, mut file) = first.create(true).unwrap();
+        file.write_all(&[0; 5000]).unwrap();
+        fs::write(folder.path().join("README"), "no segment").unwrap();
+        let second = open();
+        assert_eq!(second.bytes(), 8192);
+        let found = second.get(number).unwrap();
+        assert_eq!((found.salt, found.bytes, found.is_sealed), (salt, 5000, true));
+        assert_eq!(second.create(false).unwrap().0, number + 1);
+        second.remove(number).unwrap();
+        assert!(second.file(number).unwrap().is_none());
+        assert_eq!(second.list().len(), 1);
+    }
+
+    #[test]
+    fn only_so_many_files_are_kept_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(folder.path(), Arc::default()).unwrap();
+        for _ in 0..OPEN_FILES_MAX + 10 {
+            let (number, ..) = catalog.create(false).unwrap();
+            assert!(catalog.file(number).unwrap().is_some());
+        }
+        assert_eq!(catalog.lock().open_files, 10);
+    }
+}
