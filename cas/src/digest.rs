@@ -11,7 +11,7 @@ const HASH_BYTES_MAX: usize = 64;
 
 /// A hash function that names blobs.
 ///
-/// REAPI knows more; a new one is a variant here, its name and length in the table, and an arm in
+/// REAPI knows more; a new one is a variant here, its name and length in the tables, and an arm in
 /// [`Hasher`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DigestFunction {
@@ -19,17 +19,30 @@ pub enum DigestFunction {
     Sha256,
     /// BLAKE3 with its default output of 32 bytes. Has to be named in every request (REAPI v2.8).
     Blake3,
+    /// SHA-384.
+    Sha384,
+    /// SHA-512.
+    Sha512,
+    /// SHA-1, with a look for the known ways to forge it: forged bytes get another hash than SHA-1 says.
+    Sha1,
+    /// MD5, which anyone can forge. See [`DigestFunction::is_forgeable`].
+    Md5,
 }
 
 impl DigestFunction {
     /// Every supported function, the default first.
-    pub const ALL: [Self; 2] = [Self::Sha256, Self::Blake3];
+    pub const ALL: [Self; 6] =
+        [Self::Sha256, Self::Blake3, Self::Sha384, Self::Sha512, Self::Sha1, Self::Md5];
 
     /// Lower-case name, as in resource names and on disk.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
             Self::Blake3 => "blake3",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+            Self::Sha1 => "sha1",
+            Self::Md5 => "md5",
         }
     }
 
@@ -37,16 +50,33 @@ impl DigestFunction {
     pub const fn hash_bytes(self) -> usize {
         match self {
             Self::Sha256 | Self::Blake3 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+            Self::Sha1 => 20,
+            Self::Md5 => 16,
         }
     }
 
     /// Whether resource names carry the function's name (REAPI: only where the length of the
     /// hash does not tell).
     pub const fn is_named_in_resources(self) -> bool {
-        match self {
-            Self::Sha256 => false,
-            Self::Blake3 => true,
-        }
+        matches!(self, Self::Blake3)
+    }
+
+    /// Whether two blobs with the same digest can be made within reach of anybody, so that a blob under
+    /// it proves nothing about who wrote what.
+    pub const fn is_forgeable(self) -> bool {
+        matches!(self, Self::Md5)
+    }
+
+    /// The function that a hash of `digits` hexadecimal digits means where none is said: the default if
+    /// its hashes are that long, else the one that REAPI has for the length, else the default.
+    pub fn of_length(digits: usize, default: Self) -> Self {
+        let unnamed = Self::ALL.into_iter().filter(|function| !function.is_named_in_resources());
+        std::iter::once(default)
+            .chain(unnamed)
+            .find(|function| function.hash_bytes() * 2 == digits)
+            .unwrap_or(default)
     }
 
     /// The value for messages.
@@ -54,6 +84,10 @@ impl DigestFunction {
         match self {
             Self::Sha256 => reapi::digest_function::Value::Sha256,
             Self::Blake3 => reapi::digest_function::Value::Blake3,
+            Self::Sha384 => reapi::digest_function::Value::Sha384,
+            Self::Sha512 => reapi::digest_function::Value::Sha512,
+            Self::Sha1 => reapi::digest_function::Value::Sha1,
+            Self::Md5 => reapi::digest_function::Value::Md5,
         }
     }
 
@@ -203,6 +237,10 @@ pub struct Hasher {
 enum State {
     Sha256(sha2::Sha256),
     Blake3(Box<blake3::Hasher>),
+    Sha384(sha2::Sha384),
+    Sha512(sha2::Sha512),
+    Sha1(Box<sha1_checked::Sha1>),
+    Md5(md5::Md5),
 }
 
 impl Hasher {
@@ -211,6 +249,10 @@ impl Hasher {
         let state = match function {
             DigestFunction::Sha256 => State::Sha256(sha2::Sha256::new()),
             DigestFunction::Blake3 => State::Blake3(Box::default()),
+            DigestFunction::Sha384 => State::Sha384(sha2::Sha384::new()),
+            DigestFunction::Sha512 => State::Sha512(sha2::Sha512::new()),
+            DigestFunction::Sha1 => State::Sha1(Box::default()),
+            DigestFunction::Md5 => State::Md5(md5::Md5::new()),
         };
         Self { state, size_bytes: 0 }
     }
@@ -223,23 +265,29 @@ impl Hasher {
             State::Blake3(state) => {
                 state.update(data);
             }
+            State::Sha384(state) => state.update(data),
+            State::Sha512(state) => state.update(data),
+            State::Sha1(state) => sha1_checked::Digest::update(&mut **state, data),
+            State::Md5(state) => state.update(data),
         }
     }
 
     /// The digest of all bytes so far.
     pub fn finish(self) -> Digest {
-        let mut hash = [0; HASH_BYTES_MAX];
-        let function = match self.state {
-            State::Sha256(state) => {
-                hash[..32].copy_from_slice(&state.finalize());
-                DigestFunction::Sha256
-            }
-            State::Blake3(state) => {
-                hash[..32].copy_from_slice(state.finalize().as_bytes());
-                DigestFunction::Blake3
-            }
+        let size_bytes = self.size_bytes;
+        let digest = |function, bytes: &[u8]| {
+            let mut hash = [0; HASH_BYTES_MAX];
+            hash[..bytes.len()].copy_from_slice(bytes);
+            Digest { function, size_bytes, hash }
         };
-        Digest { function, size_bytes: self.size_bytes, hash }
+        match self.state {
+            State::Sha256(state) => digest(DigestFunction::Sha256, &state.finalize()),
+            State::Blake3(state) => digest(DigestFunction::Blake3, state.finalize().as_bytes()),
+            State::Sha384(state) => digest(DigestFunction::Sha384, &state.finalize()),
+            State::Sha512(state) => digest(DigestFunction::Sha512, &state.finalize()),
+            State::Sha1(state) => digest(DigestFunction::Sha1, state.try_finalize().hash()),
+            State::Md5(state) => digest(DigestFunction::Md5, &state.finalize()),
+        }
     }
 }
 
@@ -247,7 +295,10 @@ impl Hasher {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DigestError {
     /// The function is not one of [`DigestFunction::ALL`].
-    #[error("digest function `{0}` is not supported; this build knows sha256 and blake3")]
+    #[error(
+        "digest function `{0}` is not supported; there are {known}",
+        known = DigestFunction::ALL.map(DigestFunction::name).join(", ")
+    )]
     Function(String),
     /// The hash is not as long as the function's.
     #[error("a {function} hash has {expected} hexadecimal digits, not {got}")]
@@ -276,15 +327,51 @@ mod tests {
 
     #[test]
     fn the_functions_agree_with_their_published_vectors() {
-        let abc = |function| Digest::of(function, b"abc").hash_hex();
-        assert_eq!(
-            abc(DigestFunction::Sha256),
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
-        assert_eq!(
-            abc(DigestFunction::Blake3),
-            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"
-        );
+        for (function, expected) in [
+            (DigestFunction::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            (DigestFunction::Blake3, "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"),
+            (
+                DigestFunction::Sha384,
+                "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7",
+            ),
+            (
+                DigestFunction::Sha512,
+                "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+                 2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f",
+            ),
+            (DigestFunction::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
+            (DigestFunction::Md5, "900150983cd24fb0d6963f7d28e17f72"),
+        ] {
+            assert_eq!(Digest::of(function, b"abc").hash_hex(), expected, "{function:?}");
+        }
+        assert_eq!(DigestFunction::ALL.len(), 6, "every function has a vector here");
+    }
+
+    /// Two files that SHA-1 itself can't tell apart: the chosen-prefix collision of Leurent and Peyrin, 2020.
+    #[test]
+    fn bytes_that_were_made_to_collide_under_sha1_are_not_what_they_are_called() {
+        let shared = Digest::from_hex(DigestFunction::Sha1, "8ac60ba76f1999a1ab70223f225aefdc78d4ddc0", 640);
+        let shared = shared.unwrap();
+        let forged =
+            [&include_bytes!("testdata/sha1-collision-1")[..], include_bytes!("testdata/sha1-collision-2")];
+        assert_ne!(forged[0], forged[1]);
+        for data in forged {
+            assert_eq!(data.len(), 640);
+            assert_ne!(Digest::of(DigestFunction::Sha1, data), shared);
+        }
+    }
+
+    #[test]
+    fn a_hash_of_any_length_is_of_the_default_or_of_the_one_function_of_that_length() {
+        let of = DigestFunction::of_length;
+        assert_eq!(of(64, DigestFunction::Sha256), DigestFunction::Sha256);
+        assert_eq!(of(64, DigestFunction::Blake3), DigestFunction::Blake3);
+        assert_eq!(of(64, DigestFunction::Sha1), DigestFunction::Sha256);
+        assert_eq!(of(40, DigestFunction::Sha256), DigestFunction::Sha1);
+        assert_eq!(of(32, DigestFunction::Blake3), DigestFunction::Md5);
+        assert_eq!(of(96, DigestFunction::Sha256), DigestFunction::Sha384);
+        assert_eq!(of(128, DigestFunction::Sha256), DigestFunction::Sha512);
+        assert_eq!(of(7, DigestFunction::Blake3), DigestFunction::Blake3);
     }
 
     #[test]

@@ -92,7 +92,8 @@ pub struct WriteName {
 }
 
 impl ResourceName {
-    /// Reads a name of either kind; `default` is the function that a name without one means.
+    /// Reads a name of either kind; `default` is the function that a name without one means, unless its
+    /// hash has the length of another.
     ///
     /// # Errors
     /// Says which part of the name is wrong.
@@ -237,7 +238,7 @@ impl<'a> Segments<'a> {
         let first = self.next("a hash")?;
         let (function, hash) = match named_function(first)? {
             Some(function) => (function, self.next("a hash")?),
-            None => (default, first),
+            None => (DigestFunction::of_length(first.len(), default), first),
         };
         let size_bytes = parse_size(self.next("a size")?)?;
         Ok((Digest::from_hex(function, hash, size_bytes)?, compressor))

@@ -358,14 +358,14 @@ mod tests {
     #[test]
     fn every_complaint_comes_at_once_with_the_key_and_where_it_stands() {
         let file = "listen = 7\nmax-size = \"lots\"\nspeed = \"high\"\n\
-            [[instance]]\nname = \"a/blobs\"\ndigest-function = \"md5\"\ncolour = 1\n[[instance]]\n";
+            [[instance]]\nname = \"a/blobs\"\ndigest-function = \"crc32\"\ncolour = 1\n[[instance]]\n";
         let complaints = load(&["--log-format", "xml", "--max-size", "5"], Some(file)).unwrap_err();
         for expected in [
             "FILE:1: `listen` is a number where text belongs",
             "FILE:2: `max-size` is `lots`",
             "FILE:3: `speed` is no key; there are ",
             "FILE:5: `instance.name` instance name `a/blobs` has",
-            "FILE:6: `instance.digest-function` is `md5`",
+            "FILE:6: `instance.digest-function` is `crc32`",
             "FILE:7: `instance.colour` is no key; there are `name`, `digest-function`",
             "FILE:8: `instance.name` is not set",
             "--log-format: is `xml`",

@@ -38,7 +38,7 @@ impl ActionCacheService {
         digest: Option<&reapi::Digest>,
     ) -> Result<ActionKey, Status> {
         let instance: &Instance = self.services.instances.check(instance)?;
-        let action = required_digest(digest, instance.function(function)?, "action_digest")?;
+        let action = required_digest(digest, instance.function(function, digest)?, "action_digest")?;
         Ok(ActionKey { instance: instance.name.clone(), action })
     }
 
@@ -131,6 +131,7 @@ impl ActionCache for ActionCacheService {
         let request = request.into_inner();
         let key =
             self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
+        self.services.instances.check(&request.instance_name)?.may_write(key.action.function())?;
         let mut result = request.action_result.ok_or_else(|| bad("`action_result` is not set"))?;
         outputs::check(&result)?;
         self.check_action(&key.action).await?;

@@ -28,6 +28,7 @@ const HIGH_VERSION: (i32, i32) = (2, 12);
 #[derive(Clone)]
 pub struct CapabilitiesService {
     instances: Arc<Instances>,
+    /// But for the digest functions, which depend on the instance.
     answer: ServerCapabilities,
     durability: Durability,
 }
@@ -60,8 +61,16 @@ impl Capabilities for CapabilitiesService {
         &self,
         request: Request<GetCapabilitiesRequest>,
     ) -> Result<Response<ServerCapabilities>, Status> {
-        self.instances.check(&request.get_ref().instance_name)?;
-        let mut response = Response::new(self.answer.clone());
+        let instance = self.instances.check(&request.get_ref().instance_name)?;
+        let functions: Vec<i32> = instance.functions().map(|function| function.to_proto() as i32).collect();
+        let mut answer = self.answer.clone();
+        if let Some(cache) = &mut answer.cache_capabilities {
+            cache.digest_functions.clone_from(&functions);
+        }
+        if let Some(execution) = &mut answer.execution_capabilities {
+            execution.digest_functions = functions;
+        }
+        let mut response = Response::new(answer);
         let durability = MetadataValue::from_static(self.durability.name());
         response.metadata_mut().insert(DURABILITY_HEADER, durability);
         Ok(response)
@@ -70,7 +79,6 @@ impl Capabilities for CapabilitiesService {
 
 fn cache(limits: &Limits) -> CacheCapabilities {
     CacheCapabilities {
-        digest_functions: functions(),
         action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities { update_enabled: true }),
         // Anyone may state a priority, and none keeps anything longer.
         cache_priority_capabilities: Some(priority_range(&(i32::MIN..=i32::MAX))),
@@ -90,12 +98,8 @@ fn execution(priorities: &RangeInclusive<i32>) -> ExecutionCapabilities {
         exec_enabled: true,
         execution_priority_capabilities: Some(priority_range(priorities)),
         supported_node_properties: Vec::new(),
-        digest_functions: functions(),
+        digest_functions: Vec::new(),
     }
-}
-
-fn functions() -> Vec<i32> {
-    DigestFunction::ALL.map(|function| function.to_proto() as i32).to_vec()
 }
 
 fn priority_range(range: &RangeInclusive<i32>) -> PriorityCapabilities {

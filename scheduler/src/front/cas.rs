@@ -42,7 +42,8 @@ impl ContentAddressableStorage for CasService {
         request: Request<FindMissingBlobsRequest>,
     ) -> Result<Response<FindMissingBlobsResponse>, Status> {
         let request = request.into_inner();
-        let function = self.instances.check(&request.instance_name)?.function(request.digest_function)?;
+        let instance = self.instances.check(&request.instance_name)?;
+        let function = instance.function(request.digest_function, request.blob_digests.first())?;
         let wanted = request
             .blob_digests
             .iter()
@@ -58,7 +59,10 @@ impl ContentAddressableStorage for CasService {
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
         let request = request.into_inner();
-        let function = self.instances.check(&request.instance_name)?.function(request.digest_function)?;
+        let instance = self.instances.check(&request.instance_name)?;
+        let first = request.requests.first().and_then(|request| request.digest.as_ref());
+        let function = instance.function(request.digest_function, first)?;
+        instance.may_write(function)?;
         let responses = batch::update(&self.blobs, request.requests, function, self.blob_bytes_max).await?;
         Ok(Response::new(BatchUpdateBlobsResponse { responses }))
     }
@@ -68,7 +72,8 @@ impl ContentAddressableStorage for CasService {
         request: Request<BatchReadBlobsRequest>,
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
         let request = request.into_inner();
-        let function = self.instances.check(&request.instance_name)?.function(request.digest_function)?;
+        let instance = self.instances.check(&request.instance_name)?;
+        let function = instance.function(request.digest_function, request.digests.first())?;
         let wanted = request
             .digests
             .iter()
@@ -85,7 +90,8 @@ impl ContentAddressableStorage for CasService {
         request: Request<GetTreeRequest>,
     ) -> Result<Response<Self::GetTreeStream>, Status> {
         let request = request.into_inner();
-        let function = self.instances.check(&request.instance_name)?.function(request.digest_function)?;
+        let instance = self.instances.check(&request.instance_name)?;
+        let function = instance.function(request.digest_function, request.root_digest.as_ref())?;
         let root = required_digest(request.root_digest.as_ref(), function, "root_digest")?;
         let pages = Pages::read(root, request.page_size, &request.page_token)?;
         let stream = tree::stream(self.blobs.clone(), root, pages).await?;

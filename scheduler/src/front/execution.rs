@@ -54,11 +54,11 @@ impl Execution for ExecutionService {
     /// told in the operation.
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
         let services = self.dispatch.services();
-        services.counters.requests.add(1);
         let metadata = request_metadata(request.metadata());
         let request = request.into_inner();
         let instance = services.instances.check(&request.instance_name)?;
-        let function = instance.function(request.digest_function)?;
+        let function = instance.function(request.digest_function, request.action_digest.as_ref())?;
+        instance.may_write(function)?;
         let action = required_digest(request.action_digest.as_ref(), function, "action_digest")?;
         if request.inline_output_files.len() > INLINE_FILES_MAX {
             return Err(bad(format!("more than {INLINE_FILES_MAX} output files to be inlined")));

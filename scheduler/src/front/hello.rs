@@ -115,7 +115,7 @@ fn check_properties(properties: Vec<Property>) -> Result<Vec<(String, String)>, 
 
 fn key_of(running: &worker::Running, instances: &Instances) -> Option<ActionKey> {
     let instance = instances.check(&running.instance_name).ok()?;
-    let function = instance.function(running.digest_function).ok()?;
+    let function = instance.function(running.digest_function, running.action_digest.as_ref()).ok()?;
     let action = Digest::from_proto(running.action_digest.as_ref()?, function).ok()?;
     Some(ActionKey { instance: Arc::clone(&instance.name), action })
 }

@@ -19,9 +19,36 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Reads the `digest_function` field of a request.
-    pub fn function(&self, requested: i32) -> Result<DigestFunction, Status> {
-        DigestFunction::from_proto(requested, self.function).map_err(|error| bad_digest(&error))
+    /// Reads the `digest_function` field of a request. If it is not set, the length of a hash of the request
+    /// tells; all of them are of one function.
+    pub fn function(&self, requested: i32, hash: Option<&reapi::Digest>) -> Result<DigestFunction, Status> {
+        let digits = hash.map_or(0, |digest| digest.hash.len());
+        let inferred = DigestFunction::of_length(digits, self.function);
+        DigestFunction::from_proto(requested, inferred).map_err(|error| bad_digest(&error))
+    }
+
+    /// Whether clients of this instance may store under `function`: what anybody can forge, only where the
+    /// instance was configured for it.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED`.
+    pub fn may_write(&self, function: DigestFunction) -> Result<(), Status> {
+        if self.writes(function) {
+            return Ok(());
+        }
+        let name = function.name();
+        Err(Status::permission_denied(format!(
+            "{name} can be forged, so only an instance with `digest-function = \"{name}\"` stores under it"
+        )))
+    }
+
+    /// The functions that clients of this instance are told of.
+    pub fn functions(&self) -> impl Iterator<Item = DigestFunction> {
+        DigestFunction::ALL.into_iter().filter(|function| self.writes(*function))
+    }
+
+    fn writes(&self, function: DigestFunction) -> bool {
+        !function.is_forgeable() || function == self.function
     }
 }
 
@@ -96,6 +123,17 @@ mod tests {
     fn the_empty_name_may_have_another_function() {
         let instances = Instances::new([(String::new(), DigestFunction::Blake3)]);
         assert_eq!(instances.check("").unwrap().function, DigestFunction::Blake3);
+    }
+
+    #[test]
+    fn what_can_be_forged_is_stored_only_where_it_was_asked_for() {
+        let instances = Instances::new([("old".to_owned(), DigestFunction::Md5)]);
+        let code =
+            |name, function| instances.check(name).unwrap().may_write(function).map_err(|it| it.code());
+        assert_eq!(code("", DigestFunction::Md5), Err(tonic::Code::PermissionDenied));
+        assert_eq!(code("old", DigestFunction::Md5), Ok(()));
+        assert_eq!(code("old", DigestFunction::Sha256), Ok(()));
+        assert_eq!(code("", DigestFunction::Sha1), Ok(()));
     }
 
     #[test]

@@ -128,6 +128,7 @@ impl HttpCache {
             (&Method::GET | &Method::HEAD, _) => self.hand_out(head, self.find(place).await?).await,
             (&Method::PUT, _) => {
                 self.may_write("uploads")?;
+                self.may_write_under(place)?;
                 upload.check(body::length(&head.headers))?;
                 let _memory = self.take_memory(head, place).await?;
                 self.keep(head, place, upload).await?;
@@ -143,7 +144,7 @@ impl HttpCache {
     async fn find(&self, place: &Place) -> Result<Found, Refusal> {
         Ok(match place {
             Place::Result { instance, hash } => Found::Value(self.results.find(instance, hash).await?),
-            Place::Blob { hash } => Found::Blob(self.blobs.find(hash).await?.ok_or(Refusal::Missing)?),
+            Place::Blob { hash, .. } => Found::Blob(self.blobs.find(hash).await?.ok_or(Refusal::Missing)?),
             Place::Entry { protocol, path } => Found::Value(self.find_entry(*protocol, path).await?),
         })
     }
@@ -155,7 +156,7 @@ impl HttpCache {
     async fn keep(&self, head: &Head, place: &Place, upload: &mut Upload) -> Result<(), Refusal> {
         match place {
             Place::Result { instance, hash } => self.results.keep(instance, hash, upload).await,
-            Place::Blob { hash } => {
+            Place::Blob { hash, .. } => {
                 let bytes = body::length(&head.headers).ok_or(Refusal::NoLength)?;
                 self.blobs.keep(hash, bytes, upload).await
             }
@@ -199,6 +200,16 @@ impl HttpCache {
 
     fn may_write(&self, what: &'static str) -> Result<(), Refusal> {
         if self.access == Access::ReadWrite { Ok(()) } else { Err(Refusal::Forbidden(what)) }
+    }
+
+    /// What can be forged is stored only where the server was configured for it, as over gRPC.
+    fn may_write_under(&self, place: &Place) -> Result<(), Refusal> {
+        let (Place::Result { instance, hash } | Place::Blob { instance, hash }) = place else {
+            return Ok(());
+        };
+        let instance =
+            self.instances.check(instance).map_err(|status| Refusal::Bad(status.message().into()))?;
+        instance.may_write(hash.function()).map_err(|_| Refusal::Forbidden("digests that can be forged"))
     }
 
     /// Waits until there is memory for what an upload holds of itself at a time.

@@ -37,10 +37,10 @@ impl Protocol {
 /// What a path names, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A result of Bazel's, under its action's hash; it names its blobs with `function`.
+    /// A result of Bazel's, under its action's hash; the size is 0 here, too.
     Result { instance: Arc<str>, hash: Digest },
     /// A blob, under its hash. The size is not in it: it is 0 here.
-    Blob { hash: Digest },
+    Blob { instance: Arc<str>, hash: Digest },
     /// An entry under the rest of the path, or a folder if that ends in a slash.
     Entry { protocol: Protocol, path: String },
 }
@@ -67,7 +67,7 @@ impl Place {
         let hash = read_hash(hash, instance)?;
         Ok(match kind {
             "ac" => Self::Result { instance: Arc::clone(&instance.name), hash },
-            _ => Self::Blob { hash },
+            _ => Self::Blob { instance: Arc::clone(&instance.name), hash },
         })
     }
 
@@ -79,12 +79,9 @@ impl Place {
     }
 }
 
-/// Reads a hash whose function is not said: the instance's, or the one that has hashes of this length.
+/// Reads a hash whose function is not said.
 fn read_hash(text: &str, instance: &Instance) -> Result<Digest, Refusal> {
-    let has_length = |function: &DigestFunction| function.hash_bytes() * 2 == text.len();
-    let by_length = || DigestFunction::ALL.into_iter().filter(|function| !function.is_named_in_resources());
-    let function = std::iter::once(instance.function).chain(by_length()).find(has_length);
-    let function = function.unwrap_or(instance.function);
+    let function = DigestFunction::of_length(text.len(), instance.function);
     Digest::from_hex(function, text, 0).map_err(|error| Refusal::Bad(error.to_string()))
 }
 
@@ -105,7 +102,8 @@ mod tests {
     fn bazels_paths_name_results_and_blobs_of_an_instance() {
         let text = "ab".repeat(32);
         let sha256 = hash(DigestFunction::Sha256);
-        assert_eq!(read(&format!("/cas/{text}")).unwrap(), Place::Blob { hash: sha256 });
+        let blob = Place::Blob { instance: "".into(), hash: sha256 };
+        assert_eq!(read(&format!("/cas/{text}")).unwrap(), blob);
         let result = |instance: &str, hash| Place::Result { instance: instance.into(), hash };
         assert_eq!(read(&format!("/ac/{text}")).unwrap(), result("", sha256));
         let blake3 = hash(DigestFunction::Blake3);

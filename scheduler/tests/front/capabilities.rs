@@ -25,7 +25,13 @@ async fn old_and_new_clients_find_what_they_look_for() {
         assert_eq!((low.major, low.minor), (2, 0));
         assert_eq!((high.major, high.minor), (2, 12));
         let cache = answer.cache_capabilities.unwrap();
-        let functions = [digest_function::Value::Sha256 as i32, digest_function::Value::Blake3 as i32];
+        let functions = [
+            digest_function::Value::Sha256 as i32,
+            digest_function::Value::Blake3 as i32,
+            digest_function::Value::Sha384 as i32,
+            digest_function::Value::Sha512 as i32,
+            digest_function::Value::Sha1 as i32,
+        ];
         assert_eq!(cache.digest_functions, functions);
         assert_eq!(cache.supported_compressors, [compressor::Value::Zstd as i32]);
         assert!(cache.action_cache_update_capabilities.unwrap().update_enabled);

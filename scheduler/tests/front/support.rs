@@ -49,6 +49,14 @@ impl House {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), change_args, change_limits).await
     }
 
+    /// With the instances that `text` configures instead of the usual ones.
+    pub(crate) async fn start_in_instance(text: &str) -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let file = folder.path().join("own.toml");
+        std::fs::write(&file, text).unwrap();
+        Self::start_in(folder, |args| args.config = Some(file), |_| ()).await
+    }
+
     async fn start_in(
         folder: Arc<TempDir>,
         change_args: impl FnOnce(&mut Args),

@@ -93,7 +93,10 @@ impl Inner {
 
     fn write_name(&self, name: &str) -> Result<WriteName, Status> {
         match self.name(name)? {
-            ResourceName::Write(name) => Ok(name),
+            ResourceName::Write(name) => {
+                self.instances.check(&name.instance)?.may_write(name.digest.function())?;
+                Ok(name)
+            }
             ResourceName::Read(_) => Err(bad(format!("`{}` names no upload", clip(name)))),
         }
     }
