@@ -27,6 +27,7 @@ use crate::front::action_cache::ActionCacheService;
 use crate::front::bytestream::ByteStreamService;
 use crate::front::capabilities::CapabilitiesService;
 use crate::front::cas::CasService;
+use crate::front::chunks::Chunks;
 use crate::front::execution::ExecutionService;
 use crate::front::layer::{blame_the_client, count};
 use crate::front::limits::{Limits, REQUEST_BYTES_MAX};
@@ -100,7 +101,9 @@ fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
     let Parts { services, blobs, durability, limits, dispatch, bytestream } = parts;
     let instances = services.instances.clone();
     let capabilities = CapabilitiesService::new(instances.clone(), &limits, &PRIORITIES, durability);
-    let cas = CasService::new(instances, blobs, limits.blob_bytes_max);
+    let mappings = services.results.clone();
+    let chunks = Chunks::new(blobs.clone(), mappings, limits.blob_bytes_max, limits.turn_wait);
+    let cas = CasService::new(instances, blobs, chunks, limits);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)

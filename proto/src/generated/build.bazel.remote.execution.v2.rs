@@ -1751,10 +1751,10 @@ pub struct CacheCapabilities {
     /// Largest blob that may be uploaded, in bytes; 0 for no limit. A larger one is INVALID_ARGUMENT.
     #[prost(int64, tag = "8")]
     pub max_cas_blob_size_bytes: i64,
-    /// Whether `SplitBlob` works and, from v2.13 on, `GetChunkMapping`. Ours: false.
+    /// Whether `SplitBlob` works and, from v2.13 on, `GetChunkMapping`. Ours: true.
     #[prost(bool, tag = "9")]
     pub split_blob_support: bool,
-    /// Whether `SpliceBlob` works and, from v2.13 on, `RegisterChunkMapping`. Ours: false.
+    /// Whether `SpliceBlob` works and, from v2.13 on, `RegisterChunkMapping`. Ours: true.
     #[prost(bool, tag = "10")]
     pub splice_blob_support: bool,
     /// Parameters for FAST_CDC_2020; set exactly if it is supported.
@@ -2986,8 +2986,7 @@ pub mod content_addressable_storage_client {
         }
         /// Tells how the store cuts a large blob into chunks. Since v2.12; replaced in v2.13 by `GetChunkMapping`.
         ///
-        /// NOT_FOUND if the blob or one of its chunks is missing. Ours answers UNIMPLEMENTED and says so in
-        /// `CacheCapabilities.split_blob_support`.
+        /// NOT_FOUND if the blob or one of its chunks is missing. Ours cuts by FastCDC 2020, whatever is asked for.
         pub async fn split_blob(
             &mut self,
             request: impl tonic::IntoRequest<super::SplitBlobRequest>,
@@ -3019,7 +3018,7 @@ pub mod content_addressable_storage_client {
         }
         /// Like `SplitBlob`, streamed, so that a huge blob's chunks fit through. Since v2.13.
         ///
-        /// INVALID_ARGUMENT for an unknown digest function: here it must be named. Ours answers UNIMPLEMENTED.
+        /// INVALID_ARGUMENT for an unknown digest function: here it must be named.
         pub async fn get_chunk_mapping(
             &mut self,
             request: impl tonic::IntoRequest<super::GetChunkMappingRequest>,
@@ -3052,8 +3051,7 @@ pub mod content_addressable_storage_client {
         /// Makes a blob out of chunks that the store has. Since v2.12; replaced in v2.13 by `RegisterChunkMapping`.
         ///
         /// NOT_FOUND if a chunk is missing, INVALID_ARGUMENT if the chunks in a row do not have the blob's digest,
-        /// ALREADY_EXISTS if the blob was there and the chunks' lives were not prolonged. Ours answers
-        /// UNIMPLEMENTED and says so in `CacheCapabilities.splice_blob_support`.
+        /// ALREADY_EXISTS if the blob was there and the chunks' lives were not prolonged. Ours answers OK then.
         pub async fn splice_blob(
             &mut self,
             request: impl tonic::IntoRequest<super::SpliceBlobRequest>,
@@ -3084,8 +3082,6 @@ pub mod content_addressable_storage_client {
             self.inner.unary(req, path, codec).await
         }
         /// Like `SpliceBlob`, streamed. Since v2.13. The client's half-close is what commits.
-        ///
-        /// Ours answers UNIMPLEMENTED.
         pub async fn register_chunk_mapping(
             &mut self,
             request: impl tonic::IntoStreamingRequest<
@@ -3183,8 +3179,7 @@ pub mod content_addressable_storage_server {
         ) -> std::result::Result<tonic::Response<Self::GetTreeStream>, tonic::Status>;
         /// Tells how the store cuts a large blob into chunks. Since v2.12; replaced in v2.13 by `GetChunkMapping`.
         ///
-        /// NOT_FOUND if the blob or one of its chunks is missing. Ours answers UNIMPLEMENTED and says so in
-        /// `CacheCapabilities.split_blob_support`.
+        /// NOT_FOUND if the blob or one of its chunks is missing. Ours cuts by FastCDC 2020, whatever is asked for.
         async fn split_blob(
             &self,
             request: tonic::Request<super::SplitBlobRequest>,
@@ -3200,7 +3195,7 @@ pub mod content_addressable_storage_server {
             + 'static;
         /// Like `SplitBlob`, streamed, so that a huge blob's chunks fit through. Since v2.13.
         ///
-        /// INVALID_ARGUMENT for an unknown digest function: here it must be named. Ours answers UNIMPLEMENTED.
+        /// INVALID_ARGUMENT for an unknown digest function: here it must be named.
         async fn get_chunk_mapping(
             &self,
             request: tonic::Request<super::GetChunkMappingRequest>,
@@ -3211,8 +3206,7 @@ pub mod content_addressable_storage_server {
         /// Makes a blob out of chunks that the store has. Since v2.12; replaced in v2.13 by `RegisterChunkMapping`.
         ///
         /// NOT_FOUND if a chunk is missing, INVALID_ARGUMENT if the chunks in a row do not have the blob's digest,
-        /// ALREADY_EXISTS if the blob was there and the chunks' lives were not prolonged. Ours answers
-        /// UNIMPLEMENTED and says so in `CacheCapabilities.splice_blob_support`.
+        /// ALREADY_EXISTS if the blob was there and the chunks' lives were not prolonged. Ours answers OK then.
         async fn splice_blob(
             &self,
             request: tonic::Request<super::SpliceBlobRequest>,
@@ -3221,8 +3215,6 @@ pub mod content_addressable_storage_server {
             tonic::Status,
         >;
         /// Like `SpliceBlob`, streamed. Since v2.13. The client's half-close is what commits.
-        ///
-        /// Ours answers UNIMPLEMENTED.
         async fn register_chunk_mapping(
             &self,
             request: tonic::Request<tonic::Streaming<super::RegisterChunkMappingRequest>>,

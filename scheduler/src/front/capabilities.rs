@@ -7,13 +7,15 @@ use castwork_cas::DigestFunction;
 use castwork_proto::reapi::capabilities_server::Capabilities;
 use castwork_proto::reapi::priority_capabilities::PriorityRange;
 use castwork_proto::reapi::{
-    ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities, GetCapabilitiesRequest,
-    PriorityCapabilities, ServerCapabilities, compressor, symlink_absolute_path_strategy,
+    ActionCacheUpdateCapabilities, CacheCapabilities, ExecutionCapabilities, FastCdc2020Params,
+    GetCapabilitiesRequest, PriorityCapabilities, ServerCapabilities, compressor,
+    symlink_absolute_path_strategy,
 };
 use castwork_proto::semver::SemVer;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use super::chunks::CHUNK_BYTES;
 use super::instance::Instances;
 use super::limits::{BATCH_BYTES_MAX, Limits};
 use crate::store::Durability;
@@ -21,8 +23,8 @@ use crate::store::Durability;
 /// Clients as old as Bazel 4 speak 2.0, and refuse a server that begins later.
 const LOW_VERSION: (i32, i32) = (2, 0);
 
-/// 2.13 would have chunked blobs be a promise.
-const HIGH_VERSION: (i32, i32) = (2, 12);
+/// The newest, for its calls about chunks.
+const HIGH_VERSION: (i32, i32) = (2, 13);
 
 /// See the module.
 #[derive(Clone)]
@@ -87,6 +89,9 @@ fn cache(limits: &Limits) -> CacheCapabilities {
         supported_compressors: vec![compressor::Value::Zstd as i32],
         supported_batch_update_compressors: vec![compressor::Value::Zstd as i32],
         max_cas_blob_size_bytes: i64::try_from(limits.blob_bytes_max).unwrap_or(i64::MAX),
+        split_blob_support: true,
+        splice_blob_support: true,
+        fast_cdc_2020_params: Some(FastCdc2020Params { avg_chunk_size_bytes: CHUNK_BYTES as u64, seed: 0 }),
         ..CacheCapabilities::default()
     }
 }

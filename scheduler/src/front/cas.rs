@@ -6,32 +6,66 @@ use std::sync::Arc;
 use castwork_cas::{BlobStore, Digest};
 use castwork_proto::reapi::content_addressable_storage_server::ContentAddressableStorage;
 use castwork_proto::reapi::{
-    BatchReadBlobsRequest, BatchReadBlobsResponse, BatchUpdateBlobsRequest, BatchUpdateBlobsResponse,
+    self, BatchReadBlobsRequest, BatchReadBlobsResponse, BatchUpdateBlobsRequest, BatchUpdateBlobsResponse,
     FindMissingBlobsRequest, FindMissingBlobsResponse, GetChunkMappingRequest, GetChunkMappingResponse,
     GetTreeRequest, GetTreeResponse, RegisterChunkMappingRequest, RegisterChunkMappingResponse,
-    SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse,
+    SpliceBlobRequest, SpliceBlobResponse, SplitBlobRequest, SplitBlobResponse, chunking_function,
+    digest_function,
 };
 use futures::Stream;
+use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::batch;
-use super::errors::to_status;
+use super::chunks::Chunks;
+use super::errors::{bad, to_status};
 use super::instance::{Instances, required_digest};
+use super::limits::{ANSWER_BYTES_MAX, Limits};
 use super::tree::{self, Pages};
 use crate::store::DiskBlobs;
+
+/// How blobs are cut, whatever the client would like.
+const FAST_CDC: i32 = chunking_function::Value::FastCdc2020 as i32;
+
+/// Chunks in one message of `GetChunkMapping`.
+const CHUNKS_A_PAGE: usize = 1000;
 
 /// See the module.
 #[derive(Clone)]
 pub struct CasService {
     instances: Arc<Instances>,
     blobs: DiskBlobs,
-    blob_bytes_max: u64,
+    chunks: Chunks,
+    limits: Limits,
 }
 
 impl CasService {
-    /// Serves `blobs`, and takes none above `blob_bytes_max`.
-    pub fn new(instances: Arc<Instances>, blobs: DiskBlobs, blob_bytes_max: u64) -> Self {
-        Self { instances, blobs, blob_bytes_max }
+    /// Serves `blobs`, whole or in `chunks`.
+    pub fn new(instances: Arc<Instances>, blobs: DiskBlobs, chunks: Chunks, limits: Limits) -> Self {
+        Self { instances, blobs, chunks, limits }
+    }
+
+    /// The next message of a stream that goes on.
+    async fn next<T>(&self, messages: &mut Streaming<T>) -> Result<Option<T>, Status> {
+        let silent = |_| Status::deadline_exceeded("the stream was silent for too long");
+        tokio::time::timeout(self.limits.upload_idle, messages.message()).await.map_err(silent)?
+    }
+
+    /// Checks the fields that all calls about chunks have, and which blob they are about.
+    fn blob_in_chunks(
+        &self,
+        instance: &str,
+        function: i32,
+        blob: Option<&reapi::Digest>,
+        cutting: i32,
+    ) -> Result<Digest, Status> {
+        let instance = self.instances.check(instance)?;
+        let function = instance.function(function, blob)?;
+        // What is asked for is a wish, but it has to be one that the standard knows.
+        chunking_function::Value::try_from(cutting).map_err(|_| bad("`chunking_function` is none"))?;
+        // Chunks are stored on the way, whichever way it goes.
+        instance.may_write(function)?;
+        required_digest(blob, function, "blob_digest")
     }
 }
 
@@ -63,7 +97,8 @@ impl ContentAddressableStorage for CasService {
         let first = request.requests.first().and_then(|request| request.digest.as_ref());
         let function = instance.function(request.digest_function, first)?;
         instance.may_write(function)?;
-        let responses = batch::update(&self.blobs, request.requests, function, self.blob_bytes_max).await?;
+        let responses =
+            batch::update(&self.blobs, request.requests, function, self.limits.blob_bytes_max).await?;
         Ok(Response::new(BatchUpdateBlobsResponse { responses }))
     }
 
@@ -98,34 +133,102 @@ impl ContentAddressableStorage for CasService {
         Ok(Response::new(Box::pin(stream)))
     }
 
-    async fn split_blob(&self, _: Request<SplitBlobRequest>) -> Result<Response<SplitBlobResponse>, Status> {
-        Err(not_chunked())
+    async fn split_blob(
+        &self,
+        request: Request<SplitBlobRequest>,
+    ) -> Result<Response<SplitBlobResponse>, Status> {
+        let it = request.into_inner();
+        let blob = self.blob_in_chunks(
+            &it.instance_name,
+            it.digest_function,
+            it.blob_digest.as_ref(),
+            it.chunking_function,
+        )?;
+        let chunk_digests = self.chunks.split(&blob).await?.iter().map(Digest::to_proto).collect();
+        let response = SplitBlobResponse { chunk_digests, chunking_function: FAST_CDC };
+        if response.encoded_len() > ANSWER_BYTES_MAX {
+            return Err(Status::resource_exhausted("too many chunks for one answer: use GetChunkMapping"));
+        }
+        Ok(Response::new(response))
     }
 
     type GetChunkMappingStream = Pin<Box<dyn Stream<Item = Result<GetChunkMappingResponse, Status>> + Send>>;
 
     async fn get_chunk_mapping(
         &self,
-        _: Request<GetChunkMappingRequest>,
+        request: Request<GetChunkMappingRequest>,
     ) -> Result<Response<Self::GetChunkMappingStream>, Status> {
-        Err(not_chunked())
+        let it = request.into_inner();
+        self.instances.check(&it.instance_name)?;
+        stated(it.digest_function)?;
+        let blob = self.blob_in_chunks(
+            &it.instance_name,
+            it.digest_function,
+            it.blob_digest.as_ref(),
+            it.chunking_function,
+        )?;
+        let chunks = self.chunks.split(&blob).await?;
+        let first = GetChunkMappingResponse { chunking_function: FAST_CDC, ..Default::default() };
+        let pages: Vec<GetChunkMappingResponse> = chunks
+            .chunks(CHUNKS_A_PAGE)
+            .map(|page| GetChunkMappingResponse {
+                chunk_digests: page.iter().map(Digest::to_proto).collect(),
+                ..Default::default()
+            })
+            .collect();
+        let all = std::iter::once(first).chain(pages).map(Ok);
+        Ok(Response::new(Box::pin(futures::stream::iter(all))))
     }
 
     async fn splice_blob(
         &self,
-        _: Request<SpliceBlobRequest>,
+        request: Request<SpliceBlobRequest>,
     ) -> Result<Response<SpliceBlobResponse>, Status> {
-        Err(not_chunked())
+        let it = request.into_inner();
+        let blob = self.blob_in_chunks(
+            &it.instance_name,
+            it.digest_function,
+            it.blob_digest.as_ref(),
+            it.chunking_function,
+        )?;
+        if let Some(mut splice) = self.chunks.splice(&blob).await? {
+            splice.append(&it.chunk_digests).await?;
+            splice.finish().await?;
+        }
+        Ok(Response::new(SpliceBlobResponse { blob_digest: Some(blob.to_proto()) }))
     }
 
     async fn register_chunk_mapping(
         &self,
-        _: Request<Streaming<RegisterChunkMappingRequest>>,
+        request: Request<Streaming<RegisterChunkMappingRequest>>,
     ) -> Result<Response<RegisterChunkMappingResponse>, Status> {
-        Err(not_chunked())
+        let mut messages = request.into_inner();
+        let first = self.next(&mut messages).await?.ok_or_else(|| bad("the stream has no messages"))?;
+        self.instances.check(&first.instance_name)?;
+        stated(first.digest_function)?;
+        let blob = self.blob_in_chunks(
+            &first.instance_name,
+            first.digest_function,
+            first.blob_digest.as_ref(),
+            first.chunking_function,
+        )?;
+        // What is there need not be read on about.
+        if let Some(mut splice) = self.chunks.splice(&blob).await? {
+            let mut message = Some(first);
+            while let Some(it) = message {
+                splice.append(&it.chunk_digests).await?;
+                message = self.next(&mut messages).await?;
+            }
+            splice.finish().await?;
+        }
+        Ok(Response::new(RegisterChunkMappingResponse { blob_digest: Some(blob.to_proto()) }))
     }
 }
 
-fn not_chunked() -> Status {
-    Status::unimplemented("this server does not keep blobs in chunks, and does not advertise that it does")
+/// What the calls since v2.13 want said.
+fn stated(function: i32) -> Result<(), Status> {
+    if function == digest_function::Value::Unknown as i32 {
+        return Err(bad("`digest_function` is not set"));
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ mod batch;
 pub mod bytestream;
 pub mod capabilities;
 pub mod cas;
+pub mod chunks;
 pub mod errors;
 pub mod execution;
 mod hello;

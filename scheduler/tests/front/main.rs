@@ -7,6 +7,7 @@
 
 mod batches;
 mod capabilities;
+mod chunks;
 mod connections;
 mod digests;
 mod disk;
