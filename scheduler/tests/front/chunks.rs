@@ -21,7 +21,7 @@ const RELAXED: u64 = 0x0000_d907_0353_7000;
 fn chunks_of(data: &[u8]) -> Vec<&[u8]> {
     let gear: Vec<u64> = (0..=255_u8)
         .map(|byte| {
-            let md5 = Digest::of(DigestFunction::Md5, &[byte]);
+            let md5 = Digest::of(DigestFunction::Md5, &[byte; 64]);
             u64::from_be_bytes(md5.hash()[..8].try_into().unwrap())
         })
         .collect();
