@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use castwork_proto::reapi::platform::Property;
 
-use crate::sandbox::Bounds;
+use crate::sandbox::{Bounds, Level};
 
 /// Size of the local CAS unless told otherwise, in bytes.
 pub const BYTES_MAX_DEFAULT: u64 = 10_000_000_000;
@@ -16,11 +16,28 @@ pub const DRAIN_WAIT_DEFAULT: Duration = Duration::from_secs(300);
 /// Whether commands are confined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxChoice {
-    /// As well as the platform can; where it can't, the worker refuses to start.
+    /// As well as the platform can, but not without namespaces; where it can't, the worker refuses to
+    /// start. So it does for the others, which are meant as they are said.
     #[default]
     Auto,
+    /// [`Level::Full`]
+    Full,
+    /// [`Level::Namespaces`]
+    Namespaces,
     /// Not at all.
     None,
+}
+
+impl SandboxChoice {
+    /// The level that was asked for by name.
+    pub(crate) const fn level(self) -> Option<Level> {
+        match self {
+            Self::Auto => None,
+            Self::Full => Some(Level::Full),
+            Self::Namespaces => Some(Level::Namespaces),
+            Self::None => Some(Level::None),
+        }
+    }
 }
 
 /// What a worker is and does.

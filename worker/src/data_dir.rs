@@ -5,7 +5,7 @@
 //! DIR/worker-id    who the worker is, over restarts
 //! DIR/cas          the local CAS
 //! DIR/programs     second copies of blobs, executable
-//! DIR/actions/N    scratch of a running action
+//! DIR/stage/actions/N    scratch of a running action
 //! ```
 
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::sandbox::{INPUTS, remove_tree, set_mode};
+use crate::sandbox::{INPUTS, STAGE, remove_tree, set_mode};
 
 /// Why the folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +66,13 @@ impl DataDir {
             Err(fs::TryLockError::WouldBlock) => return Err(DataDirError::InUse(path)),
             Err(fs::TryLockError::Error(error)) => return Err(at("lock", &lock_path)(error)),
         }
-        for leftover in ["actions", "probe"].map(|name| path.join(name)) {
+        for leftover in ["actions", "stage", "probe"].map(|name| path.join(name)) {
             remove_tree(&leftover).map_err(at("remove the leftovers in", &leftover))?;
         }
-        let actions = path.join("actions");
-        fs::create_dir(&actions).map_err(at("make", &actions))?;
+        for folder in [STAGE, "stage/actions"].map(|name| path.join(name)) {
+            fs::create_dir(&folder).map_err(at("make", &folder))?;
+            set_mode(&folder, 0o711).map_err(at("open to passers-by", &folder))?;
+        }
         let id_path = path.join("worker-id");
         let worker_id = read_or_make_id(&id_path).map_err(at("keep", &id_path))?;
         // One being removed for each one in use.
@@ -92,7 +94,8 @@ impl DataDir {
     /// ones are still being removed.
     pub(crate) async fn scratch(&self) -> io::Result<Scratch> {
         let permit = self.scratches.clone().acquire_owned().await.expect("nobody closes it");
-        let path = self.path.join("actions").join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let path =
+            self.path.join("stage/actions").join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir(&path)?;
         fs::create_dir(path.join(INPUTS))?;
         Ok(Scratch { path, permit: Some(permit) })

@@ -22,7 +22,7 @@ use crate::inputs::{Fetcher, Plan, lay_out};
 use crate::local::Local;
 use crate::outputs::{Collected, collect, upload};
 use crate::remotes::Remotes;
-use crate::sandbox::{Captured, End, Ended, INPUTS, Root, RunSpec, Sandbox, Usage};
+use crate::sandbox::{Bound, Captured, End, Ended, INPUTS, Root, RunSpec, Sandbox, Usage};
 
 /// How often inputs are fetched anew because the local CAS evicted them before they were linked.
 const LAYOUTS_MAX: usize = 3;
@@ -210,7 +210,7 @@ fn exit_code(end: End) -> i32 {
     match end {
         End::Exited(code) => code,
         End::Signaled(signal) => SIGNALED + signal,
-        End::TimedOut => SIGNALED + SIGKILL,
+        End::TimedOut | End::Over(_) => SIGNALED + SIGKILL,
     }
 }
 
@@ -219,6 +219,10 @@ fn status_of(end: End) -> rpc::Status {
         End::Exited(_) => (rpc::Code::Ok, String::new()),
         End::Signaled(signal) => (rpc::Code::Ok, format!("the command was killed by signal {signal}")),
         End::TimedOut => (rpc::Code::DeadlineExceeded, TIMED_OUT.to_owned()),
+        End::Over(Bound::Memory) => {
+            (rpc::Code::Ok, "the command was killed: it used too much memory".to_owned())
+        }
+        End::Over(Bound::Disk) => (rpc::Code::Ok, "the command was killed: it wrote too much".to_owned()),
     };
     rpc::Status { code: code as i32, message, details: Vec::new() }
 }

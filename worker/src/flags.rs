@@ -27,8 +27,9 @@ pub struct Flags {
     /// What the worker offers beside its own properties; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     property: Vec<String>,
-    /// `none` runs commands unconfined; `auto` never does [default: auto]
-    #[arg(long, value_name = "auto|none")]
+    /// How far commands are confined: `full` (namespaces, filters, control groups), `namespaces` (without
+    /// control groups), or `none`. `auto` is the first of the former two that can be had [default: auto]
+    #[arg(long, value_name = "auto|full|namespaces|none")]
     sandbox: Option<String>,
     /// Name for people, in results and lists [default: the host's]
     #[arg(long, value_name = "NAME")]
@@ -243,8 +244,10 @@ fn above_zero(text: &str) -> Result<usize, &'static str> {
 fn sandbox(text: &str) -> Result<SandboxChoice, &'static str> {
     match text {
         "auto" => Ok(SandboxChoice::Auto),
+        "full" => Ok(SandboxChoice::Full),
+        "namespaces" => Ok(SandboxChoice::Namespaces),
         "none" => Ok(SandboxChoice::None),
-        _ => Err("is neither `auto` nor `none`"),
+        _ => Err("is none of `auto`, `full`, `namespaces` and `none`"),
     }
 }
 

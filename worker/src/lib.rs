@@ -138,6 +138,7 @@ async fn open_sandbox(
     let surroundings = Surroundings {
         data_dir: data_dir.to_owned(),
         hidden,
+        level: config.sandbox.level(),
         bounds: config.bounds.unwrap_or_else(|| Bounds::for_this_machine(config.slots)),
         program: config.sandbox_program.clone(),
     };

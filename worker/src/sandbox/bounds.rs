@@ -27,6 +27,32 @@ pub struct Bounds {
     pub output_bytes: u64,
 }
 
+/// One of them that an action was killed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// [`Bounds::memory_bytes`]
+    Memory,
+    /// [`Bounds::disk_bytes`] or [`Bounds::files`]
+    Disk,
+}
+
+impl Bound {
+    /// What people are told.
+    pub fn complaint(self, bounds: &Bounds) -> String {
+        match self {
+            Self::Memory => format!(
+                "the command was killed: it used more memory than the {} MiB it may",
+                bounds.memory_bytes >> 20
+            ),
+            Self::Disk => format!(
+                "the command was killed: it wrote more to the disk than the {} MiB or {} files it may",
+                bounds.disk_bytes >> 20,
+                bounds.files
+            ),
+        }
+    }
+}
+
 impl Bounds {
     /// What suits this machine, if so many actions run on it at once.
     pub fn for_this_machine(slots: usize) -> Self {

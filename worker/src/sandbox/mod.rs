@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use bounds::Bounds;
+pub use bounds::{Bound, Bounds};
 pub use capture::Captured;
 #[cfg(target_os = "linux")]
 pub use linux::{Confined, enter_if_asked};
@@ -40,6 +40,10 @@ pub use windows::{
     set_mode, stop_asked,
 };
 
+/// Folder in [`Surroundings::data_dir`] that every scratch folder is in. Whoever actions run as can walk
+/// through it.
+pub const STAGE: &str = "stage";
+
 /// Folder in [`RunSpec::scratch`] where the inputs are laid out.
 pub const INPUTS: &str = "inputs";
 
@@ -55,6 +59,28 @@ pub enum Root {
     Inputs,
 }
 
+/// How far commands are confined; each includes what those before it do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Not at all.
+    None,
+    /// Namespaces, filters of files and system calls, limits of processes.
+    Namespaces,
+    /// All that, and control groups that bound what an action uses.
+    Full,
+}
+
+impl Level {
+    /// As people write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Namespaces => "namespaces",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// How inputs have to be laid out for a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Layout {
@@ -67,7 +93,7 @@ pub enum Layout {
 /// A command that is ready to run.
 #[derive(Clone, Debug)]
 pub struct RunSpec {
-    /// Absolute path of a folder that is this action's alone. Holds [`INPUTS`]; the sandbox puts
+    /// Absolute path of a folder in the [`STAGE`] that is this action's alone. Holds [`INPUTS`]; the sandbox puts
     /// what it needs beside that, and whoever made the folder removes it.
     pub scratch: PathBuf,
     /// What the action sees as `/`.
@@ -89,6 +115,9 @@ pub struct Surroundings {
     pub data_dir: PathBuf,
     /// Absolute paths of files and folders that no action may see.
     pub hidden: Vec<PathBuf>,
+    /// How far commands are to be confined, exactly; `None` for as far as can be, but not less than
+    /// [`Level::Namespaces`].
+    pub level: Option<Level>,
     /// What one action may use.
     pub bounds: Bounds,
     /// A program that calls [`enter_if_asked`] first thing; `None` for the current one.
@@ -122,6 +151,8 @@ pub enum End {
     Signaled(i32),
     /// Its time was up, and it was killed.
     TimedOut,
+    /// It took more of something than it may, and was killed.
+    Over(Bound),
 }
 
 /// What a command used, its children included; zero where the platform doesn't tell.

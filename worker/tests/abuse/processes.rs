@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use castwork_worker::sandbox::{Bounds, End};
+use castwork_worker::sandbox::{Bound, Bounds, End};
 
 use crate::common::{processes_named, text};
 use crate::trial::Trial;
@@ -43,6 +43,44 @@ async fn e10_e11_a_bomb_of_processes() {
     drop((bomb, beside));
     trial.contained("E10").await;
     neighbour.contained("E11").await;
+}
+
+#[tokio::test]
+async fn e12_four_times_the_memory_there_is() {
+    let little = Bounds { memory_bytes: 256 << 20, ..Bounds::for_this_machine(2) };
+    let Some(trial) = Trial::bounded(little).await else { return };
+    let ended = trial.program("memory", "1024").await;
+    assert_eq!(ended.end, End::Over(Bound::Memory), "{}", text(&ended.stderr));
+    assert_eq!(text(&ended.stdout), "");
+    assert!(text(&ended.stderr).contains("more memory than the 256 MiB"), "{}", text(&ended.stderr));
+    drop(ended);
+    // A part of the command that is killed is as bad: what the rest makes of it is not its result.
+    trial.stage.again();
+    let script = trial.prepared("memory", "1024").arguments[2].replace("exec ", "");
+    let ended = trial.script(&format!("{script}; sleep 1; exit 3")).await;
+    assert_eq!(ended.end, End::Over(Bound::Memory), "{}", text(&ended.stderr));
+    drop(ended);
+    trial.contained("E12").await;
+}
+
+#[tokio::test]
+async fn e13_filling_every_disk() {
+    let little =
+        Bounds { disk_bytes: 32 << 20, files: 2000, tmp_bytes: 16 << 20, ..Bounds::for_this_machine(2) };
+    let Some(trial) = Trial::bounded(little).await else { return };
+    let script = trial.prepared("fill", "").arguments[2].replace("exec ./fill", "true");
+    let memory =
+        "for place in /tmp /dev/shm; do ./fill b $place 100; rm $place/fill; ./fill n $place 5000; done";
+    let ended = trial.script(&format!("{script}; {memory}")).await;
+    assert_eq!(text(&ended.stdout), "/tmp ENOSPC\n/tmp ENOSPC\n/dev/shm ENOSPC\n/dev/shm ENOSPC\n");
+    drop(ended);
+    for attack in ["while mkdir $((i += 1)); do ./fill b $i 20; done", "./fill n . 1000000; sleep 100"] {
+        trial.stage.again();
+        let script = trial.prepared("fill", "").arguments[2].replace("exec ./fill", "true");
+        let ended = trial.script(&format!("{script}; {attack}")).await;
+        assert_eq!(ended.end, End::Over(Bound::Disk), "{attack}");
+    }
+    trial.contained("E13").await;
 }
 
 #[tokio::test]

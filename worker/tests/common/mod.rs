@@ -62,6 +62,7 @@ impl Stage {
         let surroundings = Surroundings {
             data_dir: folder.path().to_owned(),
             hidden,
+            level: None,
             bounds,
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker"))),
         };
@@ -93,7 +94,7 @@ impl Stage {
     }
 
     fn scratch(&self) -> PathBuf {
-        self.folder.path().join("action")
+        self.folder.path().join("stage/action")
     }
 
     fn inputs(&self) -> PathBuf {
@@ -104,8 +105,10 @@ impl Stage {
     pub(crate) fn input(&self, path: &str, content: &str) {
         let digest = Digest::of(DigestFunction::Sha256, format!("{path} {content}").as_bytes());
         let blob = self.folder.path().join("cas").join(digest.hash_hex());
-        std::fs::write(&blob, content).unwrap();
-        set_mode(&blob, 0o444).unwrap();
+        if !blob.exists() {
+            std::fs::write(&blob, content).unwrap();
+            set_mode(&blob, 0o444).unwrap();
+        }
         self.link(&blob, path);
     }
 

@@ -3,14 +3,13 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream as StdStream;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use super::wire::{self, Order, Report, Reports};
-use crate::sandbox::{End, Folder, SandboxError, Usage};
+use crate::sandbox::{Bound, End, Folder, SandboxError, Usage};
 
 /// What has been heard from a sandbox so far.
 pub(super) struct Conversation {
@@ -84,8 +83,8 @@ impl Conversation {
         let _ = self.stream.shutdown().await;
     }
 
-    /// Draws the conclusion; `status` is how the outermost process ended.
-    pub(super) fn finish(self, status: ExitStatus) -> Result<Heard, SandboxError> {
+    /// Draws the conclusion.
+    pub(super) fn finish(self) -> Result<Heard, SandboxError> {
         if let Some(failure) = self.failure {
             return Err(failure);
         }
@@ -93,7 +92,7 @@ impl Conversation {
             Some(root) => {
                 Ok(Heard { end: self.end, usage: self.usage.unwrap_or_default(), root: Folder::of(root) })
             }
-            None => Err(SandboxError::Lost { status: status.to_string() }),
+            None => Err(SandboxError::Lost { status: "no input root was sent".to_owned() }),
         }
     }
 
@@ -102,6 +101,7 @@ impl Conversation {
             Report::Ready => self.is_ready = true,
             Report::Exited(code) => self.end = Some(End::Exited(code)),
             Report::Signaled(signal) => self.end = Some(End::Signaled(signal)),
+            Report::OverMemory => self.end = Some(End::Over(Bound::Memory)),
             Report::Failed { step, errno } => {
                 let source = io::Error::from_raw_os_error(errno);
                 self.failure = Some(SandboxError::Setup { step, source });

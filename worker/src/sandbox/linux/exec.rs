@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
 use nix::unistd::{execve, setsid, write};
 
-use super::enter::exit_now;
+use super::keeper::exit_now;
 use super::privileges;
 use super::wire::Order;
 use crate::sandbox::{Bounds, PATH_DEFAULT};
@@ -30,7 +30,7 @@ pub(super) struct Program {
 
 impl Program {
     /// Looks up nothing yet: the candidates are tried when it starts.
-    pub(super) fn of(order: &Order) -> Self {
+    pub(super) fn of(order: &Order, bounds: &Bounds) -> Self {
         let name = order.arguments[0].clone();
         let path = order.environment.iter().find(|(key, _)| key == "PATH");
         let path = path.map_or(PATH_DEFAULT, |(_, value)| value.as_str());
@@ -43,7 +43,7 @@ impl Program {
                 .iter()
                 .map(|(key, value)| c_string(&format!("{key}={value}")))
                 .collect(),
-            bounds: order.bounds,
+            bounds: *bounds,
         }
     }
 

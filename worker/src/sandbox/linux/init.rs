@@ -1,33 +1,48 @@
-//! Process 1 of a sandbox: builds what the command sees, starts it, and reaps what it leaves.
+//! Process 1 of an action: mounts what is the action's alone, starts the command, and reaps what it
+//! leaves.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, chdir, fork, sethostname};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdout, fork};
 
-use super::enter::exit_now;
 use super::exec::Program;
 use super::filter::{Around, Filter};
+use super::keeper::exit_now;
 use super::step::{At, Failed};
 use super::walls::Grants;
-use super::wire::{self, Order, Report};
-use super::{mounts, privileges};
+use super::wire::{self, Handed, Order, Report, Setup};
+use super::{descriptors, memory, mounts, privileges};
 use crate::sandbox::Root;
 
-/// Every sandbox is on a host of this name.
-const HOST_NAME: &str = "castwork";
+/// How often memory is looked at where nothing else bounds it, in milliseconds.
+const LOOK_EVERY_MS: u8 = 100;
 
-/// Lives the life of process 1. Returning ends the namespace, and with it every process in it.
-pub(super) fn run(order: &Order, control: &OwnedFd) -> Result<(), Failed> {
-    sethostname(HOST_NAME).at("set the host's name")?;
-    privileges::raise_loopback().at("raise the loopback interface")?;
-    privileges::forbid_namespaces().at("forbid further namespaces")?;
-    mounts::build(order)?;
+/// Becomes process 1 of the new namespace, which ends with it.
+pub(super) fn be_first(setup: &Setup, order: &Order, handed: Handed) -> ! {
+    let Handed { control, stdout, stderr } = handed;
+    let wired = dup2_stdout(&stdout).and_then(|()| dup2_stderr(&stderr)).at("take the command's outputs");
+    drop((stdout, stderr));
+    if let Err(Failed { step, errno }) = wired.and_then(|()| live(setup, order, &control)) {
+        wire::send(control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
+    }
+    exit_now(0)
+}
+
+/// Returning ends the namespace, and with it every process in it.
+fn live(setup: &Setup, order: &Order, control: &OwnedFd) -> Result<(), Failed> {
+    // The worker's end needs nothing of this kind: then the control socket is closed.
+    prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the keeper dies")?;
+    descriptors::close_others(control).at("close descriptors")?;
+    mounts::add(setup, order)?;
     let inputs = match order.root {
         Root::Worker => mounts::BUILD,
         Root::Inputs => "/",
@@ -35,8 +50,9 @@ pub(super) fn run(order: &Order, control: &OwnedFd) -> Result<(), Failed> {
     send_root(inputs, control)?;
     chdir(&Path::new(inputs).join(&order.working_directory)).at("enter the working directory")?;
     privileges::drop_all()?;
-    let program = Program::of(order);
+    let program = Program::of(order, &setup.bounds);
     let (grants, filter) = (grants(order.root), Filter::new(Around::Namespaces));
+    let ended = hear_of_children().at("wait for signals")?;
     match fork_alone().at("start the command")? {
         ForkResult::Child => {
             // Not in process 1 itself, which so is outside of what the command may signal.
@@ -47,8 +63,10 @@ pub(super) fn run(order: &Order, control: &OwnedFd) -> Result<(), Failed> {
             program.become_it()
         }
         ForkResult::Parent { child } => {
-            let report = reap_until(child).at("wait for the command")?;
-            wire::send(control.as_fd(), &report, None);
+            let memory_max = setup.watch_memory.then_some(setup.bounds.memory_bytes);
+            if let Some(report) = see_off(child, control, &ended, memory_max).at("wait for the command")? {
+                wire::send(control.as_fd(), &report, None);
+            }
             Ok(())
         }
     }
@@ -89,16 +107,45 @@ fn fork_alone() -> Result<ForkResult, Errno> {
     unsafe { fork() }
 }
 
-/// Reaps orphans until the command itself has ended.
-fn reap_until(command: Pid) -> Result<Report, Errno> {
+/// Something to poll that is readable when a child has ended.
+fn hear_of_children() -> Result<SignalFd, Errno> {
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    children.thread_block()?;
+    SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+}
+
+/// Reaps orphans until the command itself has ended, or has to; `None` if the worker wants its end,
+/// or is gone.
+fn see_off(
+    command: Pid,
+    control: &OwnedFd,
+    ended: &SignalFd,
+    memory_max: Option<u64>,
+) -> Result<Option<Report>, Errno> {
     loop {
-        match waitpid(Pid::from_raw(-1), None) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == command => return Ok(Report::Exited(code)),
+        match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, code)) if pid == command => return Ok(Some(Report::Exited(code))),
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => {
-                return Ok(Report::Signaled(signal as i32));
+                return Ok(Some(Report::Signaled(signal as i32)));
+            }
+            Ok(WaitStatus::StillAlive) => {}
+            Ok(_) | Err(Errno::EINTR) => continue,
+            Err(errno) => return Err(errno),
+        }
+        let timeout = if memory_max.is_some() { PollTimeout::from(LOOK_EVERY_MS) } else { PollTimeout::NONE };
+        let mut polled =
+            [PollFd::new(ended.as_fd(), PollFlags::POLLIN), PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut polled, timeout) {
+            Ok(0) if memory_max.is_some_and(|most| memory::in_use() > most) => {
+                return Ok(Some(Report::OverMemory));
             }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
+        if polled[1].any() == Some(true) {
+            return Ok(None);
+        }
+        while matches!(ended.read_signal(), Ok(Some(_))) {}
     }
 }

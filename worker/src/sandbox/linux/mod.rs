@@ -1,38 +1,49 @@
-//! [`Confined`] on Linux: namespaces.
+//! [`Confined`] on Linux: namespaces, filters, and bounds by control groups where those can be had.
 //!
-//! For each command the program starts itself anew (`enter`), single-threaded and small, and that
-//! process makes user, mount, pid, ipc, uts, net and cgroup namespaces, forks process 1 of them
-//! (`init`), which builds a root (`mounts`), gives up every privilege (`privileges`) and starts
-//! the command (`exec`). The worker's side of it is here and in `conversation`.
+//! A `slot` is where one action after the other runs. Its `keeper` is a fresh start of this program,
+//! single-threaded and small, that gives up the worker's user, makes what is expensive and the same
+//! for all actions (`namespaces`, most of the `mounts`), and then forks process 1 of each action
+//! (`init`), which adds what is that action's alone, gives up every privilege (`privileges`), closes
+//! files (`walls`) and system calls (`filter`) and starts the command (`exec`). The worker's side is
+//! here, in `slot`, `conversation`, `cgroups` and `disk`.
 
+mod cgroups;
 mod conversation;
 mod descriptors;
-mod enter;
+mod disk;
 mod exec;
 mod filter;
 mod identity;
 mod init;
+mod keeper;
+mod memory;
 mod mounts;
+mod namespaces;
 mod privileges;
+mod slot;
 mod step;
 mod walls;
 mod wire;
 
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::process::{Child, Command};
+use castwork_cas::{Digest, DigestFunction};
 use tokio_util::sync::CancellationToken;
 
-use self::conversation::Conversation;
-use self::wire::Order;
-use super::capture::Capture;
-use super::{Bounds, End, Ended, INPUTS, Layout, Owner, Root, RunSpec, Sandbox, SandboxError, Surroundings};
-pub use enter::enter_if_asked;
+use self::cgroups::Cgroups;
+use self::conversation::{Conversation, Heard};
+use self::disk::Disk;
+use self::slot::{Ends, Slot, Slots};
+use self::wire::{Order, Setup};
+use super::capture::{self, Capture};
+use super::{
+    Bound, Bounds, End, Ended, INPUTS, Layout, Level, Owner, Root, RunSpec, STAGE, Sandbox, SandboxError,
+    Surroundings,
+};
+pub use keeper::enter_if_asked;
 
 /// This very program, even if its file was replaced since it started.
 const OWN_PROGRAM: &str = "/proc/self/exe";
@@ -43,35 +54,49 @@ const SETUP_WAIT: Duration = Duration::from_secs(60);
 /// How long a killed namespace may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(20);
 
+/// How often the disk is looked at while a command runs.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 const HINT: &str = "run the worker as root, or allow unprivileged user namespaces \
     (kernel 5.12 or newer; on Ubuntu `sysctl kernel.apparmor_restrict_unprivileged_userns=0`; in a container \
     `--privileged`), or do without confinement by saying `--sandbox none`";
 
-/// Commands in namespaces.
+const HINT_FULL: &str = "run the worker as root, or as a systemd service with `Delegate=yes`, or do without \
+    control groups by saying `--sandbox namespaces`";
+
+/// Commands in slots.
 #[derive(Debug)]
 pub struct Confined {
-    program: PathBuf,
+    level: Level,
     become_id: Option<(u32, u32)>,
     layout: Layout,
     hidden: Vec<PathBuf>,
     bounds: Bounds,
+    stage: PathBuf,
+    slots: Slots,
+}
+
+/// What brought a command to its end.
+enum Cause {
+    Itself,
+    Time,
+    Cancel,
+    Disk,
 }
 
 impl Confined {
     /// Finds out by a real run how far commands can be confined here.
     ///
     /// # Errors
-    /// [`SandboxError::Unavailable`], with the reason, where they can't.
+    /// [`SandboxError::Unavailable`], with the reason, where they can't be as far as they have to.
     pub async fn probe(surroundings: &Surroundings) -> Result<Self, SandboxError> {
         let become_id =
             identity::for_actions().map_err(|reason| SandboxError::Unavailable { reason, hint: HINT })?;
-        let program = surroundings.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
-        let hidden = surroundings.hidden.clone();
-        let bounds = surroundings.bounds;
-        let mut confined = Self { program, become_id, layout: Layout::Links, hidden, bounds };
-        let Err(overlay) = confined.try_out(&surroundings.data_dir).await else { return Ok(confined) };
-        confined.layout = Layout::Copies;
-        match confined.try_out(&surroundings.data_dir).await {
+        let confined = Self::at(surroundings, become_id, Layout::Links)?;
+        let Err(overlay) = confined.try_out().await else { return Ok(confined) };
+        drop(confined);
+        let confined = Self::at(surroundings, become_id, Layout::Copies)?;
+        match confined.try_out().await {
             Ok(()) => {
                 tracing::warn!(reason = chain(&overlay), "no overlay here; inputs are copied");
                 Ok(confined)
@@ -80,9 +105,45 @@ impl Confined {
         }
     }
 
-    async fn try_out(&self, data_dir: &Path) -> Result<(), SandboxError> {
-        let scratch = data_dir.join("probe");
+    fn at(
+        surroundings: &Surroundings,
+        become_id: Option<(u32, u32)>,
+        layout: Layout,
+    ) -> Result<Self, SandboxError> {
+        let cgroups = match surroundings.level {
+            Some(Level::Namespaces) => None,
+            wanted => match Cgroups::find(&name_of(&surroundings.data_dir)) {
+                Ok(cgroups) => Some(cgroups),
+                Err(reason) if wanted == Some(Level::Full) => {
+                    return Err(SandboxError::Unavailable { reason, hint: HINT_FULL });
+                }
+                Err(reason) => {
+                    tracing::info!(reason, "no control groups here; memory is watched instead");
+                    None
+                }
+            },
+        };
+        let level = if cgroups.is_some() { Level::Full } else { Level::Namespaces };
+        let program = surroundings.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
+        let stage = surroundings.data_dir.join(STAGE);
+        let (hidden, bounds) = (surroundings.hidden.clone(), surroundings.bounds);
+        let setup = Setup {
+            stage: stage.clone(),
+            become_id,
+            layout,
+            hidden: hidden.clone(),
+            bounds,
+            watch_memory: cgroups.is_none(),
+        };
+        let slots = Slots::new(program, setup, cgroups);
+        Ok(Self { level, become_id, layout, hidden, bounds, stage, slots })
+    }
+
+    async fn try_out(&self) -> Result<(), SandboxError> {
+        let scratch = self.stage.join("probe");
         let fresh = || {
+            std::fs::create_dir_all(self.stage.join(mounts::ROOT))?;
+            super::set_mode(&self.stage, 0o711)?;
             super::remove_tree(&scratch)?;
             std::fs::create_dir_all(scratch.join(INPUTS))?;
             self.owner().take(&scratch.join(INPUTS))
@@ -107,27 +168,20 @@ impl Confined {
     }
 
     fn order(&self, spec: &RunSpec) -> Order {
+        let scratch = spec.scratch.strip_prefix(&self.stage).expect("scratch folders are in the stage");
         Order {
-            scratch: spec.scratch.clone(),
-            become_id: self.become_id,
-            layout: self.layout,
+            scratch: scratch.to_owned(),
             root: spec.root,
             working_directory: spec.working_directory.clone(),
             arguments: spec.arguments.clone(),
             environment: spec.environment.clone(),
-            hidden: self.hidden.clone(),
-            bounds: self.bounds,
         }
     }
 
-    /// Makes what the mounts need, belonging to whom they need it to; returns the names that will be
-    /// in the input root because of them.
+    /// Gives the folder to whom the mounts need it to belong to; returns the names that will be in the
+    /// input root because of them.
     fn prepare(&self, spec: &RunSpec) -> io::Result<Vec<&'static str>> {
         self.owner().take(&spec.scratch)?;
-        for name in [mounts::ROOT, mounts::UPPER, mounts::WORK] {
-            std::fs::create_dir(spec.scratch.join(name))?;
-            self.owner().take(&spec.scratch.join(name))?;
-        }
         let inputs = spec.scratch.join(INPUTS);
         let is_own = |name: &&str| std::fs::symlink_metadata(inputs.join(name)).is_err();
         Ok(match spec.root {
@@ -136,50 +190,78 @@ impl Confined {
         })
     }
 
-    fn spawn(&self, socket: UnixStream) -> io::Result<Child> {
-        Command::new(&self.program)
-            .arg0(enter::NAME)
-            .env_clear()
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(socket)))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-    }
-
-    /// Waits for the end of the command, or brings it about; says whether its time was up.
+    /// Waits for the end of the command, or brings it about.
     async fn see_through(
+        &self,
         spec: &RunSpec,
         talk: &mut Conversation,
+        slot: &mut Slot,
         cancel: &CancellationToken,
-    ) -> Result<bool, SandboxError> {
-        let has_ended = async {
+    ) -> Result<Cause, SandboxError> {
+        let by_itself = async {
             let ready = tokio::time::timeout(SETUP_WAIT, talk.hear(Conversation::is_ready)).await;
             ready.map_err(|_| SandboxError::Lost { status: "setting up took too long".to_owned() })??;
             // The command's time begins here: setting up is not its doing.
             match tokio::time::timeout(spec.timeout, talk.hear(Conversation::is_gone)).await {
-                Ok(heard) => heard.map(|()| true),
-                Err(_) => Ok(false),
+                Ok(heard) => heard.map(|()| Cause::Itself),
+                Err(_) => Ok(Cause::Time),
             }
         };
-        let has_ended = tokio::select! {
-            has_ended = has_ended => Some(has_ended?),
-            () = cancel.cancelled() => None,
+        let cause = tokio::select! {
+            cause = by_itself => Some(cause?),
+            () = cancel.cancelled() => Some(Cause::Cancel),
+            () = until_exceeded(spec, self.bounds) => Some(Cause::Disk),
+            _ = slot.lost() => None,
         };
-        if has_ended != Some(true) {
+        if !matches!(cause, Some(Cause::Itself)) {
             talk.ask_to_die().await;
             if tokio::time::timeout(KILL_WAIT, talk.hear(Conversation::is_gone)).await.is_err() {
                 return Err(SandboxError::Lost { status: "killed, but not gone".to_owned() });
             }
         }
-        has_ended.map(|has_ended| !has_ended).ok_or(SandboxError::Cancelled)
+        Ok(cause.unwrap_or(Cause::Itself))
+    }
+
+    /// Runs a command in a slot up to the point where nothing of it is left.
+    async fn run_in(
+        &self,
+        slot: &mut Slot,
+        spec: &RunSpec,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, SandboxError> {
+        let own_names = self.prepare(spec).map_err(SandboxError::at("prepare the action's folder"))?;
+        let Ends { control, stdout, stderr } = slot.begin().map_err(SandboxError::at("start in the slot"))?;
+        let stdout = Capture::start(stdout, spec.scratch.join("stdout"), self.bounds.output_bytes);
+        let stderr_path = spec.scratch.join("stderr");
+        let stderr = Capture::start(stderr, stderr_path.clone(), self.bounds.output_bytes);
+        let mut talk = Conversation::begin(control, &self.order(spec)).await?;
+        let cause = self.see_through(spec, &mut talk, slot, cancel).await?;
+        let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
+        let mut stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
+        let Heard { end, usage, root } = talk.finish()?;
+        let out_of_memory = slot.ran_out_of_memory() || end == Some(End::Over(Bound::Memory));
+        let end = match cause {
+            Cause::Time => End::TimedOut,
+            Cause::Cancel => return Err(SandboxError::Cancelled),
+            Cause::Disk => End::Over(Bound::Disk),
+            Cause::Itself if out_of_memory => End::Over(Bound::Memory),
+            Cause::Itself => {
+                end.ok_or_else(|| SandboxError::Lost { status: "no end was told".to_owned() })?
+            }
+        };
+        if let End::Over(bound) = end {
+            let line = format!("castwork: {}", bound.complaint(&self.bounds));
+            let added = capture::add_line(&mut stderr, &stderr_path, &line).await;
+            added.map_err(SandboxError::at("keep stderr"))?;
+        }
+        Ok(Ended { end, usage, stdout, stderr, root, own_names })
     }
 }
 
 #[async_trait]
 impl Sandbox for Confined {
     fn level(&self) -> &'static str {
-        "namespaces"
+        self.level.name()
     }
 
     fn layout(&self) -> Layout {
@@ -199,23 +281,33 @@ impl Sandbox for Confined {
     }
 
     async fn run(&self, spec: &RunSpec, cancel: &CancellationToken) -> Result<Ended, SandboxError> {
-        let own_names = self.prepare(spec).map_err(SandboxError::at("prepare the action's folder"))?;
-        let (ours, theirs) = UnixStream::pair().map_err(SandboxError::at("make a socket"))?;
-        let mut child = self.spawn(theirs).map_err(SandboxError::at("start the sandbox"))?;
-        let stdout = child.stdout.take().expect("stdout was piped");
-        let stderr = child.stderr.take().expect("stderr was piped");
-        let stdout = Capture::start(stdout, spec.scratch.join("stdout"), self.bounds.output_bytes);
-        let stderr = Capture::start(stderr, spec.scratch.join("stderr"), self.bounds.output_bytes);
-        let mut talk = Conversation::begin(ours, &self.order(spec)).await?;
-        let is_late = Self::see_through(spec, &mut talk, cancel).await?;
-        let status = child.wait().await.map_err(SandboxError::at("wait for the sandbox"))?;
-        let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
-        let stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
-        let heard = talk.finish(status)?;
-        let end = if is_late { Some(End::TimedOut) } else { heard.end };
-        let end = end.ok_or_else(|| SandboxError::Lost { status: status.to_string() })?;
-        Ok(Ended { end, usage: heard.usage, stdout, stderr, root: heard.root, own_names })
+        let mut slot = self.slots.take().map_err(SandboxError::at("make a slot"))?;
+        let ended = self.run_in(&mut slot, spec, cancel).await;
+        match &ended {
+            Ok(Ended { end: End::Exited(_), .. }) => self.slots.put_back(slot).await,
+            _ => self.slots.give_up(slot).await,
+        }
+        ended
     }
+}
+
+/// Returns when the command has taken more of the disk than it may.
+async fn until_exceeded(spec: &RunSpec, bounds: Bounds) {
+    let scratch = spec.scratch.clone();
+    tokio::time::sleep(LOOK_EVERY).await;
+    let mut disk = Disk::at(scratch);
+    loop {
+        let looked = tokio::task::spawn_blocking(move || (disk.is_exceeded(&bounds), disk)).await;
+        let Ok((false, same)) = looked else { return };
+        disk = same;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A name for the worker of that data folder, which no two workers of a machine share.
+fn name_of(data_dir: &Path) -> String {
+    let digest = Digest::of(DigestFunction::Sha256, data_dir.as_os_str().as_encoded_bytes());
+    digest.hash_hex()[..12].to_owned()
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -1,7 +1,9 @@
-//! What the command sees: its root, built in a mount namespace of its own.
+//! What the command sees: its root. Most of it is built once for a slot, and each action adds, in a
+//! mount namespace of its own, what is its alone.
 //!
-//! The current folder is the action's scratch folder all along, and everything of the action is
-//! named relative to it: the way to it may be closed to the user that this process has become.
+//! While a slot is built the current folder is the stage, the folder that scratch folders are in; the
+//! way to it may be closed to the user that this process has become. While an action is added it is
+//! the action's scratch folder.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,14 +15,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 
 use super::step::{At, Failed};
-use super::wire::Order;
+use super::wire::{Order, Setup};
 use crate::sandbox::{Bounds, INPUTS, Layout, Root};
 
 /// Where the inputs are with `root=worker`: the same on every worker, because compilers write
 /// the name of their folder into what they make.
 pub(super) const BUILD: &str = "/build";
 
-/// Folders in scratch: the new root, and the overlay's two.
+/// Folders in scratch, the first in the stage too: the new root, and the overlay's two.
 pub(super) const ROOT: &str = "root";
 pub(super) const UPPER: &str = "upper";
 pub(super) const WORK: &str = "work";
@@ -51,26 +53,58 @@ const SKELETON: &str = "size=1m,nr_inodes=1k,mode=0755";
 /// Flags of everything that is mounted.
 const GUARDED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 
-/// Builds the root and moves into it; the worker's own is out of reach afterwards.
-pub(super) fn build(order: &Order) -> Result<(), Failed> {
+/// Builds what all actions of a slot share, and moves into it; the worker's own root is out of reach
+/// afterwards.
+///
+/// It is the root that actions with `root=worker` see, but that `/tmp` is the stage and `/proc` the
+/// worker's: without one that can be seen, the kernel allows nobody to mount another. An action covers
+/// both, for good.
+pub(super) fn build(setup: &Setup) -> Result<(), Failed> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).at("make mounts private")?;
     let root = Path::new(ROOT);
+    mount_tmpfs(root, SKELETON)?;
+    bind_system_folders(root)?;
+    hide(root, &setup.hidden)?;
+    for name in ["build", PROC, DEV, TMP, "var"] {
+        make_folder(&root.join(name))?;
+    }
+    symlink("/tmp", root.join("var/tmp")).at("link `/var/tmp`")?;
+    mount_devices(&root.join(DEV))?;
+    bind(Path::new("/proc"), &root.join(PROC))?;
+    // Not recursive: the root itself is mounted in there.
+    mount(Some("."), &root.join(TMP), NONE, MsFlags::MS_BIND, NONE).at("bind the folder of actions")?;
+    restrict(&root.join(TMP), false)?;
+    close_skeleton(root)?;
+    move_into(root)
+}
+
+/// Adds what is one action's alone.
+pub(super) fn add(setup: &Setup, order: &Order) -> Result<(), Failed> {
+    chdir(&Path::new("/tmp").join(&order.scratch)).at("enter the action's folder")?;
+    for name in [UPPER, WORK] {
+        make_folder(Path::new(name))?;
+    }
     match order.root {
         Root::Worker => {
-            mount_tmpfs(root, SKELETON)?;
-            bind_system_folders(root)?;
-            hide(root, &order.hidden)?;
-            make_folder(&root.join("build"))?;
-            mount_inputs(order.layout, &root.join("build"))?;
+            mount_inputs(setup.layout, Path::new(BUILD))?;
+            mount_own(Path::new("/"), &setup.bounds)
         }
-        Root::Inputs => mount_inputs(order.layout, root)?,
+        Root::Inputs => {
+            let root = Path::new(ROOT);
+            make_folder(root)?;
+            mount_inputs(setup.layout, root)?;
+            for name in OWN_FOLDERS {
+                own_folder(root, name)?;
+            }
+            bind(Path::new("/dev"), &root.join(DEV))?;
+            mount_own(root, &setup.bounds)?;
+            move_into(root)
+        }
     }
-    mount_own(order, root)?;
-    if order.root == Root::Worker {
-        make_folder(&root.join("var"))?;
-        symlink("/tmp", root.join("var/tmp")).at("link `/var/tmp`")?;
-        close_skeleton(root)?;
-    }
+}
+
+/// Changes the root, and lets go of the old one.
+fn move_into(root: &Path) -> Result<(), Failed> {
     chdir(root).at("enter the new root")?;
     pivot_root(".", ".").at("change the root")?;
     umount2(".", MntFlags::MNT_DETACH).at("let go of the old root")?;
@@ -133,15 +167,13 @@ fn hide(root: &Path, hidden: &[PathBuf]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// `/proc`, `/dev` and `/tmp`, which no one else has.
-fn mount_own(order: &Order, root: &Path) -> Result<(), Failed> {
-    let proc = own_folder(root, PROC)?;
+/// `/proc`, `/tmp` and `/dev/shm`, which no one else has.
+fn mount_own(root: &Path, bounds: &Bounds) -> Result<(), Failed> {
     let flags = GUARDED | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), &proc, Some("proc"), flags, Some("subset=pid,hidepid=invisible"))
+    mount(Some("proc"), &root.join(PROC), Some("proc"), flags, Some("subset=pid,hidepid=invisible"))
         .at("mount `/proc`")?;
-    mount_devices(&own_folder(root, DEV)?, &order.bounds)?;
-    let temporary = own_folder(root, TMP)?;
-    mount_tmpfs(&temporary, &writable(&order.bounds))
+    mount_tmpfs(&root.join("dev/shm"), &writable(bounds))?;
+    mount_tmpfs(&root.join(TMP), &writable(bounds))
 }
 
 fn writable(bounds: &Bounds) -> String {
@@ -149,14 +181,14 @@ fn writable(bounds: &Bounds) -> String {
 }
 
 /// A folder to mount on, which the inputs may already have, but not as something else.
-fn own_folder(root: &Path, name: &str) -> Result<PathBuf, Failed> {
+fn own_folder(root: &Path, name: &str) -> Result<(), Failed> {
     let path = root.join(name);
     if fs::symlink_metadata(&path).is_err() {
         make_folder(&path)?;
     }
     let metadata = fs::symlink_metadata(&path).at("look at a folder to mount on")?;
     if metadata.is_dir() {
-        return Ok(path);
+        return Ok(());
     }
     Err(Failed {
         step: format!("mount on `/{name}`, which is no folder in the inputs"),
@@ -164,7 +196,7 @@ fn own_folder(root: &Path, name: &str) -> Result<PathBuf, Failed> {
     })
 }
 
-fn mount_devices(folder: &Path, bounds: &Bounds) -> Result<(), Failed> {
+fn mount_devices(folder: &Path) -> Result<(), Failed> {
     mount_tmpfs(folder, SKELETON)?;
     for name in DEVICES {
         let target = folder.join(name);
@@ -174,10 +206,8 @@ fn mount_devices(folder: &Path, bounds: &Bounds) -> Result<(), Failed> {
     for (name, points_to) in DEVICE_LINKS {
         symlink(points_to, folder.join(name)).at("link a device")?;
     }
-    let shared = folder.join("shm");
-    make_folder(&shared)?;
-    close_skeleton(folder)?;
-    mount_tmpfs(&shared, &writable(bounds))
+    make_folder(&folder.join("shm"))?;
+    close_skeleton(folder)
 }
 
 fn make_folder(path: &Path) -> Result<(), Failed> {

@@ -4,8 +4,6 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, rlim_t, setrlimit};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use std::os::fd::AsRawFd;
 
 use super::step::{At, Failed};
 use crate::sandbox::Bounds;
@@ -87,26 +85,4 @@ pub(super) fn set_limits(bounds: &Bounds) -> Result<(), Errno> {
 fn limit(resource: Resource, most: rlim_t) -> Result<(), Errno> {
     let (_, hard) = getrlimit(resource)?;
     setrlimit(resource, most.min(hard), most.min(hard))
-}
-
-/// No namespaces in namespaces: a user namespace of its own would give the command every
-/// capability there, and with it much of the kernel to play with.
-pub(super) fn forbid_namespaces() -> std::io::Result<()> {
-    std::fs::write("/proc/sys/user/max_user_namespaces", "0")
-}
-
-/// Raises `lo`, alone in its network namespace, because tests talk to themselves.
-#[allow(unsafe_code, reason = "interface flags are set by ioctl")]
-pub(super) fn raise_loopback() -> Result<(), Errno> {
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
-    // SAFETY: all zeros is a valid value of this structure of numbers and bytes.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-        *place = libc::c_char::try_from(*byte).expect("ASCII");
-    }
-    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small flag");
-    // SAFETY: this request reads the structure, which lives until the call is over.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    Errno::result(done).map(drop)
 }

@@ -11,6 +11,13 @@ pub(super) struct Failed {
     pub errno: Errno,
 }
 
+impl Failed {
+    /// The same once more.
+    pub(super) fn again(&self) -> Self {
+        Self { step: self.step.clone(), errno: self.errno }
+    }
+}
+
 /// Names the step when something fails.
 pub(super) trait At<T> {
     fn at(self, step: &str) -> Result<T, Failed>;

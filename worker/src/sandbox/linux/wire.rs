@@ -1,14 +1,18 @@
-//! What the worker and the process that confines a command say to each other, over one socket.
+//! What the worker and a slot's keeper say to each other.
 //!
-//! The worker sends one [`Order`] and later, if the command has to die, closes its side. It gets
-//! [`Report`]s. Each is a line of JSON; a report may carry a descriptor.
+//! One socket for as long as the slot is there: the worker sends one [`Setup`], and then for each
+//! action a [`Handed`] set of descriptors. One of those is a socket of the action's own: the worker
+//! sends one [`Order`] over it and later, if the command has to die, closes its side; it gets
+//! [`Report`]s. Messages are lines of JSON; a report may carry a descriptor.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, recv, recvmsg, send as send_bytes, sendmsg,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::sandbox::{Bounds, Layout, Root};
@@ -16,15 +20,42 @@ use crate::sandbox::{Bounds, Layout, Root};
 /// Longest line, in bytes: the arguments and environment that a system takes are much less.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
-/// Everything there is to know about the command and its confinement.
+/// Longest setup, in bytes.
+const SETUP_BYTES_MAX: usize = 128 << 10;
+
+/// Everything about a slot that is the same for all its actions.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Order {
-    /// The action's folder; everything of the action is named relative to it.
-    pub scratch: PathBuf,
+pub(super) struct Setup {
+    /// The folder that all scratch folders are in.
+    pub stage: PathBuf,
     /// User and group to become before anything else; `None` to stay who one is.
     pub become_id: Option<(u32, u32)>,
-    /// How the inputs are laid out in it.
+    /// How inputs are laid out.
     pub layout: Layout,
+    /// Absolute paths that are not to be seen though a system folder holds them.
+    pub hidden: Vec<PathBuf>,
+    /// What an action may use.
+    pub bounds: Bounds,
+    /// Whether memory is to be watched because nothing else bounds it.
+    pub watch_memory: bool,
+}
+
+/// What comes with an action.
+#[derive(Debug)]
+pub(super) struct Handed {
+    /// The action's own socket.
+    pub control: OwnedFd,
+    /// Where the command's stdout goes.
+    pub stdout: OwnedFd,
+    /// Where the command's stderr goes.
+    pub stderr: OwnedFd,
+}
+
+/// Everything there is to know about a command.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Order {
+    /// The action's folder, relative to the stage; everything of the action is named relative to it.
+    pub scratch: PathBuf,
     /// What is `/`.
     pub root: Root,
     /// Relative to the input root.
@@ -33,10 +64,6 @@ pub(super) struct Order {
     pub arguments: Vec<String>,
     /// The whole environment.
     pub environment: Vec<(String, String)>,
-    /// Absolute paths that are not to be seen though a system folder holds them.
-    pub hidden: Vec<PathBuf>,
-    /// What it may use.
-    pub bounds: Bounds,
 }
 
 /// What has become of it.
@@ -48,6 +75,8 @@ pub(super) enum Report {
     Exited(i32),
     /// A signal killed the command.
     Signaled(i32),
+    /// The command took more memory than it may, and was killed.
+    OverMemory,
     /// A step failed; the command was not started.
     Failed {
         /// What was tried.
@@ -81,6 +110,41 @@ pub(super) fn line(message: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
+/// Sends a slot's setup.
+pub(super) fn send_setup(socket: BorrowedFd<'_>, setup: &Setup) -> io::Result<()> {
+    let line = line(setup)?;
+    send_bytes(socket.as_raw_fd(), &line, MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+/// Waits for the setup.
+pub(super) fn receive_setup(socket: BorrowedFd<'_>) -> io::Result<Setup> {
+    let mut bytes = vec![0; SETUP_BYTES_MAX];
+    let got = recv(socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
+    Ok(serde_json::from_slice(&bytes[..got])?)
+}
+
+/// Sends what comes with an action.
+pub(super) fn hand_over(socket: BorrowedFd<'_>, handed: &Handed) -> io::Result<()> {
+    let raw = [&handed.control, &handed.stdout, &handed.stderr].map(AsRawFd::as_raw_fd);
+    let rights = [ControlMessage::ScmRights(&raw)];
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"!")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// Waits for the next action; `None` if there will be none.
+pub(super) fn receive_handed(socket: BorrowedFd<'_>) -> io::Result<Option<Handed>> {
+    let mut piece = [0; 1];
+    let mut rights = cmsg_space!([RawFd; 3]);
+    let (got, mut descriptors) = receive(socket, &mut piece, &mut rights, MsgFlags::empty())?;
+    if got == 0 {
+        return Ok(None);
+    }
+    let mut next = || descriptors.pop().ok_or_else(|| io::Error::other("a descriptor is missing"));
+    let (stderr, stdout, control) = (next()?, next()?, next()?);
+    Ok(Some(Handed { control, stdout, stderr }))
+}
+
 /// Sends a report. Nobody may be there to read it, which is no concern of the sender's.
 pub(super) fn send(socket: BorrowedFd<'_>, report: &Report, descriptor: Option<BorrowedFd<'_>>) {
     let line = line(report).expect("a report has only numbers and text");
@@ -88,6 +152,28 @@ pub(super) fn send(socket: BorrowedFd<'_>, report: &Report, descriptor: Option<B
     let rights = [ControlMessage::ScmRights(&raw)];
     let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
     let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&line)], rights, MsgFlags::MSG_NOSIGNAL, None);
+}
+
+/// One `recvmsg`: how many bytes came, and which descriptors.
+#[allow(unsafe_code, reason = "descriptors arrive as bare numbers")]
+fn receive(
+    socket: BorrowedFd<'_>,
+    piece: &mut [u8],
+    rights: &mut Vec<u8>,
+    flags: MsgFlags,
+) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut parts = [IoSliceMut::new(piece)];
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(rights), flags)?;
+    let mut descriptors = Vec::new();
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            // SAFETY: the kernel has just made these descriptors for us, and nobody else knows
+            // their numbers.
+            descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+        }
+    }
+    Ok((message.bytes, descriptors))
 }
 
 /// Collects reports from the pieces in which they arrive.
@@ -100,22 +186,12 @@ pub(super) struct Reports {
 
 impl Reports {
     /// Reads what has arrived, without waiting; whether the other side can still say more.
-    #[allow(unsafe_code, reason = "descriptors arrive as bare numbers")]
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<bool> {
         let mut piece = [0; 4096];
         let mut rights = cmsg_space!(RawFd);
-        let mut parts = [IoSliceMut::new(&mut piece)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let message = recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut rights), flags)?;
-        let got = message.bytes;
-        for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(descriptors) = part {
-                for raw in descriptors {
-                    // SAFETY: the kernel has just made this descriptor for us, and nobody else
-                    // knows its number.
-                    self.descriptor = Some(unsafe { OwnedFd::from_raw_fd(raw) });
-                }
-            }
+        let (got, descriptors) = receive(socket, &mut piece, &mut rights, MsgFlags::MSG_DONTWAIT)?;
+        if let Some(descriptor) = descriptors.into_iter().next_back() {
+            self.descriptor = Some(descriptor);
         }
         self.bytes.extend_from_slice(&piece[..got]);
         Ok(got > 0)

@@ -1,0 +1,246 @@
+//! Control groups, version 2 or 1: bounds on what all processes of a slot use together.
+//!
+//! A slot's group holds its keeper, which is small, so every action is in it from its first moment
+//! and none has to be moved. What is counted is compared before and after an action.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::sandbox::Bounds;
+
+/// The keeper and process 1, which are not the action's own.
+const KEEPERS: u64 = 2;
+
+/// How often, and how many times, an emptied group is tried to be removed: the kernel takes a moment
+/// to let go of the last process.
+const REMOVE_EVERY: Duration = Duration::from_millis(2);
+const REMOVALS_MAX: usize = 1000;
+
+/// Which interface there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    One,
+    Two,
+}
+
+/// The folders that groups of slots are made in: one, or with version 1 one for each controller.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    pub version: Version,
+    places: Arc<Places>,
+    next: AtomicU64,
+}
+
+impl Cgroups {
+    /// Finds out whether this process may make groups that bound memory and processes, and removes
+    /// what a worker of that name left; else why not.
+    pub(super) fn find(name: &str) -> Result<Self, String> {
+        let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("`{path}`: {error}"));
+        let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
+        let two = own_folder(&mounts, &own, None).ok_or_else(|| "no version 2 is mounted".to_owned());
+        let two = two.and_then(|folder| enable(&folder).map(|folder| vec![folder]));
+        let (version, folders) = match two {
+            Ok(folders) => (Version::Two, folders),
+            Err(why_not) => {
+                let folders: Option<Vec<_>> =
+                    ["memory", "pids"].iter().map(|name| own_folder(&mounts, &own, Some(name))).collect();
+                (Version::One, folders.ok_or(format!("{why_not}, and no version 1 either"))?)
+            }
+        };
+        let places: Vec<_> = folders.iter().map(|folder| folder.join(format!("castwork-{name}"))).collect();
+        for place in &places {
+            let at = |error| format!("`{}`: {error}", place.display());
+            remove_leftovers(place).map_err(at)?;
+            fs::create_dir(place).map_err(at)?;
+            if version == Version::Two {
+                fs::write(place.join("cgroup.subtree_control"), "+memory +pids").map_err(at)?;
+            }
+        }
+        Ok(Self { version, places: Arc::new(Places(places)), next: AtomicU64::new(1) })
+    }
+
+    /// A group for a slot.
+    pub(super) fn make(&self, bounds: &Bounds) -> io::Result<Cgroup> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let folders = self.places.0.iter().map(|place| place.join(&name)).collect();
+        let group = Cgroup { version: self.version, folders, _places: self.places.clone() };
+        group.folders.iter().try_for_each(fs::create_dir)?;
+        group.bound(bounds)?;
+        Ok(group)
+    }
+}
+
+/// Folders that are the worker's own, removed when it and its groups are gone.
+#[derive(Debug)]
+struct Places(Vec<PathBuf>);
+
+impl Drop for Places {
+    fn drop(&mut self) {
+        for place in &self.0 {
+            let _ = fs::remove_dir(place);
+        }
+    }
+}
+
+/// A slot's group.
+#[derive(Debug)]
+pub(super) struct Cgroup {
+    version: Version,
+    folders: Vec<PathBuf>,
+    /// Those are removed after the last group.
+    _places: Arc<Places>,
+}
+
+impl Cgroup {
+    fn bound(&self, bounds: &Bounds) -> io::Result<()> {
+        let (memory, processes) = (bounds.memory_bytes.to_string(), (bounds.processes + KEEPERS).to_string());
+        match self.version {
+            Version::Two => {
+                fs::write(self.folders[0].join("memory.max"), memory)?;
+                // Swap is not there everywhere.
+                let _ = fs::write(self.folders[0].join("memory.swap.max"), "0");
+                fs::write(self.folders[0].join("pids.max"), processes)
+            }
+            Version::One => {
+                fs::write(self.folders[0].join("memory.limit_in_bytes"), &memory)?;
+                let _ = fs::write(self.folders[0].join("memory.memsw.limit_in_bytes"), memory);
+                fs::write(self.folders[1].join("pids.max"), processes)
+            }
+        }
+    }
+
+    /// Puts a process into it; what that starts later is in it as well.
+    pub(super) fn add(&self, pid: u32) -> io::Result<()> {
+        self.folders.iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
+    }
+
+    /// How many of its processes the kernel has killed for want of memory, ever.
+    pub(super) fn memory_kills(&self) -> u64 {
+        let name = if self.version == Version::Two { "memory.events" } else { "memory.oom_control" };
+        let text = fs::read_to_string(self.folders[0].join(name)).unwrap_or_default();
+        let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        kills.and_then(|kills| kills.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+impl Drop for Cgroup {
+    /// Removes it; its processes have been killed.
+    fn drop(&mut self) {
+        for folder in &self.folders {
+            if let Err(error) = remove(folder) {
+                tracing::warn!(folder = %folder.display(), %error, "a control group can't be removed");
+            }
+        }
+    }
+}
+
+/// Removes an emptied group, of which the kernel may have to let go first.
+fn remove(folder: &Path) -> io::Result<()> {
+    for _ in 0..REMOVALS_MAX {
+        match fs::remove_dir(folder) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                std::thread::sleep(REMOVE_EVERY);
+            }
+            done => return done,
+        }
+    }
+    Err(nix::errno::Errno::EBUSY.into())
+}
+
+/// Removes a worker's folder with the groups in it. Their processes ended with that worker.
+fn remove_leftovers(place: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries.filter_map(Result::ok).filter(|entry| entry.path().is_dir()) {
+        remove(&entry.path())?;
+    }
+    remove(place)
+}
+
+/// Where this process is in the hierarchy of a controller, or of version 2.
+fn own_folder(mounts: &str, own: &str, controller: Option<&str>) -> Option<PathBuf> {
+    let (root, mount) = mounts.lines().find_map(|line| mount_of(line, controller))?;
+    let path = own.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (_, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_it =
+            controller.map_or(controllers.is_empty(), |name| controllers.split(',').any(|own| own == name));
+        is_it.then_some(path)
+    })?;
+    // In a container, what is mounted may be the container's part only.
+    let inner = Path::new(path).strip_prefix(root).unwrap_or_else(|_| Path::new(""));
+    Some(Path::new(mount).join(inner.strip_prefix("/").unwrap_or(inner)))
+}
+
+/// Root and place of a mount, if it is the one of that controller, or of version 2.
+fn mount_of<'a>(line: &'a str, controller: Option<&str>) -> Option<(&'a str, &'a str)> {
+    let (place, kind) = line.split_once(" - ")?;
+    let mut fields = place.split(' ').skip(3);
+    let (root, mount) = (fields.next()?, fields.next()?);
+    let mut fields = kind.split(' ');
+    let (kind, _, options) = (fields.next()?, fields.next()?, fields.next()?);
+    let is_it = match controller {
+        None => kind == "cgroup2",
+        Some(name) => kind == "cgroup" && options.split(',').any(|option| option == name),
+    };
+    is_it.then_some((root, mount))
+}
+
+/// Has groups below `folder` bound memory and processes. Those controllers can't be had while
+/// processes are in the folder itself, so a worker that is alone there moves one down.
+fn enable(folder: &Path) -> Result<PathBuf, String> {
+    let at = |error: io::Error| format!("`{}`: {error}", folder.display());
+    let there = fs::read_to_string(folder.join("cgroup.controllers")).map_err(at)?;
+    if ["memory", "pids"].iter().any(|name| !there.split_whitespace().any(|own| own == *name)) {
+        return Err(format!("`{}` does not bound memory and processes", folder.display()));
+    }
+    let control = folder.join("cgroup.subtree_control");
+    let on = "+memory +pids";
+    match fs::write(&control, on) {
+        Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+            let own = std::process::id().to_string();
+            if fs::read_to_string(folder.join("cgroup.procs")).map_err(at)?.trim() != own {
+                return Err(format!("`{}` holds other processes than the worker", folder.display()));
+            }
+            let leaf = folder.join("castwork-worker");
+            fs::create_dir_all(&leaf).map_err(at)?;
+            fs::write(leaf.join("cgroup.procs"), own).map_err(at)?;
+            fs::write(&control, on).map_err(at)?;
+        }
+        done => done.map_err(at)?,
+    }
+    Ok(folder.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "30 23 0:26 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
+        31 23 0:27 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+        32 23 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+
+    #[test]
+    fn each_controller_has_its_own_place_in_version_1_and_all_the_same_in_version_2() {
+        let own = "8:pids:/\n4:memory:/a/b\n0::/c\n";
+        let place = |controller| own_folder(HYBRID, own, controller).unwrap();
+        assert_eq!(place(Some("memory")), Path::new("/sys/fs/cgroup/memory/a/b"));
+        assert_eq!(place(Some("pids")), Path::new("/sys/fs/cgroup/pids"));
+        assert_eq!(place(None), Path::new("/sys/fs/cgroup/unified/c"));
+        assert_eq!(own_folder(HYBRID, own, Some("cpu")), None);
+    }
+
+    #[test]
+    fn a_container_that_sees_its_own_part_only_is_at_the_top_of_it() {
+        let mounts = "32 23 0:28 /docker/x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n";
+        let place = |own| own_folder(mounts, own, None).unwrap();
+        assert_eq!(place("0::/docker/x/y\n"), Path::new("/sys/fs/cgroup/y"));
+        assert_eq!(place("0::/\n"), Path::new("/sys/fs/cgroup"));
+    }
+}

@@ -1,0 +1,136 @@
+//! The keeper of a slot: a small, single-threaded process that has built once what every action in
+//! its slot needs, and starts one action after the other.
+//!
+//! A worker has many threads and much memory, and neither `fork` nor namespaces go well with that.
+//! So each slot gets a fresh start of the same program, which `enter_if_asked` turns into this. The
+//! first thing it does is to give up the worker's user; what actions bring it reads only after that.
+
+use std::ffi::OsStr;
+use std::io::BufReader;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sched::CloneFlags;
+
+use super::namespaces::Network;
+use super::step::{At, Failed};
+use super::wire::{self, Handed, Order, Report, Setup};
+use super::{descriptors, init, mounts, namespaces};
+
+/// The name under which the program starts itself to become a keeper.
+pub(super) const NAME: &str = "castwork-keep-slot";
+
+/// Turns this process into the keeper of a slot if it was started to be one; then it doesn't return.
+///
+/// Has to be called first thing in `main`, before there is a second thread.
+pub fn enter_if_asked() {
+    if std::env::args_os().next().as_deref() != Some(OsStr::new(NAME)) {
+        return;
+    }
+    let code = match descriptors::take_control() {
+        Ok(worker) => keep(&worker),
+        // Somebody started it by hand: there is nobody to tell.
+        Err(_) => 2,
+    };
+    std::process::exit(code);
+}
+
+/// Lives until the worker hangs up.
+fn keep(worker: &OwnedFd) -> i32 {
+    let Ok(setup) = wire::receive_setup(worker.as_fd()) else { return 2 };
+    let mut slot = build(&setup, worker);
+    while let Ok(Some(handed)) = wire::receive_handed(worker.as_fd()) {
+        let control = match handed.control.try_clone() {
+            Ok(control) => control,
+            Err(_) => return 1,
+        };
+        let last = slot.as_ref().map_err(Failed::again).and_then(|_| run(&setup, handed));
+        let last = last.unwrap_or_else(|Failed { step, errno }| Report::Failed { step, errno: errno as i32 });
+        wire::send(control.as_fd(), &last, None);
+        drop(control);
+        if matches!(last, Report::Failed { .. }) {
+            // Whatever it is that is not as it should be: the next slot is built anew.
+            return 1;
+        }
+        if let Ok(network) = &mut slot {
+            if network.renew_if_used().is_err() {
+                return 1;
+            }
+        }
+    }
+    0
+}
+
+/// Builds what actions share.
+fn build(setup: &Setup, worker: &OwnedFd) -> Result<Network, Failed> {
+    descriptors::close_others(worker).at("close descriptors")?;
+    std::env::set_current_dir(&setup.stage).at("enter the folder of actions")?;
+    namespaces::become_user(setup.become_id)?;
+    namespaces::enter()?;
+    let network = Network::raise()?;
+    mounts::build(setup)?;
+    Ok(network)
+}
+
+/// Runs an action to its end; the last report.
+fn run(setup: &Setup, handed: Handed) -> Result<Report, Failed> {
+    let order: Order =
+        wire::read_order(BufReader::new(descriptors::reader(&handed.control).at("open the socket")?))
+            .at("read the order")?;
+    match fork_into_namespaces().at("start the first process")? {
+        None => init::be_first(setup, &order, handed),
+        Some(first) => {
+            // Only its own processes hold the command's outputs: their end is the end of those.
+            drop(handed);
+            wait_for(first).at("wait for the first process")
+        }
+    }
+}
+
+/// `fork` into the namespaces that no two actions share; `None` in the child.
+#[allow(unsafe_code, reason = "neither nix nor libc forks into namespaces")]
+fn fork_into_namespaces() -> Result<Option<libc::pid_t>, Errno> {
+    let fresh = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWPID
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWCGROUP;
+    let flags = libc::c_long::from(fresh.bits() | libc::SIGCHLD);
+    // SAFETY: without a stack it is `fork`: the child goes on with a copy of everything. This
+    // process has one thread, as `enter_if_asked` demands, so no lock can be held by one that the
+    // child lacks.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    let child = libc::pid_t::try_from(Errno::result(child)?).expect("process numbers are small");
+    Ok((child != 0).then_some(child))
+}
+
+/// Returns when the first process is gone, and with it, by the kernel, all of its namespace.
+#[allow(unsafe_code, reason = "nix has no wait4")]
+fn wait_for(first: libc::pid_t) -> Result<Report, Errno> {
+    // SAFETY: all zeros is a valid value of this structure of numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: the structure lives until the call is over; no status is asked for.
+        let done = unsafe { libc::wait4(first, std::ptr::null_mut(), 0, &raw mut usage) };
+        match Errno::result(done) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    let microseconds =
+        |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_usec.unsigned_abs();
+    Ok(Report::Gone {
+        user_us: microseconds(usage.ru_utime),
+        system_us: microseconds(usage.ru_stime),
+        memory_bytes_max: usage.ru_maxrss.unsigned_abs() * 1024,
+    })
+}
+
+/// Ends this process without the clean-up that belongs to the program it was forked from.
+#[allow(unsafe_code, reason = "there is no safe _exit")]
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process; nothing runs after it.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,149 @@
+//! [`Slot`]: the worker's side of a keeper, and [`Slots`], those that wait for their next action.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use tokio::process::{Child, Command};
+
+use super::cgroups::{Cgroup, Cgroups};
+use super::keeper;
+use super::wire::{self, Handed, Setup};
+
+/// How many actions a slot serves before it is built anew: whatever might add up in it, ends with it.
+const RUNS_MAX: u32 = 1000;
+
+/// How often, and how many times, a killed keeper is looked after where nothing can be awaited.
+const ENDED_EVERY: Duration = Duration::from_millis(1);
+const ENDED_MAX: usize = 2000;
+
+/// A place where one action after the other runs.
+#[derive(Debug)]
+pub(super) struct Slot {
+    keeper: Child,
+    socket: OwnedFd,
+    runs: u32,
+    memory_kills: u64,
+    /// What bounds it, if control groups can.
+    cgroup: Option<Cgroup>,
+}
+
+/// What the worker keeps of what it hands over.
+pub(super) struct Ends {
+    pub control: UnixStream,
+    pub stdout: tokio::net::unix::pipe::Receiver,
+    pub stderr: tokio::net::unix::pipe::Receiver,
+}
+
+impl Slot {
+    fn start(program: &PathBuf, setup: &Setup, cgroup: Option<Cgroup>) -> io::Result<Self> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (socket, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        let keeper = Command::new(program)
+            .arg0(keeper::NAME)
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        if let (Some(cgroup), Some(pid)) = (&cgroup, keeper.id()) {
+            cgroup.add(pid)?;
+        }
+        wire::send_setup(socket.as_fd(), setup)?;
+        Ok(Self { keeper, socket, runs: 0, memory_kills: 0, cgroup })
+    }
+
+    /// Has the keeper start an action, whose order it will read from the socket.
+    pub(super) fn begin(&mut self) -> io::Result<Ends> {
+        self.runs += 1;
+        let (ours, theirs) = UnixStream::pair()?;
+        let (stdout, theirs_out) = io::pipe()?;
+        let (stderr, theirs_err) = io::pipe()?;
+        let handed = Handed { control: theirs.into(), stdout: theirs_out.into(), stderr: theirs_err.into() };
+        wire::hand_over(self.socket.as_fd(), &handed)?;
+        let receiver = |pipe: io::PipeReader| {
+            let fd = OwnedFd::from(pipe);
+            nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
+            tokio::net::unix::pipe::Receiver::from_owned_fd(fd)
+        };
+        Ok(Ends { control: ours, stdout: receiver(stdout)?, stderr: receiver(stderr)? })
+    }
+
+    /// Whether the kernel has killed any of its processes for want of memory since this was last asked.
+    pub(super) fn ran_out_of_memory(&mut self) -> bool {
+        let kills = self.cgroup.as_ref().map_or(0, Cgroup::memory_kills);
+        std::mem::replace(&mut self.memory_kills, kills) < kills
+    }
+
+    /// Waits for the keeper's end, which is not its habit; how it ended.
+    pub(super) async fn lost(&mut self) -> String {
+        self.keeper.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
+    }
+
+    /// Kills the keeper, and with it whatever it had started, and waits for its end.
+    async fn end(mut self) {
+        let _ = self.keeper.kill().await;
+        if let Some(cgroup) = self.cgroup.take() {
+            let _ = tokio::task::spawn_blocking(|| drop(cgroup)).await;
+        }
+    }
+}
+
+impl Drop for Slot {
+    /// The same, if nobody waits for it: at the end of the worker.
+    fn drop(&mut self) {
+        if self.cgroup.is_some() {
+            // The group can be removed only after that.
+            let _ = self.keeper.start_kill();
+            for _ in 0..ENDED_MAX {
+                if !matches!(self.keeper.try_wait(), Ok(None)) {
+                    break;
+                }
+                std::thread::sleep(ENDED_EVERY);
+            }
+        }
+    }
+}
+
+/// Slots without an action.
+#[derive(Debug)]
+pub(super) struct Slots {
+    program: PathBuf,
+    setup: Setup,
+    cgroups: Option<Cgroups>,
+    idle: Mutex<Vec<Slot>>,
+}
+
+impl Slots {
+    pub(super) fn new(program: PathBuf, setup: Setup, cgroups: Option<Cgroups>) -> Self {
+        Self { program, setup, cgroups, idle: Mutex::default() }
+    }
+
+    /// One that waits, or a new one.
+    pub(super) fn take(&self) -> io::Result<Slot> {
+        if let Some(slot) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return Ok(slot);
+        }
+        let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(&self.setup.bounds)).transpose()?;
+        Slot::start(&self.program, &self.setup, cgroup)
+    }
+
+    /// Takes back one whose action ended by itself, with nothing wrong about it.
+    pub(super) async fn put_back(&self, slot: Slot) {
+        if slot.runs >= RUNS_MAX {
+            return slot.end().await;
+        }
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+    }
+
+    /// Has no other action run in a slot.
+    pub(super) async fn give_up(&self, slot: Slot) {
+        slot.end().await;
+    }
+}
