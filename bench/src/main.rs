@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use castwork_bench::{execute, wrapper};
+use castwork_bench::{execute, sandbox, wrapper};
 use castwork_tests::{Farm, binary};
 use clap::Parser;
 
@@ -18,6 +18,12 @@ enum Bench {
         ccache: Option<PathBuf>,
         /// Counted rounds; every contestant takes one turn in each
         #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
+    /// What confining a command costs, against `bwrap` and against none
+    Sandbox {
+        /// Counted rounds; every contestant takes one turn in each
+        #[arg(long, default_value_t = 1000)]
         rounds: usize,
     },
     /// The round trip of an action against starting the process
@@ -40,6 +46,7 @@ async fn main() -> ExitCode {
                 .await
                 .unwrap_or_else(|error| Err(error.to_string()))
         }
+        Bench::Sandbox { rounds } => sandbox::run(&binary("castwork-worker"), rounds).await,
         Bench::Execute { rounds, callers } => {
             let farm = Farm::start(1, 2);
             execute::run(&farm.address(), rounds, callers).await

@@ -13,7 +13,7 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("scheduler", &["castwork-cas", "castwork-proto", "castwork-worker"]),
     ("client", &["castwork-cas", "castwork-proto"]),
     // The harness that starts our programs is in `tests`.
-    ("bench", &["castwork-cas", "castwork-proto", "castwork-tests"]),
+    ("bench", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-worker"]),
     ("tests", &["castwork-cas", "castwork-proto"]),
 ];
 

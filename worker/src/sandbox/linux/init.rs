@@ -8,9 +8,11 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::stat::Mode;
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdout, fork};
 
@@ -27,20 +29,20 @@ use crate::sandbox::Root;
 const LOOK_EVERY_MS: u8 = 100;
 
 /// Becomes process 1 of the new namespace, which ends with it.
-pub(super) fn be_first(setup: &Setup, order: &Order, handed: Handed) -> ! {
-    let Handed { control, stdout, stderr } = handed;
-    let wired = dup2_stdout(&stdout).and_then(|()| dup2_stderr(&stderr)).at("take the command's outputs");
-    drop((stdout, stderr));
-    if let Err(Failed { step, errno }) = wired.and_then(|()| live(setup, order, &control)) {
-        wire::send(control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
+pub(super) fn be_first(setup: &Setup, order: &Order, handed: &Handed) -> ! {
+    if let Err(Failed { step, errno }) = live(setup, order, handed) {
+        wire::send(handed.control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
     }
     exit_now(0)
 }
 
 /// Returning ends the namespace, and with it every process in it.
-fn live(setup: &Setup, order: &Order, control: &OwnedFd) -> Result<(), Failed> {
+fn live(setup: &Setup, order: &Order, handed: &Handed) -> Result<(), Failed> {
+    let control = &handed.control;
     // The worker's end needs nothing of this kind: then the control socket is closed.
     prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the keeper dies")?;
+    dup2_stdout(&handed.stdout).at("take stdout")?;
+    dup2_stderr(&handed.stderr).at("take stderr")?;
     descriptors::close_others(control).at("close descriptors")?;
     mounts::add(setup, order)?;
     let inputs = match order.root {
@@ -64,12 +66,41 @@ fn live(setup: &Setup, order: &Order, control: &OwnedFd) -> Result<(), Failed> {
         }
         ForkResult::Parent { child } => {
             let memory_max = setup.watch_memory.then_some(setup.bounds.memory_bytes);
-            if let Some(report) = see_off(child, control, &ended, memory_max).at("wait for the command")? {
-                wire::send(control.as_fd(), &report, None);
-            }
+            let end = see_off(child, control, &ended, memory_max).at("wait for the command")?;
+            let gone = kill_the_rest().at("kill what the command left")?;
+            wire::tell(control.as_fd(), &end.into_iter().chain([gone]).collect::<Vec<_>>());
             Ok(())
         }
     }
+}
+
+/// Ends every other process of the namespace, and lets go of the command's outputs; what was used.
+///
+/// The kernel would do it when this process ends, but taking down the namespaces takes longer, and
+/// nobody has to wait for that.
+fn kill_the_rest() -> Result<Report, Errno> {
+    match kill(Pid::from_raw(-1), Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(errno),
+    }
+    loop {
+        match waitpid(Pid::from_raw(-1), None) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    // The other end takes that for the end of the outputs.
+    let nothing = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdout(&nothing)?;
+    dup2_stderr(&nothing)?;
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let microseconds = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
+    Ok(Report::Gone {
+        user_us: microseconds(usage.user_time()),
+        system_us: microseconds(usage.system_time()),
+        memory_bytes_max: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
+    })
 }
 
 fn wall_in(grants: &Grants, filter: &Filter) -> Result<(), Failed> {

@@ -12,6 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::CloneFlags;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 
 use super::namespaces::Network;
 use super::step::{At, Failed};
@@ -41,22 +43,26 @@ fn keep(worker: &OwnedFd) -> i32 {
     let Ok(setup) = wire::receive_setup(worker.as_fd()) else { return 2 };
     let mut slot = build(&setup, worker);
     while let Ok(Some(handed)) = wire::receive_handed(worker.as_fd()) {
-        let control = match handed.control.try_clone() {
-            Ok(control) => control,
-            Err(_) => return 1,
+        let started = match &slot {
+            Ok(_) => start(&setup, &handed),
+            Err(failed) => Err(failed.again()),
         };
-        let last = slot.as_ref().map_err(Failed::again).and_then(|_| run(&setup, handed));
-        let last = last.unwrap_or_else(|Failed { step, errno }| Report::Failed { step, errno: errno as i32 });
-        wire::send(control.as_fd(), &last, None);
-        drop(control);
-        if matches!(last, Report::Failed { .. }) {
-            // Whatever it is that is not as it should be: the next slot is built anew.
-            return 1;
-        }
-        if let Ok(network) = &mut slot {
-            if network.renew_if_used().is_err() {
+        let first = match started {
+            Ok(first) => first,
+            Err(Failed { step, errno }) => {
+                wire::send(handed.control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
+                // Whatever it is that is not as it should be: the next slot is built anew.
                 return 1;
             }
+        };
+        // Its own processes alone hold the command's outputs: their end is the end of those.
+        drop(handed);
+        // It has told the worker of its end before, and taken down its namespaces since.
+        while waitpid(first, None) == Err(Errno::EINTR) {}
+        if let Ok(network) = &mut slot
+            && network.renew_if_used().is_err()
+        {
+            return 1;
         }
     }
     0
@@ -73,24 +79,19 @@ fn build(setup: &Setup, worker: &OwnedFd) -> Result<Network, Failed> {
     Ok(network)
 }
 
-/// Runs an action to its end; the last report.
-fn run(setup: &Setup, handed: Handed) -> Result<Report, Failed> {
-    let order: Order =
-        wire::read_order(BufReader::new(descriptors::reader(&handed.control).at("open the socket")?))
-            .at("read the order")?;
+/// Starts an action.
+fn start(setup: &Setup, handed: &Handed) -> Result<Pid, Failed> {
+    let socket = descriptors::reader(&handed.control).at("open the socket")?;
+    let order: Order = wire::read_order(BufReader::new(socket)).at("read the order")?;
     match fork_into_namespaces().at("start the first process")? {
         None => init::be_first(setup, &order, handed),
-        Some(first) => {
-            // Only its own processes hold the command's outputs: their end is the end of those.
-            drop(handed);
-            wait_for(first).at("wait for the first process")
-        }
+        Some(first) => Ok(first),
     }
 }
 
 /// `fork` into the namespaces that no two actions share; `None` in the child.
 #[allow(unsafe_code, reason = "neither nix nor libc forks into namespaces")]
-fn fork_into_namespaces() -> Result<Option<libc::pid_t>, Errno> {
+fn fork_into_namespaces() -> Result<Option<Pid>, Errno> {
     let fresh = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC
@@ -102,30 +103,7 @@ fn fork_into_namespaces() -> Result<Option<libc::pid_t>, Errno> {
     // child lacks.
     let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
     let child = libc::pid_t::try_from(Errno::result(child)?).expect("process numbers are small");
-    Ok((child != 0).then_some(child))
-}
-
-/// Returns when the first process is gone, and with it, by the kernel, all of its namespace.
-#[allow(unsafe_code, reason = "nix has no wait4")]
-fn wait_for(first: libc::pid_t) -> Result<Report, Errno> {
-    // SAFETY: all zeros is a valid value of this structure of numbers.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    loop {
-        // SAFETY: the structure lives until the call is over; no status is asked for.
-        let done = unsafe { libc::wait4(first, std::ptr::null_mut(), 0, &raw mut usage) };
-        match Errno::result(done) {
-            Ok(_) => break,
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    let microseconds =
-        |time: libc::timeval| time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_usec.unsigned_abs();
-    Ok(Report::Gone {
-        user_us: microseconds(usage.ru_utime),
-        system_us: microseconds(usage.ru_stime),
-        memory_bytes_max: usage.ru_maxrss.unsigned_abs() * 1024,
-    })
+    Ok((child != 0).then_some(Pid::from_raw(child)))
 }
 
 /// Ends this process without the clean-up that belongs to the program it was forked from.

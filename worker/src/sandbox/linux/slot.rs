@@ -1,5 +1,6 @@
 //! [`Slot`]: the worker's side of a keeper, and [`Slots`], those that wait for their next action.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -17,6 +18,10 @@ use super::wire::{self, Handed, Setup};
 
 /// How many actions a slot serves before it is built anew: whatever might add up in it, ends with it.
 const RUNS_MAX: u32 = 1000;
+
+/// How many slots have to wait for one to be taken. The last action's namespaces may still be taken
+/// down in one, and with another nobody waits for that.
+const IDLE_LEAST: usize = 2;
 
 /// How often, and how many times, a killed keeper is looked after where nothing can be awaited.
 const ENDED_EVERY: Duration = Duration::from_millis(1);
@@ -117,7 +122,7 @@ pub(super) struct Slots {
     program: PathBuf,
     setup: Setup,
     cgroups: Option<Cgroups>,
-    idle: Mutex<Vec<Slot>>,
+    idle: Mutex<VecDeque<Slot>>,
 }
 
 impl Slots {
@@ -125,10 +130,13 @@ impl Slots {
         Self { program, setup, cgroups, idle: Mutex::default() }
     }
 
-    /// One that waits, or a new one.
+    /// The one that has waited longest, or a new one.
     pub(super) fn take(&self) -> io::Result<Slot> {
-        if let Some(slot) = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop() {
-            return Ok(slot);
+        {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            if idle.len() >= IDLE_LEAST {
+                return Ok(idle.pop_front().expect("there are some"));
+            }
         }
         let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(&self.setup.bounds)).transpose()?;
         Slot::start(&self.program, &self.setup, cgroup)
@@ -139,7 +147,7 @@ impl Slots {
         if slot.runs >= RUNS_MAX {
             return slot.end().await;
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(slot);
     }
 
     /// Has no other action run in a slot.

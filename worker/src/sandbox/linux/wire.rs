@@ -154,12 +154,19 @@ pub(super) fn send(socket: BorrowedFd<'_>, report: &Report, descriptor: Option<B
     let _ = sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&line)], rights, MsgFlags::MSG_NOSIGNAL, None);
 }
 
+/// The same for several at once, without descriptors.
+pub(super) fn tell(socket: BorrowedFd<'_>, reports: &[Report]) {
+    let lines = reports.iter().map(|report| line(report).expect("a report has only numbers and text"));
+    let bytes: Vec<u8> = lines.flatten().collect();
+    let _ = send_bytes(socket.as_raw_fd(), &bytes, MsgFlags::MSG_NOSIGNAL);
+}
+
 /// One `recvmsg`: how many bytes came, and which descriptors.
 #[allow(unsafe_code, reason = "descriptors arrive as bare numbers")]
 fn receive(
     socket: BorrowedFd<'_>,
     piece: &mut [u8],
-    rights: &mut Vec<u8>,
+    rights: &mut [u8],
     flags: MsgFlags,
 ) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut parts = [IoSliceMut::new(piece)];
