@@ -38,7 +38,7 @@ pub(super) struct Cgroups {
 impl Cgroups {
     /// Finds out whether this process may make groups that bound memory and processes, and removes
     /// what a worker of that name left; else why not.
-    pub(super) fn find(name: &str) -> Result<Self, String> {
+    pub(super) fn find(name: &str, bounds: &Bounds) -> Result<Self, String> {
         let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("`{path}`: {error}"));
         let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
         let two = own_folder(&mounts, &own, None).ok_or_else(|| "no version 2 is mounted".to_owned());
@@ -60,7 +60,11 @@ impl Cgroups {
                 fs::write(place.join("cgroup.subtree_control"), "+memory +pids").map_err(at)?;
             }
         }
-        Ok(Self { version, places: Arc::new(Places(places)), next: AtomicU64::new(1) })
+        let found = Self { version, places: Arc::new(Places(places)), next: AtomicU64::new(1) };
+        match found.make(bounds) {
+            Ok(_) => Ok(found),
+            Err(error) => Err(format!("no group can be bounded: {error}")),
+        }
     }
 
     /// A group for a slot.

@@ -112,7 +112,7 @@ impl Confined {
     ) -> Result<Self, SandboxError> {
         let cgroups = match surroundings.level {
             Some(Level::Namespaces) => None,
-            wanted => match Cgroups::find(&name_of(&surroundings.data_dir)) {
+            wanted => match Cgroups::find(&name_of(&surroundings.data_dir), &surroundings.bounds) {
                 Ok(cgroups) => Some(cgroups),
                 Err(reason) if wanted == Some(Level::Full) => {
                     return Err(SandboxError::Unavailable { reason, hint: HINT_FULL });

@@ -86,6 +86,11 @@ impl Slot {
         std::mem::replace(&mut self.memory_kills, kills) < kills
     }
 
+    /// Whether nobody has killed its keeper.
+    fn is_alive(&mut self) -> bool {
+        matches!(self.keeper.try_wait(), Ok(None))
+    }
+
     /// Waits for the keeper's end, which is not its habit; how it ended.
     pub(super) async fn lost(&mut self) -> String {
         self.keeper.wait().await.map_or_else(|error| error.to_string(), |status| status.to_string())
@@ -134,6 +139,7 @@ impl Slots {
     pub(super) fn take(&self) -> io::Result<Slot> {
         {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            idle.retain_mut(Slot::is_alive);
             if idle.len() >= IDLE_LEAST {
                 return Ok(idle.pop_front().expect("there are some"));
             }
