@@ -147,6 +147,7 @@ async fn a_keeper_that_is_killed_takes_its_action_along_and_the_next_one_runs() 
     for id in ["2", "3"] {
         assert_eq!(code(&farm.run(farm.lease(id, &[("in", "x")], "cat in", &[])).await).0, Code::Ok);
     }
+    common::write_down("E30", &farm.session.hello.sandbox);
 }
 
 #[test]

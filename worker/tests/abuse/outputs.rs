@@ -3,7 +3,7 @@
 use castwork_proto::rpc::Code;
 
 use crate::common::farm::{Farm, code};
-use crate::trial::write_down;
+use crate::common::write_down;
 
 /// Runs scripts that make the output `out` one after the other; each has to be refused, with a text.
 async fn refuses(attack: &str, attempts: &[(&str, &str)]) {

@@ -6,7 +6,7 @@ use castwork_proto::worker::Lease;
 use prost::Message as _;
 
 use crate::common::farm::{Farm, code, lease};
-use crate::trial::write_down;
+use crate::common::write_down;
 
 /// What is wrong about a command.
 type Change = Box<dyn Fn(&mut reapi::Command)>;

@@ -1,14 +1,10 @@
 //! [`Trial`]: a sandbox to attack, and what has to be as before afterwards.
 
-use std::io::Write as _;
 use std::path::Path;
 
 use castwork_worker::sandbox::{Bounds, Ended, RunSpec, Sandbox as _};
 
-use crate::common::{Laid, Stage, text};
-
-/// Where a line for each attempt that was contained goes, if this is set: its name, the level, the user.
-const LIST: &str = "CASTWORK_ABUSE_LIST";
+use crate::common::{Laid, Stage, text, write_down};
 
 /// What an action finds that has done nothing: all that an earlier one could have left.
 const SURVEY: &str = "set -- /proc/[0-9]*; echo $#; ls -A /tmp /dev/shm .; umask; ulimit -a; hostname; id
@@ -75,13 +71,4 @@ impl Trial {
         assert_eq!(next, self.fresh, "the next action sees that there was one");
         write_down(attack, self.stage.sandbox.level());
     }
-}
-
-/// Adds a line to the list, if there is to be one.
-pub(crate) fn write_down(attack: &str, level: &str) {
-    let Some(list) = std::env::var_os(LIST) else { return };
-    let user = if nix::unistd::geteuid().is_root() { "root" } else { "user" };
-    let mut file = std::fs::File::options().create(true).append(true).open(list).unwrap();
-    // One write, so that the lines of tests that run at once don't mix.
-    file.write_all(format!("{attack} {level} {user}\n").as_bytes()).unwrap();
 }
