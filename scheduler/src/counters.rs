@@ -57,12 +57,16 @@ pub struct Counters {
     pub corrupt: Counter,
     /// Writes refused because there was no room.
     pub refused_full: Counter,
+    /// Bytes that were read to verify what is kept.
+    pub verified_bytes: Counter,
+    /// Times that all that is kept was read for that.
+    pub verifications: Counter,
 }
 
 impl Counters {
     /// Appends all counters in Prometheus' text format.
     pub fn write_to(&self, text: &mut String) {
-        let rows: [(&str, &str, &Counter); 12] = [
+        let rows: [(&str, &str, &Counter); 14] = [
             ("castwork_requests_total", "gRPC calls that arrived.", &self.requests),
             ("castwork_blobs_stored_total", "Blobs that were stored.", &self.blobs_stored),
             ("castwork_blob_stored_bytes_total", "Bytes of stored blobs.", &self.blob_bytes_stored),
@@ -75,6 +79,8 @@ impl Counters {
             ("castwork_evicted_bytes_total", "Bytes of evicted files.", &self.evicted_bytes),
             ("castwork_corrupt_total", "Files dropped because their bytes were wrong.", &self.corrupt),
             ("castwork_refused_full_total", "Writes refused for lack of room.", &self.refused_full),
+            ("castwork_verified_bytes_total", "Bytes read to verify what is kept.", &self.verified_bytes),
+            ("castwork_verifications_total", "Times that all was read for that.", &self.verifications),
         ];
         for (name, help, counter) in rows {
             write_metric(text, name, help, "counter", counter.value());

@@ -4,10 +4,13 @@ use std::error::Error;
 use std::io::{IsTerminal as _, Write as _};
 use std::pin::pin;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use castwork_scheduler::config::{Args, Config, LogFormat};
+use castwork_scheduler::config::{Args, Command, Config, LogFormat};
 use castwork_scheduler::front::errors::with_cause;
 use castwork_scheduler::serve::Server;
+use castwork_scheduler::store::pins::Pins;
+use castwork_scheduler::store::{Store, StoreConfig, Verification};
 use clap::Parser as _;
 use futures::FutureExt as _;
 use tracing_subscriber::EnvFilter;
@@ -16,7 +19,7 @@ fn main() -> ExitCode {
     // Before there is a second thread: see there.
     castwork_worker::enter_sandbox_if_asked();
     let args = Args::parse();
-    let is_check = args.check_config;
+    let (is_check, command) = (args.check_config, args.command);
     let config = match Config::load(args) {
         Ok(config) => config,
         Err(complaints) => return fail(&complaints),
@@ -31,10 +34,27 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
-    match runtime.block_on(run(&config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&*error),
-    }
+    let done = runtime.block_on(async {
+        match command {
+            None => run(&config).await.map(|()| ExitCode::SUCCESS),
+            Some(Command::Verify) => verify(&config).await,
+        }
+    });
+    done.unwrap_or_else(|error| fail(&*error))
+}
+
+/// Reads all that is kept, and says what it found.
+async fn verify(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
+    let store = StoreConfig { is_kept_small: false, ..StoreConfig::new(&config.data_dir, u64::MAX) };
+    let store = Store::open(&store, Pins::default(), Arc::default())?;
+    let Verification { count, bytes, dropped, unreadable } = store.verify().await;
+    tokio::task::spawn_blocking(move || store.close()).await?;
+    // There is nobody left to tell if this fails; the exit code says it too.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{count} blobs and results verified, {bytes} bytes; {dropped} dropped, {unreadable} can't be read"
+    );
+    Ok(if dropped + unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Serves until a signal asks to end, or something fails.

@@ -259,9 +259,9 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
 
 fn store_config(config: &Config) -> StoreConfig {
     StoreConfig {
-        folder: config.data_dir.clone(),
-        bytes_max: config.bytes_max,
         durability: config.durability,
+        verify_bytes_per_s: config.verify_bytes_per_s,
+        ..StoreConfig::new(&config.data_dir, config.bytes_max)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// Keeps blobs and results, and has workers run actions (Remote Execution API v2).
 ///
@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, value_name = "ACCESS")]
     pub http_cache: Option<String>,
     /// Where blobs and results are kept; one server a folder [default: castwork-data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub data_dir: Option<String>,
     /// What blobs and results may take up, such as 500MB or 1TiB [default: 20GB]
     #[arg(long, value_name = "SIZE")]
@@ -29,6 +29,9 @@ pub struct Args {
     /// `durable`: what is acknowledged survives a loss of power; `relaxed`: only the server's end [default: durable]
     #[arg(long, value_name = "KIND")]
     pub durability: Option<String>,
+    /// What is read each second in the background to verify all that is kept, such as 20MB; 0 for none [default: 10MB]
+    #[arg(long, value_name = "SIZE")]
+    pub verify_rate: Option<String>,
     /// Run a worker in this process, with one slot a processor or as many as you say
     #[arg(long, value_name = "SLOTS", num_args = 0..=1, require_equals = true)]
     pub with_worker: Option<Option<String>>,
@@ -39,9 +42,20 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
     /// Configuration file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Check flags and file, say what is wrong with them, and end
     #[arg(long)]
     pub check_config: bool,
+    /// What to do instead of serving
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What can be done instead of serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Reads all that is kept in --data-dir, which no server may use meanwhile, and drops what is not what its
+    /// name says. Ends with 1 if there was any such
+    Verify,
 }

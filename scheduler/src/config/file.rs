@@ -23,6 +23,7 @@ pub(super) struct FileConfig {
     pub(super) data_dir: Option<Entry>,
     pub(super) max_size: Option<Entry>,
     pub(super) durability: Option<Entry>,
+    pub(super) verify_rate: Option<Entry>,
     pub(super) with_worker: Option<Entry>,
     pub(super) ready_file: Option<Entry>,
     pub(super) log_format: Option<Entry>,
@@ -30,13 +31,14 @@ pub(super) struct FileConfig {
     pub(super) instances: Vec<(Entry, Option<Entry>)>,
 }
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "listen",
     "http-listen",
     "http-cache",
     "data-dir",
     "max-size",
     "durability",
+    "verify-rate",
     "with-worker",
     "ready-file",
     "log-format",
@@ -81,6 +83,7 @@ impl Reader<'_> {
             data_dir: self.text_of(&table, "data-dir"),
             max_size: self.text_of(&table, "max-size"),
             durability: self.text_of(&table, "durability"),
+            verify_rate: self.text_of(&table, "verify-rate"),
             with_worker: self.scalar_of(&table, "with-worker"),
             ready_file: self.text_of(&table, "ready-file"),
             log_format: self.text_of(&table, "log-format"),

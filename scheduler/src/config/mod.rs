@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use castwork_cas::DigestFunction;
 use castwork_cas::resource::check_instance_name;
 
-pub use self::args::Args;
+pub use self::args::{Args, Command};
 use self::file::{Entry, FileConfig};
 pub(crate) use self::size::parse_size;
 use crate::store::Durability;
@@ -68,6 +68,8 @@ pub struct Config {
     pub bytes_max: u64,
     /// What an acknowledgement is worth.
     pub durability: Durability,
+    /// Bytes a second that are read in the background to verify what is kept; 0 for none.
+    pub verify_bytes_per_s: u64,
     /// Slots of a worker in this process, if there is to be one; 0 for one a processor.
     pub worker_slots: Option<usize>,
     /// Written when the server serves.
@@ -143,6 +145,8 @@ impl Config {
         let bytes_max = checker.pick("max-size", args.max_size, file.max_size, MAX_SIZE_DEFAULT, parse_bound);
         let durability =
             checker.pick("durability", args.durability, file.durability, "durable", parse_durability);
+        let verify_bytes_per_s =
+            checker.pick("verify-rate", args.verify_rate, file.verify_rate, "10MB", parse_rate);
         let worker = args.with_worker.map(|slots| slots.unwrap_or_else(|| "true".to_owned()));
         let worker_slots = checker.pick("with-worker", worker, file.with_worker, "false", parse_worker);
         let ready_file = checker.pick("ready-file", args.ready_file, file.ready_file, "", parse_path);
@@ -155,6 +159,7 @@ impl Config {
             data_dir: data_dir.unwrap_or_default(),
             bytes_max: bytes_max.unwrap_or_default(),
             durability: durability.unwrap_or_default(),
+            verify_bytes_per_s: verify_bytes_per_s.unwrap_or_default(),
             worker_slots: worker_slots.flatten(),
             ready_file: ready_file.filter(|path| !path.as_os_str().is_empty()),
             log_format: log_format.unwrap_or_default(),
@@ -242,6 +247,10 @@ fn parse_bound(text: &str) -> Result<u64, String> {
     Ok(bytes)
 }
 
+fn parse_rate(text: &str) -> Result<u64, String> {
+    parse_size(text).ok_or_else(|| format!("is `{text}`, which is no size such as 20MB or 0"))
+}
+
 fn parse_durability(text: &str) -> Result<Durability, String> {
     [Durability::Durable, Durability::Relaxed]
         .into_iter()
@@ -324,6 +333,7 @@ mod tests {
             data-dir = "/data"
             max-size = "1TiB"
             durability = "relaxed"
+            verify-rate = "5MB"
             with-worker = 4
             ready-file = "/run/ready"
             log-format = "json"
@@ -340,6 +350,7 @@ mod tests {
         assert_eq!(config.data_dir, PathBuf::from("/data"));
         assert_eq!(config.bytes_max, 1 << 40);
         assert_eq!(config.durability, Durability::Relaxed);
+        assert_eq!(config.verify_bytes_per_s, 5_000_000);
         assert_eq!(config.worker_slots, Some(2));
         assert_eq!(config.ready_file, Some("/run/ready".into()));
         assert_eq!(config.log_format, LogFormat::Json);

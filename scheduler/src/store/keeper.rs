@@ -92,6 +92,8 @@ pub(crate) struct Keeper {
     pub(crate) bound: Bound,
     pub(crate) marker: Option<Marker>,
     pub(crate) open_time_max: Duration,
+    /// Whether the bound is kept.
+    pub(crate) is_kept_small: bool,
     /// Whether there may be files of what belongs into segments; cleared when there are none any more.
     pub(crate) is_older: Arc<AtomicBool>,
 }
@@ -204,7 +206,7 @@ impl Keeper {
     fn keep_bound(&self, index: &mut Index) -> Result<(), IndexError> {
         let fullness = measure(self, index);
         let excess_bytes = self.bound.excess_bytes(fullness);
-        if excess_bytes > 0 {
+        if excess_bytes > 0 && self.is_kept_small {
             self.reclaim(index, excess_bytes)?;
             measure(self, index);
         }

@@ -28,6 +28,7 @@ mod shared;
 mod tests;
 mod upload;
 mod verified;
+mod verify;
 
 use std::fs;
 use std::io;
@@ -39,6 +40,7 @@ use std::thread::JoinHandle;
 pub use self::blobs::DiskBlobs;
 pub use self::results::DiskResults;
 pub use self::upload::Upload;
+pub use self::verify::Verification;
 
 use self::commit::Committer;
 use self::evict::Evictor;
@@ -52,6 +54,7 @@ use self::pins::Pins;
 use self::segments::Segments;
 use self::shared::Shared;
 use self::verified::Verified;
+use self::verify::Verifier;
 use crate::counters::{Counters, Gauge};
 
 /// The most bytes that are left free on the disk for others, if the bound is large.
@@ -69,6 +72,23 @@ pub struct StoreConfig {
     pub bytes_max: u64,
     /// What an acknowledgement is worth.
     pub durability: Durability,
+    /// Bytes a second that are read in the background to verify what is kept; 0 for none.
+    pub verify_bytes_per_s: u64,
+    /// Whether the bound is kept. If not, nothing is evicted.
+    pub is_kept_small: bool,
+}
+
+impl StoreConfig {
+    /// A durable store that verifies nothing in the background.
+    pub fn new(folder: impl Into<PathBuf>, bytes_max: u64) -> Self {
+        Self {
+            folder: folder.into(),
+            bytes_max,
+            durability: Durability::Durable,
+            verify_bytes_per_s: 0,
+            is_kept_small: true,
+        }
+    }
 }
 
 /// What an acknowledgement is worth.
@@ -95,6 +115,7 @@ impl Durability {
 pub struct Store {
     shared: Arc<Shared>,
     keeper: Mutex<Option<JoinHandle<()>>>,
+    verifier: Mutex<Option<Verifier>>,
     bytes_max: u64,
 }
 
@@ -104,17 +125,7 @@ impl Store {
     /// # Errors
     /// [`StoreOpenError::InUse`] if another server has it open.
     pub fn open(config: &StoreConfig, pins: Pins, counters: Arc<Counters>) -> Result<Self, StoreOpenError> {
-        let layout = Layout::new(&config.folder);
-        for folder in [layout.root().to_owned(), layout.tmp(), layout.index(), layout.segments()] {
-            fs::create_dir_all(&folder).map_err(|source| disk("create", &folder, source))?;
-        }
-        let lock = FolderLock::take(&layout.lock())?;
-        empty(&layout.tmp())?;
-        let is_older = match format::read(&layout).map_err(|source| disk("read", &layout.format(), source))? {
-            Format::Current => false,
-            Format::Older => true,
-            Format::Later(version) => return Err(StoreOpenError::Later { path: layout.format(), version }),
-        };
+        let (layout, lock, is_older) = prepare(&config.folder)?;
         let is_older = Arc::new(AtomicBool::new(is_older));
         let durable = config.durability == Durability::Durable;
         let segment_bytes = Arc::<AtomicU64>::default();
@@ -153,6 +164,7 @@ impl Store {
             bound,
             marker,
             open_time_max: OPEN_TIME_MAX,
+            is_kept_small: config.is_kept_small,
             is_older: Arc::clone(&is_older),
         };
         let keeper = keeper.start().map_err(threads)?;
@@ -169,7 +181,17 @@ impl Store {
             counters,
             _lock: lock,
         };
-        Ok(Self { shared: Arc::new(shared), keeper: Mutex::new(Some(keeper)), bytes_max: config.bytes_max })
+        let shared = Arc::new(shared);
+        let verifier = match config.verify_bytes_per_s {
+            0 => None,
+            bytes_per_s => Some(Verifier::start(Arc::clone(&shared), bytes_per_s).map_err(threads)?),
+        };
+        Ok(Self {
+            shared,
+            keeper: Mutex::new(Some(keeper)),
+            verifier: Mutex::new(verifier),
+            bytes_max: config.bytes_max,
+        })
     }
 
     /// The blobs.
@@ -219,6 +241,15 @@ impl Store {
         ]
     }
 
+    /// Reads everything that is kept, and drops what is not what its name says.
+    pub async fn verify(&self) -> Verification {
+        while !self.shared.segments.loaded().await {
+            tracing::info!("the segments are still being read");
+        }
+        let shared = Arc::clone(&self.shared);
+        shared::blocking(move || verify::verify_all(&shared)).await
+    }
+
     /// What an acknowledgement is worth.
     pub fn durability(&self) -> Durability {
         if self.shared.durable { Durability::Durable } else { Durability::Relaxed }
@@ -233,6 +264,7 @@ impl Store {
     ///
     /// What is stored later is kept as well, but no longer in the index and not within the bound.
     pub fn close(&self) {
+        drop(self.verifier.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.shared.ledger.stop();
         let keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(keeper) = keeper
@@ -248,6 +280,22 @@ impl Drop for Store {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Takes a data folder, and says whether it has an older layout.
+fn prepare(folder: &Path) -> Result<(Layout, FolderLock, bool), StoreOpenError> {
+    let layout = Layout::new(folder);
+    for folder in [layout.root().to_owned(), layout.tmp(), layout.index(), layout.segments()] {
+        fs::create_dir_all(&folder).map_err(|source| disk("create", &folder, source))?;
+    }
+    let lock = FolderLock::take(&layout.lock())?;
+    empty(&layout.tmp())?;
+    let is_older = match format::read(&layout).map_err(|source| disk("read", &layout.format(), source))? {
+        Format::Current => false,
+        Format::Older => true,
+        Format::Later(version) => return Err(StoreOpenError::Later { path: layout.format(), version }),
+    };
+    Ok((layout, lock, is_older))
 }
 
 /// Removes what an earlier server was writing or removing when it ended.

@@ -49,6 +49,10 @@ impl Shared {
         if self.verified.contains(digest, open.changed) {
             return Ok(true);
         }
+        self.verify_bytes(digest, open)
+    }
+
+    fn verify_bytes(&self, digest: &Digest, open: &mut OpenFile) -> Result<bool, StoreError> {
         let failed = |source| disk("read", &self.layout.path(&FileKey::Blob(*digest)), source);
         let mut hasher = Hasher::new(digest.function());
         let mut buffer = vec![0; 128 * 1024];
@@ -61,6 +65,13 @@ impl Shared {
         }
         open.file.rewind().map_err(failed)?;
         Ok(self.judge(digest, open.changed, &hasher.finish()))
+    }
+
+    /// Reads a file whole, and drops it if it does not hold the blob. Blocks.
+    pub(crate) fn verify_file(&self, digest: &Digest) -> Result<(), StoreError> {
+        // It may be evicted meanwhile.
+        let Some(mut open) = self.open_blob(digest)? else { return Ok(()) };
+        self.verify_bytes(digest, &mut open).map(|_| ())
     }
 
     /// Remembers that a file is good, or drops it.

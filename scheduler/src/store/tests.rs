@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::layout::{FileKey, Layout};
 use super::pins::Pins;
-use super::{Durability, Store, StoreConfig, StoreOpenError};
+use super::{Store, StoreConfig, StoreOpenError};
 use crate::counters::Counters;
 
 const SHA256: DigestFunction = DigestFunction::Sha256;
@@ -45,11 +45,7 @@ impl Bench {
     }
 
     fn open(&self) -> Result<Store, StoreOpenError> {
-        let config = StoreConfig {
-            folder: self.folder.path().to_owned(),
-            bytes_max: self.bytes_max,
-            durability: Durability::Durable,
-        };
+        let config = StoreConfig::new(self.folder.path(), self.bytes_max);
         Store::open(&config, self.pins.clone(), Arc::clone(&self.counters))
     }
 
@@ -502,4 +498,28 @@ async fn an_index_of_a_closed_store_knows_its_bytes_at_once() {
     bench.reopen();
     let bytes = 25 * BLOCK as u64 + bench.store().shared.segments.bytes();
     assert_eq!(bench.store().shared.ledger.fullness().bytes, bytes);
+}
+
+#[tokio::test]
+async fn verifying_finds_every_damage_and_drops_nothing_else() {
+    let mut bench = Bench::large();
+    let blobs: Vec<Bytes> = (0..20).map(|seed| data(seed, 1000 + usize::from(seed) * 9000)).collect();
+    for blob in &blobs {
+        bench.put(blob).await;
+    }
+    bench.store().results().put(&key("", b"a"), result(1)).await.unwrap();
+    let clean = bench.store().verify().await;
+    assert_eq!((clean.count, clean.dropped, clean.unreadable), (21, 0, 0));
+    bench.reopen();
+    // A body in a segment, a header in a segment, a file.
+    damage(&bench, &blobs[2], 17);
+    let (segment, begin) = place(&bench, &blobs[3]);
+    flip(&segment, begin - 20);
+    damage(&bench, &blobs[19], 100);
+    assert_eq!(bench.store().verify().await.dropped, 3);
+    for (number, blob) in blobs.iter().enumerate() {
+        assert_eq!(bench.has(&Digest::of(SHA256, blob)).await, ![2, 3, 19].contains(&number), "{number}");
+    }
+    assert_eq!(bench.store().verify().await.dropped, 0);
+    assert_eq!(bench.counters.verifications.value(), 3);
 }

@@ -10,3 +10,4 @@ mod kill;
 mod load;
 mod power;
 mod server;
+mod verify;

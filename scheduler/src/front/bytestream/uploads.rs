@@ -144,7 +144,7 @@ mod tests {
 
     use super::*;
     use crate::store::pins::Pins;
-    use crate::store::{Durability, Store, StoreConfig};
+    use crate::store::{Store, StoreConfig};
 
     struct Bench {
         store: Store,
@@ -154,11 +154,7 @@ mod tests {
     impl Bench {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
-            let config = StoreConfig {
-                folder: folder.path().to_owned(),
-                bytes_max: 1 << 30,
-                durability: Durability::Durable,
-            };
+            let config = StoreConfig::new(folder.path(), 1 << 30);
             Self { store: Store::open(&config, Pins::default(), Arc::default()).unwrap(), _folder: folder }
         }
 

@@ -1,8 +1,9 @@
 //! Compaction: what still counts of a segment is copied to the newest one, and the segment goes.
 
+use std::collections::HashSet;
 use std::io;
 
-use tracing::{debug, error};
+use tracing::debug;
 
 use super::append::{Item, Origin};
 use super::catalog::Segment;
@@ -60,15 +61,7 @@ impl Segments {
         let left = self.catalog.get(number).map_or(0, |segment| segment.live_bytes);
         debug!(segment = number, bytes = segment.bytes, copied = segment.live_bytes, left, "compacted");
         if left > 0 {
-            // They were not found where they should be, and no read would find them either.
-            let records = self.table.remove_segment(number);
-            self.counters.corrupt.add(records as u64);
-            error!(
-                segment = number,
-                records,
-                bytes = left,
-                "records were dropped because their headers are damaged"
-            );
+            self.drop_unfound(number, &HashSet::new());
         }
         self.catalog.remove(number)
     }

@@ -16,6 +16,7 @@ mod scan;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 use std::fs::File;
 use std::io;

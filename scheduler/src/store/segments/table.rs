@@ -173,16 +173,14 @@ impl Table {
         }
     }
 
-    /// Forgets all records of a segment, and returns how many those were.
-    pub(crate) fn remove_segment(&self, number: u32) -> usize {
-        let mut count = 0;
+    /// Forgets all records of which `is_gone` says so, and returns them.
+    pub(crate) fn remove_all(&self, is_gone: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+        let mut gone = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = shard.len();
-            shard.retain(|_, entry| entry.place.segment != number);
-            count += before - shard.len();
+            gone.extend(shard.extract_if(|_, entry| is_gone(entry)).map(|(_, entry)| entry));
         }
-        count
+        gone
     }
 
     /// How many records there are.
