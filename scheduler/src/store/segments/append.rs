@@ -320,7 +320,6 @@ impl Group {
             sequence: sequence.unwrap_or(u64::from(place.segment) << 32 | u64::from(offset)),
             stored_ms,
             body_bytes,
-            is_void: false,
         };
         let begin = self.buffer.len();
         record.encode(&active.salt, &mut self.buffer);

@@ -1,8 +1,8 @@
 //! [`Catalog`]: which segments there are, how long each is, and how much of it still counts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use castwork_cas::files::sync_folder;
 use tracing::{debug, warn};
 
-use super::record::{Salt, VOID};
+use super::record::Salt;
 use super::table::{Entry, Place};
+use super::voids;
 use crate::store::ledger::bytes_on_disk;
 
 /// Segments that are kept open for reading.
@@ -30,6 +31,8 @@ pub(super) struct Segment {
     pub(super) live_bytes: u64,
     /// Nothing is appended any more.
     pub(super) is_sealed: bool,
+    /// Length of the list of its records that were made void.
+    void_bytes: u64,
     file: Option<Arc<File>>,
 }
 
@@ -66,12 +69,22 @@ impl Catalog {
             let entry = entry?;
             let name = entry.file_name();
             let Some((number, salt)) = name.to_str().and_then(parse_name) else {
-                debug!(path = %entry.path().display(), "not a segment");
+                let path = entry.path();
+                let is_voids = path.extension().is_some_and(|extension| extension == "voids");
+                if is_voids && !path.with_extension("seg").exists() {
+                    // Its segment was removed.
+                    let _ = fs::remove_file(path);
+                } else if !is_voids {
+                    debug!(path = %path.display(), "not a segment");
+                }
                 continue;
             };
             let length = entry.metadata()?.len();
-            let segment = Segment { salt, bytes: length, live_bytes: 0, is_sealed: true, file: None };
-            bytes.fetch_add(bytes_on_disk(length), Ordering::Relaxed);
+            let voids = entry.path().with_extension("voids");
+            let void_bytes = fs::metadata(voids).map_or(0, |voids| voids.len());
+            let segment =
+                Segment { salt, bytes: length, live_bytes: 0, is_sealed: true, void_bytes, file: None };
+            bytes.fetch_add(bytes_on_disk(length) + void_bytes_on_disk(void_bytes), Ordering::Relaxed);
             state.segments.insert(number, segment);
         }
         state.next = state.segments.last_key_value().map_or(1, |(number, _)| number + 1);
@@ -112,9 +125,10 @@ impl Catalog {
             return Err(error);
         }
         state.next += 1;
-        state
-            .segments
-            .insert(number, Segment { salt, bytes: 0, live_bytes: 0, is_sealed: false, file: None });
+        state.segments.insert(
+            number,
+            Segment { salt, bytes: 0, live_bytes: 0, is_sealed: false, void_bytes: 0, file: None },
+        );
         self.bytes.fetch_add(bytes_on_disk(0), Ordering::Relaxed);
         Ok((number, salt, file))
     }
@@ -184,18 +198,30 @@ impl Catalog {
     /// Makes a record void, so that it does not come back when the table is filled anew. A power cut may
     /// undo this for as long as no segment was removed after it.
     pub(super) fn void(&self, place: Place) {
-        let Some(segment) = self.get(place.segment) else { return };
-        let write = || -> io::Result<()> {
-            let mut file = File::options().write(true).open(self.path(place.segment, &segment.salt))?;
-            file.seek(SeekFrom::Start(u64::from(place.offset)))?;
-            file.write_all(&VOID)
-        };
-        match write() {
-            Ok(()) => {
-                self.lock().unsynced_voids.insert(place.segment);
+        let Some(path) = self.voids_path(place.segment) else { return };
+        match voids::add(&path, place.offset) {
+            Ok(bytes) => {
+                let mut state = self.lock();
+                state.unsynced_voids.insert(place.segment);
+                if let Some(segment) = state.segments.get_mut(&place.segment) {
+                    let before = std::mem::replace(&mut segment.void_bytes, bytes);
+                    self.bytes.fetch_add(void_bytes_on_disk(bytes), Ordering::Relaxed);
+                    self.bytes.fetch_sub(void_bytes_on_disk(before), Ordering::Relaxed);
+                }
             }
             Err(error) => warn!(%error, ?place, "a record could not be made void"),
         }
+    }
+
+    /// Which records of a segment were made void.
+    pub(super) fn voids(&self, number: u32) -> io::Result<HashSet<u32>> {
+        self.voids_path(number).map_or(Ok(HashSet::new()), |path| voids::read(&path))
+    }
+
+    /// Its name has the segment's salt too, so it is never taken for that of another segment.
+    fn voids_path(&self, number: u32) -> Option<PathBuf> {
+        let segment = self.get(number)?;
+        Some(self.path(number, &segment.salt).with_extension("voids"))
     }
 
     /// Removes a segment to which the table no longer points. Reads that are under way go on.
@@ -206,8 +232,11 @@ impl Catalog {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        // If it stays, the next start removes it.
+        let _ = fs::remove_file(self.path(number, &segment.salt).with_extension("voids"));
         let mut state = self.lock();
         if let Some(segment) = state.segments.remove(&number) {
+            self.bytes.fetch_sub(void_bytes_on_disk(segment.void_bytes), Ordering::Relaxed);
             state.open_files -= usize::from(segment.file.is_some());
             self.bytes.fetch_sub(bytes_on_disk(segment.bytes), Ordering::Relaxed);
         }
@@ -217,19 +246,21 @@ impl Catalog {
     /// A record that was replaced must not outlive the one that replaced it.
     fn sync_voids(&self) -> io::Result<()> {
         let numbers = std::mem::take(&mut self.lock().unsynced_voids);
-        for number in &numbers {
-            let Some(segment) = self.get(*number) else { continue };
-            let synced = File::options()
-                .write(true)
-                .open(self.path(*number, &segment.salt))
-                .and_then(|file| file.sync_data());
-            if let Err(error) = synced {
-                self.lock().unsynced_voids.extend(&numbers);
-                return Err(error);
-            }
+        if numbers.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let mut paths = numbers.iter().filter_map(|number| self.voids_path(*number));
+        let synced = paths.try_for_each(|path| voids::sync(&path));
+        let synced = synced.and_then(|()| sync_folder(&self.folder));
+        if synced.is_err() {
+            self.lock().unsynced_voids.extend(&numbers);
+        }
+        synced
     }
+}
+
+fn void_bytes_on_disk(bytes: u64) -> u64 {
+    if bytes == 0 { 0 } else { bytes_on_disk(bytes) }
 }
 
 fn parse_name(name: &str) -> Option<(u32, Salt)> {
@@ -241,6 +272,8 @@ fn parse_name(name: &str) -> Option<(u32, Salt)> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -258,6 +291,10 @@ mod tests {
         assert_eq!(second.create(false).unwrap().0, number + 1);
         second.remove(number).unwrap();
         assert!(second.file(number).unwrap().is_none());
+        let litter = folder.path().join("0000000007-0000000000000001.voids");
+        fs::write(&litter, "").unwrap();
+        open();
+        assert!(!litter.exists());
         assert_eq!(second.list().len(), 1);
     }
 

@@ -74,7 +74,7 @@ impl Segments {
                 continue;
             };
             let body = scan.body(offset, &record)?;
-            if record.is_void || !body_is_right(&record.key, &body) {
+            if !body_is_right(&record.key, &body) {
                 self.drop_corrupt(&record.key, &entry);
                 continue;
             }

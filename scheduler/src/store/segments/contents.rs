@@ -69,7 +69,7 @@ fn parse(mut bytes: &[u8], count: u64) -> Option<Vec<(u32, Record)>> {
     let mut records = Vec::with_capacity(usize::try_from(count).ok()?.min(bytes.len()));
     while !bytes.is_empty() {
         let (offset, header) = bytes.split_first_chunk()?;
-        let record = Record::parse(header, false)?;
+        let record = Record::parse(header)?;
         records.push((u32::from_le_bytes(*offset), record));
         bytes = header.get(record.header_bytes() - MAGIC.len()..)?;
     }

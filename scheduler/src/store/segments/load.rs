@@ -55,10 +55,12 @@ impl Loader {
 
     fn load(&self, number: u32, segment: &Segment) -> io::Result<usize> {
         let Some((file, _)) = self.catalog.file(number)? else { return Ok(0) };
-        let records = match contents::read(&file, segment.bytes, &segment.salt)? {
+        let mut records = match contents::read(&file, segment.bytes, &segment.salt)? {
             Some(records) => records,
             None => self.recover(number, segment, &file)?,
         };
+        let voids = self.catalog.voids(number)?;
+        records.retain(|(offset, _)| !voids.contains(offset));
         let (mut found, mut lost) = (Vec::with_capacity(records.len()), Vec::new());
         for (offset, record) in &records {
             let place = Place { segment: number, offset: *offset };
@@ -83,7 +85,7 @@ impl Loader {
             super::read_header(&file, &salt, length, before.place.offset)
         };
         match read() {
-            Ok(Some(other)) => other.is_void || record.sequence > other.sequence,
+            Ok(Some(other)) => record.sequence > other.sequence,
             Ok(None) | Err(_) => true,
         }
     }
@@ -95,9 +97,6 @@ impl Loader {
         while let Some((offset, record)) = scan.next()? {
             if self.stop.load(Ordering::Relaxed) {
                 return Ok(Vec::new());
-            }
-            if record.is_void {
-                continue;
             }
             if body_is_right(&record.key, &scan.body(offset, &record)?) {
                 records.push((offset, record));

@@ -3,7 +3,7 @@
 //! Each is a record at the end of the newest segment, so a batch of a thousand is one write and one sync.
 //! Where each record lies is known in memory; after a start that knowledge comes from the segments
 //! themselves, while the server serves, and until it is complete nobody is told that something is missing.
-//! Segments are never changed but for records made void. What no longer counts goes when its segment does,
+//! Segments are never changed but at their end. What no longer counts goes when its segment does,
 //! after what still counts has been copied to the newest one.
 
 mod append;
@@ -17,6 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod verify;
+mod voids;
 
 use std::fs::File;
 use std::io;
@@ -194,7 +195,7 @@ impl Segments {
         let Some((file, salt)) = self.catalog.file(place.segment)? else { return Ok(None) };
         let length = self.catalog.get(place.segment).map_or(0, |segment| segment.bytes);
         let record = read_header(&file, &salt, length, place.offset)?;
-        Ok(record.filter(|record| !record.is_void).map(|record| record.key))
+        Ok(record.map(|record| record.key))
     }
 
     /// Forgets the record at `place` if it was not used after `used_ms`; how many bytes no longer count.
@@ -265,8 +266,7 @@ fn read_header(file: &File, salt: &Salt, length: u64, offset: u32) -> io::Result
 fn read_record(file: &File, salt: &Salt, key: &FileKey, entry: &Entry) -> io::Result<Option<Bytes>> {
     let mut bytes = vec![0; entry.bytes as usize];
     read_exact_at(file, &mut bytes, entry.place.offset.into())?;
-    let Some(record) = Record::decode(&bytes, salt).filter(|record| !record.is_void && record.key == *key)
-    else {
+    let Some(record) = Record::decode(&bytes, salt).filter(|record| record.key == *key) else {
         return Ok(None);
     };
     let begin = record.header_bytes();

@@ -1,7 +1,7 @@
 //! [`Record`]: what stands before each body in a segment, so that a segment explains itself.
 //!
 //! ```text
-//! 0   4  "CWs1", or "CWs0" once the record is void
+//! 0   4  "CWs1"
 //! 4   1  1 blob, 2 result
 //! 5   1  digest function, in REAPI's numbers
 //! 6   1  bytes of the hash
@@ -27,7 +27,6 @@ pub(super) const ALIGNMENT: usize = 8;
 pub(super) const HEADER_BYTES_MAX: usize = FIXED_BYTES + INSTANCE_BYTES + 64 + CHECKSUM_BYTES;
 
 pub(super) const MAGIC: [u8; 4] = *b"CWs1";
-pub(super) const VOID: [u8; 4] = *b"CWs0";
 
 const FIXED_BYTES: usize = 36;
 const INSTANCE_BYTES: usize = 16;
@@ -64,8 +63,6 @@ pub(crate) struct Record {
     pub(crate) sequence: u64,
     pub(crate) stored_ms: u64,
     pub(crate) body_bytes: u32,
-    /// Its body counts no longer.
-    pub(crate) is_void: bool,
 }
 
 impl Record {
@@ -90,7 +87,7 @@ impl Record {
             FileKey::Blob(digest) => (BLOB, None, digest),
             FileKey::Result(instance, digest) => (RESULT, Some(instance), digest),
         };
-        to.extend(if self.is_void { VOID } else { MAGIC });
+        to.extend(MAGIC);
         let function = u8::try_from(digest.function().to_proto() as i32).expect("REAPI's numbers are small");
         let hash_bytes = u8::try_from(digest.hash().len()).expect("a hash has at most 64 bytes");
         to.extend([kind, function, hash_bytes, 0]);
@@ -108,18 +105,14 @@ impl Record {
 
     /// Reads the header that `bytes` begin with; `None` if that is none, or one of another segment.
     pub(super) fn decode(bytes: &[u8], salt: &Salt) -> Option<Self> {
-        let magic = bytes.first_chunk::<4>()?;
-        if *magic != MAGIC && *magic != VOID {
-            return None;
-        }
-        let record = Self::parse(bytes.get(4..)?, *magic == VOID)?;
+        let record = Self::parse(bytes.strip_prefix(&MAGIC)?)?;
         let end = record.header_bytes() - CHECKSUM_BYTES;
         let checksum = bytes.get(end..end + CHECKSUM_BYTES)?;
         (salt.checksum(&bytes[4..end]) == checksum).then_some(record)
     }
 
     /// Reads a header without its first four bytes and without a look at its checksum.
-    pub(super) fn parse(bytes: &[u8], is_void: bool) -> Option<Self> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let (kind, function, hash_bytes) = (*bytes.first()?, *bytes.get(1)?, usize::from(*bytes.get(2)?));
         let number = |at: usize| Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
         let body_bytes = u32::from_le_bytes(*bytes.get(4..)?.first_chunk()?);
@@ -143,7 +136,7 @@ impl Record {
             }
             _ => return None,
         };
-        Some(Self { key, sequence, stored_ms, body_bytes, is_void })
+        Some(Self { key, sequence, stored_ms, body_bytes })
     }
 }
 
@@ -158,7 +151,6 @@ mod tests {
             sequence: 7 << 32,
             stored_ms: 1_790_000_000_000,
             body_bytes: 3,
-            is_void: false,
         })
     }
 
@@ -170,8 +162,6 @@ mod tests {
             record.encode(&salt, &mut bytes);
             assert_eq!(bytes.len(), record.header_bytes());
             assert_eq!(Record::decode(&bytes, &salt), Some(record));
-            bytes[..4].copy_from_slice(&VOID);
-            assert_eq!(Record::decode(&bytes, &salt), Some(Record { is_void: true, ..record }));
         }
     }
 
@@ -188,9 +178,7 @@ mod tests {
             for bit in 0..bytes.len() * 8 {
                 let mut damaged = bytes.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
-                let read = Record::decode(&damaged, &salt);
-                // One bit is between a record and a void one, and that only hides it.
-                assert!(read.is_none_or(|read| read.is_void), "bit {bit}");
+                assert_eq!(Record::decode(&damaged, &salt), None, "bit {bit}");
             }
         }
     }

@@ -8,7 +8,7 @@ use std::io;
 use bytes::Bytes;
 use castwork_cas::files::read_exact_at;
 
-use super::record::{ALIGNMENT, HEADER_BYTES_MAX, MAGIC, Record, Salt, VOID};
+use super::record::{ALIGNMENT, HEADER_BYTES_MAX, MAGIC, Record, Salt};
 
 /// What is read at once in search of a record.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -28,7 +28,7 @@ impl<'a> Scan<'a> {
         Self { file, salt, length, position: 0, skipped_bytes: 0 }
     }
 
-    /// The next record and where it begins; void ones too.
+    /// The next record and where it begins.
     pub(super) fn next(&mut self) -> io::Result<Option<(u32, Record)>> {
         while self.position < self.length {
             let header = self.read(self.position, HEADER_BYTES_MAX)?;
@@ -59,7 +59,7 @@ impl<'a> Scan<'a> {
         while self.position < self.length {
             let window = self.read(self.position, WINDOW_BYTES)?;
             let starts = window.chunks_exact(ALIGNMENT);
-            let found = starts.map(|start| &start[..MAGIC.len()]).position(|at| at == MAGIC || at == VOID);
+            let found = starts.map(|start| &start[..MAGIC.len()]).position(|at| at == MAGIC);
             if let Some(index) = found {
                 self.position += (index * ALIGNMENT) as u64;
                 break;

@@ -31,7 +31,7 @@ impl Segments {
                 continue;
             };
             found.insert(offset);
-            if record.is_void || !body_is_right(&record.key, &scan.body(offset, &record)?) {
+            if !body_is_right(&record.key, &scan.body(offset, &record)?) {
                 self.drop_corrupt(&record.key, &entry);
             }
             if !read(entry.bytes.into()) {
