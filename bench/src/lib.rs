@@ -7,5 +7,6 @@ pub mod contest;
 pub mod execute;
 pub mod sandbox;
 pub mod spread;
+pub mod store;
 pub mod table;
 pub mod wrapper;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use castwork_bench::{execute, sandbox, wrapper};
+use castwork_bench::{execute, sandbox, store, wrapper};
 use castwork_tests::{Farm, binary};
 use clap::Parser;
 
@@ -35,6 +35,18 @@ enum Bench {
         #[arg(long, default_value_t = 8)]
         callers: usize,
     },
+    /// Durable batches against the disk's own sync, lookups, and what many small blobs cost
+    Store {
+        /// The server's program; the one beside this, if not given
+        #[arg(long)]
+        scheduler: Option<PathBuf>,
+        /// Counted rounds of what is short
+        #[arg(long, default_value_t = 40)]
+        rounds: usize,
+        /// How many small blobs are stored; they take about 700 bytes each on disk
+        #[arg(long, default_value_t = 2_000_000)]
+        many: u64,
+    },
 }
 
 #[tokio::main]
@@ -50,6 +62,10 @@ async fn main() -> ExitCode {
         Bench::Execute { rounds, callers } => {
             let farm = Farm::start(1, 2);
             execute::run(&farm.address(), rounds, callers).await
+        }
+        Bench::Store { scheduler, rounds, many } => {
+            let scheduler = scheduler.unwrap_or_else(|| binary("castwork-scheduler"));
+            store::run(&store::Options { scheduler, rounds, many }).await
         }
     };
     match table {
