@@ -10,7 +10,7 @@ use castwork_proto::rpc;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::support::{House, SHA256, noise, pieces, skip, write_name};
+use crate::support::{House, SHA256, item, noise, pieces, skip, write_name};
 
 /// Flips the last bit of a blob, wherever the store keeps it.
 fn flip_last_bit(house: &House, blob: &[u8]) {
@@ -139,6 +139,29 @@ async fn a_full_disk_refuses_writes_serves_reads_and_recovers() {
     std::fs::remove_file(filler).unwrap();
     assert_eq!(house.write(write()).await.unwrap(), 3_000_000);
     assert_eq!(house.read(&format!("blobs/{digest}"), 0, 0).await.unwrap(), blob);
+    house.server.shutdown().await;
+}
+
+#[tokio::test]
+async fn small_blobs_on_a_full_disk_are_refused_without_litter_and_kept_again_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount(24) else {
+        return skip("a small disk for small blobs", "mounting one takes root on Linux");
+    };
+    let data_dir = disk.folder.path().join("data");
+    let house = House::start_with(|args| args.data_dir = Some(data_dir.display().to_string()), |_| ()).await;
+    let kept = house.put(noise(1, 1000)).await;
+    let filler = disk.folder.path().join("filler");
+    fill(&filler);
+    let batch =
+        || (10..60).map(|seed| noise(seed, 60_000)).map(|data| item(&Digest::of(SHA256, &data), data));
+    for _ in 0..5 {
+        let codes = house.update(0, batch().collect()).await.unwrap();
+        assert!(codes.iter().all(|code| *code == Code::ResourceExhausted as i32), "{codes:?}");
+        assert_eq!(house.read(&format!("blobs/{kept}"), 0, 0).await.unwrap(), noise(1, 1000));
+    }
+    assert!(std::fs::read_dir(data_dir.join("segments")).unwrap().count() <= 3);
+    std::fs::remove_file(filler).unwrap();
+    assert!(house.update(0, batch().collect()).await.unwrap().iter().all(|code| *code == 0));
     house.server.shutdown().await;
 }
 

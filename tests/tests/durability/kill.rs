@@ -38,7 +38,8 @@ async fn nothing_that_was_acknowledged_is_lost_by_a_kill() {
         slowest = slowest.max(server.ready_after);
         check(&server.remote, &load.acknowledged(), KEPT_BYTES).await;
         let bytes = bytes_below(&data);
-        assert!(bytes <= 48_000_000 / 100 * 101, "{bytes} bytes are kept in cycle {cycle}");
+        // A segment, a sixty-fourth of the bound, may be copied at this moment.
+        assert!(bytes <= 48_000_000 / 100 * 103, "{bytes} bytes are kept in cycle {cycle}");
         if cycle % 25 == 24 {
             progress(&format!(
                 "{} kills, {} acknowledged, nothing lost",

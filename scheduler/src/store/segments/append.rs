@@ -284,6 +284,12 @@ impl Work {
             self.catalog.set_bytes(active.number, length);
         }
         self.catalog.seal(active.number);
+        // Or each upload to a full disk would leave an empty segment.
+        if active.bytes == 0
+            && let Err(error) = self.catalog.remove(active.number)
+        {
+            warn!(%error, segment = active.number, "an empty segment could not be removed");
+        }
     }
 
     fn seal(&mut self) {

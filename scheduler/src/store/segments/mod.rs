@@ -49,8 +49,8 @@ use crate::counters::Counters;
 
 /// Blobs up to this size, and results, go into segments.
 ///
-/// Measured with durable uploads of 4 MB in one batch: at 64 KiB a blob a file each takes as long as a record each,
-/// below that files are slower.
+/// A file costs an inode, two syncs and up to a block that is not full. Beyond this size that is little beside its
+/// bytes, and copying it when its segment is compacted would be much.
 pub(crate) const SMALL_BYTES_MAX: u64 = 64 * 1024;
 
 /// A segment is full when it has this many bytes, or this part of what the store may hold.
