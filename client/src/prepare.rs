@@ -51,6 +51,8 @@ impl Understood {
         let mut memory = ToolchainMemory::recall(&config.dir, compiler, guessed)?;
         check_family(&compile, &memory.toolchain, guessed)?;
         let messages = memory.messages()?;
+        // Now, because a call that is recognised never asks for more.
+        memory.save();
         let is_terminal =
             std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let is_colored = compile.color.unwrap_or(is_terminal);

@@ -83,6 +83,37 @@ fn another_checkout_is_recognised() {
 }
 
 #[test]
+fn another_machine_recognises_what_was_seen_elsewhere() {
+    for compiler in cxx_compilers() {
+        let mut here = Project::with(&[("a.cc", "#include \"h.h\"\nint x = H;\n"), ("h.h", "#define H 1\n")]);
+        let shared = here.root.parent().unwrap().join("shared");
+        here.set("CASTWORK_REMOTE", &format!("file://{}", shown(&shared)));
+        let mut there = here.copy("elsewhere");
+        there.variables.clone_from(&here.variables);
+        there.cache = there.root.join("own-cache");
+        let line = format!("{compiler} -O2 -MD -MF d -c a.cc");
+        here.check(&line);
+        there.check(&line);
+        let counters = there.counters();
+        let numbers = ["remote_hits", "preprocessed"].map(|name| counters.number(name));
+        assert_eq!(numbers, [1, 0], "{compiler}: {}", counters.0);
+        // From now on by itself.
+        there.set("CASTWORK_REMOTE", "");
+        check_recognised(&there, &line);
+        there.set("CASTWORK_REMOTE", &here.variables[0].1);
+        there.write("h.h", "#define H 2\n");
+        there.check(&line);
+        here.check(&line);
+        here.write("h.h", "#define H 2\n");
+        let _ = here.counters();
+        here.check(&line);
+        let counters = here.counters();
+        let numbers = ["remote_hits", "preprocessed"].map(|name| counters.number(name));
+        assert_eq!(numbers, [1, 0], "{compiler}: {}", counters.0);
+    }
+}
+
+#[test]
 fn dependency_files_are_what_the_compiler_writes() {
     for compiler in cxx_compilers() {
         let here = Project::with(&[

@@ -1,4 +1,17 @@
 //! Situations in which other wrappers hand out wrong objects. The oracle is the bare compiler, each time.
+//!
+//! Eighteen of them are known to break at least one of ccache 4.14, sccache 0.19 and zccache 1.15:
+//!
+//! - a header that comes to shadow another; a file that `__has_include` asks for, and that appears;
+//! - two checkouts of one layout, with equal headers and with different ones; `__FILE__` in two trees; the compilation
+//!   folder in debug information;
+//! - an `.incbin` whose file changes, and one that is spelled by macros;
+//! - an edit that leaves size and time alone; edits without a pause;
+//! - specs that change; a compiler that is a script; an assembler behind `-B`; a response file that changes; a profile;
+//! - `CPATH`; `SOURCE_DATE_EPOCH`;
+//! - an object that is overwritten in place.
+//!
+//! More are in `direct.rs`, for calls that are recognised, and random ones in `differential.rs`.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]

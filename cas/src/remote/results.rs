@@ -15,17 +15,24 @@ impl Remote {
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
-}
 
-/// Results of this server's instance; the instance of the key is that of another place, and is not sent.
-#[async_trait]
-impl ActionCache for Remote {
-    async fn get(&self, key: &ActionKey) -> Result<Option<reapi::ActionResult>, StoreError> {
+    /// Looks up a result, and asks for what it names with it, so that a small one takes one round trip: both streams, and
+    /// these files. It is a wish; what the server doesn't send along has to be asked for by its digest.
+    ///
+    /// # Errors
+    /// As [`ActionCache::get`].
+    pub async fn result_with(
+        &self,
+        key: &ActionKey,
+        files: &[&str],
+    ) -> Result<Option<reapi::ActionResult>, StoreError> {
         let message = reapi::GetActionResultRequest {
             instance_name: self.instance.to_string(),
             action_digest: Some(key.action.to_proto()),
             digest_function: key.action.function().to_proto() as i32,
-            ..Default::default()
+            inline_stdout: !files.is_empty(),
+            inline_stderr: !files.is_empty(),
+            inline_output_files: files.iter().map(|file| (*file).to_owned()).collect(),
         };
         let call = |request| {
             let mut client = self.actions();
@@ -36,6 +43,14 @@ impl ActionCache for Remote {
             Err(status) if status.code() == Code::NotFound => Ok(None),
             Err(status) => Err(self.failed("look up a result", status)),
         }
+    }
+}
+
+/// Results of this server's instance; the instance of the key is that of another place, and is not sent.
+#[async_trait]
+impl ActionCache for Remote {
+    async fn get(&self, key: &ActionKey) -> Result<Option<reapi::ActionResult>, StoreError> {
+        self.result_with(key, &[]).await
     }
 
     async fn put(&self, key: &ActionKey, result: reapi::ActionResult) -> Result<(), StoreError> {

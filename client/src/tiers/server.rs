@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use super::breaker::Breaker;
 use super::progress::Progress;
 use super::{Answer, Part, TierError, execute, made_here, parts, to_result};
+use crate::action::OBJECT;
 use crate::config::{Address, Config};
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
@@ -171,7 +172,7 @@ impl ServerTier {
     ) -> Result<Option<reapi::ActionResult>, TierError> {
         let step = "ask the server's cache";
         let key = self.key(action);
-        let asked = tokio::time::timeout(ASK_TIMEOUT, ActionCache::get(remote, &key)).await;
+        let asked = tokio::time::timeout(ASK_TIMEOUT, remote.result_with(&key, &[OBJECT])).await;
         asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
     }
 
