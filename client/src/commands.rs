@@ -3,14 +3,19 @@
 use std::ffi::OsString;
 use std::io::Write;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use serde_json::json;
 
 use crate::config::{Config, KEYS, Wrong};
 use crate::counters::Counters;
 use crate::doctor;
+use crate::launch::{self, For};
 use crate::run::complain;
 use crate::tiers::FolderTier;
+
+/// What this program does.
+const ABOUT: &str =
+    "Compiles each thing once: a compiler wrapper that answers from caches and from workers elsewhere.";
 
 /// What is printed for `--help`.
 pub const HELP: &str = "\
@@ -20,6 +25,10 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] stats [--json] [--zero]
        castwork [SETTINGS] config [--json]
        castwork [SETTINGS] doctor [--json]
+       castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
+       castwork [SETTINGS] env [--cmake|--make|--github|--gitlab]
+       castwork completions SHELL
+       castwork man
 
 A link to this program, or a copy, that is named like a compiler (gcc, clang++, ...) stands for
 that compiler: the next one of the name on PATH.
@@ -71,6 +80,86 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs a command in which every compiler on PATH is called through us: `castwork exec -- make -j8`.
+    ///
+    /// Exit code: the command's; 127 if it can't be started.
+    Exec {
+        /// The command, with its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Prints what to set so that compilers are called through us; for a shell to `eval`, unless told otherwise.
+    ///
+    /// Exit code 0, or 1 if links to compilers can't be made.
+    Env(EnvFlags),
+    /// Prints completions for a shell.
+    ///
+    /// Exit code 0.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints a manual page.
+    ///
+    /// Exit code 0.
+    Man,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(multiple = false)]
+#[expect(clippy::struct_excessive_bools, reason = "at most one of them is set")]
+struct EnvFlags {
+    /// Words for `CMake`'s command line.
+    #[arg(long)]
+    cmake: bool,
+    /// Words for the command line of Make, or of Autotools' `configure`.
+    #[arg(long)]
+    make: bool,
+    /// Lines for the file $`GITHUB_ENV`.
+    #[arg(long)]
+    github: bool,
+    /// Variables of a GitLab job.
+    #[arg(long)]
+    gitlab: bool,
+}
+
+impl EnvFlags {
+    const fn whom(&self) -> For {
+        match self {
+            Self { cmake: true, .. } => For::CMake,
+            Self { make: true, .. } => For::Make,
+            Self { github: true, .. } => For::GitHub,
+            Self { gitlab: true, .. } => For::GitLab,
+            _ => For::Shell,
+        }
+    }
+}
+
+/// The whole command line, settings and subcommands, as it is described to shells and readers.
+fn whole() -> clap::Command {
+    let settings = KEYS.iter().map(|key| (key.name, key.about));
+    let settings = settings.chain([("config", "another configuration file")]);
+    let settings = settings.map(|(name, about)| {
+        clap::Arg::new(name).long(name.replace('_', "-")).value_name("VALUE").help(about)
+    });
+    Commands::command().version(env!("CARGO_PKG_VERSION")).about(ABOUT).args(settings)
+}
+
+fn complete(shell: clap_complete::Shell) -> u8 {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut whole(), "castwork", &mut text);
+    print(&String::from_utf8_lossy(&text));
+    0
+}
+
+fn manual() -> u8 {
+    let mut text = Vec::new();
+    if let Err(error) = clap_mangen::Man::new(whole()).render(&mut text) {
+        complain(&format!("can't make the manual page: {error}"));
+        return 1;
+    }
+    print(&String::from_utf8_lossy(&text));
+    0
 }
 
 /// Does what a subcommand says, and returns the exit code.
@@ -82,8 +171,11 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
             return u8::try_from(error.exit_code()).unwrap_or(2);
         }
     };
-    if let Command::Config { json } = command {
-        return show_config(config, json);
+    match &command {
+        Command::Config { json } => return show_config(config, *json),
+        Command::Completions { shell } => return complete(*shell),
+        Command::Man => return manual(),
+        _ => {}
     }
     let config = match config {
         Ok(config) => config,
@@ -95,7 +187,9 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
     match command {
         Command::Stats { json, zero } => stats(&config, json, zero),
         Command::Doctor { json } => doctor::run(&config, json),
-        Command::Config { .. } => unreachable!("shown above"),
+        Command::Exec { words } => launch::exec(&config, &words),
+        Command::Env(flags) => launch::env(&config, flags.whom()),
+        Command::Config { .. } | Command::Completions { .. } | Command::Man => unreachable!("done above"),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 3] = ["stats", "config", "doctor"];
+pub const SUBCOMMANDS: [&str; 7] = ["stats", "config", "doctor", "exec", "env", "completions", "man"];
 
 /// Names under which a link or copy of this program is a compiler.
 const COMPILERS: [&str; 6] = ["gcc", "g++", "cc", "c++", "clang", "clang++"];
@@ -84,7 +84,7 @@ fn take_flag(
 }
 
 /// Whether a program's name is a compiler's: with a target before it and a version behind it, or without.
-fn is_compiler(name: &OsStr) -> bool {
+pub fn is_compiler(name: &OsStr) -> bool {
     let Some(name) = name_as_called(name) else { return false };
     let without_version = match name.rsplit_once('-') {
         Some((rest, version)) if version.split('.').all(|part| part.parse::<u32>().is_ok()) => rest,

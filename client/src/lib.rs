@@ -20,6 +20,7 @@ pub mod doctor;
 pub mod environment;
 pub mod files;
 pub mod invocation;
+pub mod launch;
 pub mod local;
 pub mod messages;
 pub mod paths;

@@ -126,9 +126,9 @@ fn edit(dice: &mut Dice, project: &Project, root: &str) -> String {
             let _ = std::fs::remove_file(&path);
             // With a pause, or without.
             if dice.once_in(2) {
-                project.write(&name, &text)
+                project.write(&name, &text);
             } else {
-                std::fs::write(&path, text).unwrap()
+                std::fs::write(&path, text).unwrap();
             }
             format!("write {name}")
         }

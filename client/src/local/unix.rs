@@ -83,6 +83,11 @@ impl Platform {
         file.write_at(bytes, offset)
     }
 
+    /// Makes a link to a program.
+    pub fn make_link(target: &Path, link: &Path) -> io::Result<()> {
+        std::os::unix::fs::symlink(target, link)
+    }
+
     /// Splits a `PATH`-like variable.
     pub fn split_path(value: &OsStr) -> Vec<PathBuf> {
         std::env::split_paths(value).collect()

@@ -82,6 +82,11 @@ impl Platform {
         file.seek_write(bytes, offset)
     }
 
+    /// Makes a link to a program; a hard link, or a copy where that can't be, because symbolic ones are for administrators.
+    pub fn make_link(target: &Path, link: &Path) -> io::Result<()> {
+        std::fs::hard_link(target, link).or_else(|_| std::fs::copy(target, link).map(drop))
+    }
+
     /// Splits a `PATH`-like variable.
     pub fn split_path(value: &OsStr) -> Vec<PathBuf> {
         std::env::split_paths(value).collect()
