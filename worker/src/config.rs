@@ -24,6 +24,8 @@ pub enum SandboxChoice {
     Full,
     /// [`Level::Namespaces`]
     Namespaces,
+    /// [`Level::Filters`]
+    Filters,
     /// Not at all.
     None,
 }
@@ -35,6 +37,7 @@ impl SandboxChoice {
             Self::Auto => None,
             Self::Full => Some(Level::Full),
             Self::Namespaces => Some(Level::Namespaces),
+            Self::Filters => Some(Level::Filters),
             Self::None => Some(Level::None),
         }
     }

@@ -28,8 +28,9 @@ pub struct Flags {
     #[arg(long, value_name = "KEY=VALUE")]
     property: Vec<String>,
     /// How far commands are confined: `full` (namespaces, filters, control groups), `namespaces` (without
-    /// control groups), or `none`. `auto` is the first of the former two that can be had [default: auto]
-    #[arg(long, value_name = "auto|full|namespaces|none")]
+    /// control groups), `filters` (without namespaces either), or `none`. `auto` is the first of the former two
+    /// that can be had [default: auto]
+    #[arg(long, value_name = "auto|full|namespaces|filters|none")]
     sandbox: Option<String>,
     /// Name for people, in results and lists [default: the host's]
     #[arg(long, value_name = "NAME")]
@@ -246,8 +247,9 @@ fn sandbox(text: &str) -> Result<SandboxChoice, &'static str> {
         "auto" => Ok(SandboxChoice::Auto),
         "full" => Ok(SandboxChoice::Full),
         "namespaces" => Ok(SandboxChoice::Namespaces),
+        "filters" => Ok(SandboxChoice::Filters),
         "none" => Ok(SandboxChoice::None),
-        _ => Err("is none of `auto`, `full`, `namespaces` and `none`"),
+        _ => Err("is none of `auto`, `full`, `namespaces`, `filters` and `none`"),
     }
 }
 

@@ -48,10 +48,12 @@ struct Held {
 impl Held {
     fn by(stage: &Stage) -> Self {
         let count = |path: &str| std::fs::read_dir(path).map_or(0, Iterator::count);
-        let lines = |path: &str| std::fs::read_to_string(path).unwrap().lines().count();
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let own = stage.folder.path().to_string_lossy();
         Self {
             descriptors: count("/proc/self/fd"),
-            mounts: lines("/proc/self/mountinfo"),
+            // Others mount things, too.
+            mounts: mounts.lines().filter(|line| line.contains(&*own)).count(),
             keepers: keepers().len(),
             scratch: std::fs::read_dir(stage.folder.path().join("stage")).unwrap().count(),
             // Of all controllers: the kernel counts them for the whole machine, so only ours.

@@ -64,7 +64,10 @@ pub enum Root {
 pub enum Level {
     /// Not at all.
     None,
-    /// Namespaces, filters of files and system calls, limits of processes.
+    /// Filters of files and system calls, and limits of processes: for containers in which nothing else is
+    /// allowed. Actions see the machine's files, as far as they may, and each other in `/proc`.
+    Filters,
+    /// Namespaces besides.
     Namespaces,
     /// All that, and control groups that bound what an action uses.
     Full,
@@ -75,6 +78,7 @@ impl Level {
     pub const fn name(self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Filters => "filters",
             Self::Namespaces => "namespaces",
             Self::Full => "full",
         }

@@ -1,5 +1,6 @@
 //! E9 to E14, E19, E26, E29: processes that stay, that multiply, that take all there is.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use castwork_worker::sandbox::{Bound, Bounds, End};
@@ -28,14 +29,20 @@ async fn e10_e11_a_bomb_of_processes() {
     let script = trial.prepared("bomb", "").arguments[2].replace("exec ./bomb", "");
     let mut spec = trial.stage.shell(&format!("{script} true && cp bomb {name} && exec ./{name}"));
     spec.timeout = Duration::from_secs(3);
+    let is_over = Cell::new(false);
     let beside = async {
         // Its bound is its own: another action starts processes as before.
-        while processes_named(&name) < 50 {
+        while processes_named(&name) < 50 && !is_over.get() {
             tokio::task::yield_now().await;
         }
         neighbour.script("for i in 1 2 3 4 5; do /bin/true || exit 1; done; echo went on").await
     };
-    let (bomb, beside) = tokio::join!(trial.stage.run(&spec), beside);
+    let bomb = async {
+        let ended = trial.stage.run(&spec).await;
+        is_over.set(true);
+        ended
+    };
+    let (bomb, beside) = tokio::join!(bomb, beside);
     assert_eq!(bomb.end, End::TimedOut);
     assert!(text(&bomb.stdout).starts_with('e'), "it came to its bound");
     assert_eq!(text(&beside.stdout), "went on\n");

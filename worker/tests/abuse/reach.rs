@@ -1,5 +1,6 @@
 //! E15 to E17, E20 to E23: sockets, other actions, the kernel's calls, terminals, descriptors.
 
+use std::cell::Cell;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 
@@ -38,10 +39,15 @@ async fn e17_two_actions_that_want_to_meet() {
     let Some(trial) = Trial::begin().await else { return };
     let Some(other) = Trial::begin().await else { return };
     let (spec, cancel) = (other.prepared("handover", "serve"), CancellationToken::new());
-    let serves = other.stage.sandbox.run(&spec, &cancel);
+    let is_over = Cell::new(false);
+    let serves = async {
+        let served = other.stage.sandbox.run(&spec, &cancel).await;
+        is_over.set(true);
+        served
+    };
     let joins = async {
         let said = spec.scratch.join("stdout");
-        while std::fs::read_to_string(&said).unwrap_or_default() != "ready\n" {
+        while std::fs::read_to_string(&said).unwrap_or_default() != "ready\n" && !is_over.get() {
             tokio::task::yield_now().await;
         }
         let ended = trial.program("handover", "join").await;

@@ -4,11 +4,18 @@ use std::path::Path;
 
 use castwork_worker::sandbox::{Bounds, Ended, RunSpec, Sandbox as _};
 
-use crate::common::{Laid, Stage, text, write_down};
+use crate::common::{Laid, Stage, filters_only, text, write_down};
 
 /// What an action finds that has done nothing: all that an earlier one could have left.
 const SURVEY: &str = "set -- /proc/[0-9]*; echo $#; ls -A /tmp /dev/shm .; umask; ulimit -a; hostname; id
     cat /proc/self/net/dev /proc/self/net/unix /proc/self/net/snmp /proc/sysvipc/* 2>/dev/null; mount | wc -l";
+
+/// The same where the machine's own state is to be seen too, which others change.
+const SURVEY_IN_THE_OPEN: &str = "ls -A . $TMPDIR; umask; ulimit -a";
+
+fn survey() -> &'static str {
+    if filters_only() { SURVEY_IN_THE_OPEN } else { SURVEY }
+}
 
 /// A sandbox that is attacked.
 pub(crate) struct Trial {
@@ -25,7 +32,7 @@ impl Trial {
     /// The same, with bounds of its own.
     pub(crate) async fn bounded(bounds: Bounds) -> Option<Self> {
         let stage = Stage::bounded(Vec::new(), bounds).await?;
-        let fresh = text(&stage.run(&stage.shell(SURVEY)).await.stdout);
+        let fresh = text(&stage.run(&stage.shell(survey())).await.stdout);
         stage.again();
         Some(Self { stage, fresh })
     }
@@ -67,7 +74,7 @@ impl Trial {
             assert_eq!(Laid::of(&path), before, "{}", path.display());
         }
         self.stage.again();
-        let next = text(&self.stage.run(&self.stage.shell(SURVEY)).await.stdout);
+        let next = text(&self.stage.run(&self.stage.shell(survey())).await.stdout);
         assert_eq!(next, self.fresh, "the next action sees that there was one");
         write_down(attack, self.stage.sandbox.level());
     }

@@ -7,7 +7,7 @@ use castwork_proto::reapi::{self, command::EnvironmentVariable};
 use castwork_proto::rpc;
 use castwork_proto::worker::scheduler_message::Message as Says;
 use castwork_proto::worker::{Lease, Outcome};
-use castwork_worker::{Stop, WorkerConfig, WorkerError};
+use castwork_worker::{SandboxChoice, Stop, WorkerConfig, WorkerError};
 use prost::Message;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -56,6 +56,9 @@ impl Farm {
 pub(crate) fn config(scheduler: &Scheduler, folder: &TempDir) -> WorkerConfig {
     let mut config = WorkerConfig::new(&scheduler.address, folder.path().join("data"));
     config.slots = 2;
+    if super::filters_only() {
+        config.sandbox = SandboxChoice::Filters;
+    }
     "tester".clone_into(&mut config.name);
     config.sandbox_program = Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker")));
     config

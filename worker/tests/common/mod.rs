@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use castwork_cas::{Digest, DigestFunction};
 use castwork_worker::sandbox::{
-    Bounds, Captured, Confined, Ended, Layout, Root, RunSpec, Sandbox, SandboxError, Surroundings, set_mode,
+    Bounds, Captured, Confined, Ended, Layout, Level, Root, RunSpec, Sandbox, SandboxError, Surroundings,
+    set_mode,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,14 @@ const AGAIN: &str = "CASTWORK_TEST_UNPRIVILEGED";
 
 /// Where a line for each attempt that was contained goes, if this is set: its name, the level, the user.
 const LIST: &str = "CASTWORK_ABUSE_LIST";
+
+/// Set in the environment of a run at the level that has no namespaces.
+const FILTERS: &str = "CASTWORK_TEST_FILTERS";
+
+/// Whether this is that run.
+pub(crate) fn filters_only() -> bool {
+    std::env::var_os(FILTERS).is_some()
+}
 
 /// What must not change about a file of the CAS.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,7 +75,7 @@ impl Stage {
         let surroundings = Surroundings {
             data_dir: folder.path().to_owned(),
             hidden,
-            level: None,
+            level: filters_only().then_some(Level::Filters),
             bounds,
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker"))),
         };
@@ -78,7 +87,8 @@ impl Stage {
             }
             Err(error) => panic!("{error}"),
         };
-        assert_eq!(sandbox.layout(), Layout::Links, "this machine has overlays");
+        let layout = if filters_only() { Layout::Copies } else { Layout::Links };
+        assert_eq!(sandbox.layout(), layout, "this machine has overlays");
         let stage = Self { folder, sandbox, cas: Mutex::default() };
         stage.make_inputs();
         Some(stage)
@@ -143,7 +153,13 @@ impl Stage {
                 self.sandbox.owner().take(&made).unwrap();
             }
         }
-        std::fs::hard_link(blob, place).unwrap();
+        match self.sandbox.layout() {
+            Layout::Links => std::fs::hard_link(blob, place).unwrap(),
+            Layout::Copies => {
+                std::fs::copy(blob, &place).unwrap();
+                self.sandbox.owner().take(&place).unwrap();
+            }
+        }
         self.cas.lock().unwrap().push((blob.to_owned(), Laid::of(blob)));
     }
 
@@ -209,6 +225,18 @@ pub(crate) fn run_again_unprivileged(caller: &str) {
             assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
         }
     }
+}
+
+/// Runs the whole test program once more at the level without namespaces, all but the tests named.
+pub(crate) fn run_again_with_filters_only(left_out: &[&str]) {
+    if filters_only() {
+        return;
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    again.env(FILTERS, "1").args(left_out.iter().flat_map(|name| ["--skip", name]));
+    let done = again.output().unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
 }
 
 /// Adds a line to the list, if there is to be one.

@@ -29,8 +29,9 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Looks up nothing yet: the candidates are tried when it starts.
-    pub(super) fn of(order: &Order, bounds: &Bounds) -> Self {
+    /// Looks up nothing yet: the candidates are tried when it starts. `more` is a variable for an
+    /// environment that doesn't have it.
+    pub(super) fn of(order: &Order, bounds: &Bounds, more: Option<&(String, String)>) -> Self {
         let name = order.arguments[0].clone();
         let path = order.environment.iter().find(|(key, _)| key == "PATH");
         let path = path.map_or(PATH_DEFAULT, |(_, value)| value.as_str());
@@ -41,6 +42,7 @@ impl Program {
             environment: order
                 .environment
                 .iter()
+                .chain(more.filter(|(name, _)| order.environment.iter().all(|(own, _)| own != name)))
                 .map(|(key, value)| c_string(&format!("{key}={value}")))
                 .collect(),
             bounds: *bounds,

@@ -22,8 +22,8 @@ use super::keeper::exit_now;
 use super::step::{At, Failed};
 use super::walls::Grants;
 use super::wire::{self, Handed, Order, Report, Setup};
-use super::{descriptors, memory, mounts, privileges};
-use crate::sandbox::Root;
+use super::{descriptors, memory, mounts, privileges, walls};
+use crate::sandbox::{INPUTS, Root};
 
 /// How often memory is looked at where nothing else bounds it, in milliseconds.
 const LOOK_EVERY_MS: u8 = 100;
@@ -36,24 +36,24 @@ pub(super) fn be_first(setup: &Setup, order: &Order, handed: &Handed) -> ! {
     exit_now(0)
 }
 
-/// Returning ends the namespace, and with it every process in it.
+/// Returning ends the namespace, if there is one, and with it every process in it.
 fn live(setup: &Setup, order: &Order, handed: &Handed) -> Result<(), Failed> {
     let control = &handed.control;
-    // The worker's end needs nothing of this kind: then the control socket is closed.
-    prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the keeper dies")?;
     dup2_stdout(&handed.stdout).at("take stdout")?;
     dup2_stderr(&handed.stderr).at("take stderr")?;
     descriptors::close_others(control).at("close descriptors")?;
-    mounts::add(setup, order)?;
-    let inputs = match order.root {
-        Root::Worker => mounts::BUILD,
-        Root::Inputs => "/",
+    let Surroundings { inputs, grants, more } = match setup.around {
+        Around::Namespaces => in_namespaces(setup, order)?,
+        Around::Nothing => in_the_open(setup, order)?,
     };
-    send_root(inputs, control)?;
-    chdir(&Path::new(inputs).join(&order.working_directory)).at("enter the working directory")?;
+    send_root(&inputs, control)?;
+    chdir(&inputs.join(&order.working_directory)).at("enter the working directory")?;
     privileges::drop_all()?;
-    let program = Program::of(order, &setup.bounds);
-    let (grants, filter) = (grants(order.root), Filter::new(Around::Namespaces));
+    if setup.around == Around::Nothing {
+        walls::fence()?;
+    }
+    let program = Program::of(order, &setup.bounds, more.as_ref());
+    let filter = Filter::new(setup.around);
     let ended = hear_of_children().at("wait for signals")?;
     match fork_alone().at("start the command")? {
         ForkResult::Child => {
@@ -74,13 +74,57 @@ fn live(setup: &Setup, order: &Order, handed: &Handed) -> Result<(), Failed> {
     }
 }
 
+/// What is around a command.
+struct Surroundings {
+    /// The input root.
+    inputs: PathBuf,
+    /// What it may do where.
+    grants: Grants,
+    /// A variable that it gets unless it has it.
+    more: Option<(String, String)>,
+}
+
+fn in_namespaces(setup: &Setup, order: &Order) -> Result<Surroundings, Failed> {
+    // The worker's end needs nothing of this kind: then the control socket is closed.
+    prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the keeper dies")?;
+    mounts::add(setup, order)?;
+    let inputs = PathBuf::from(match order.root {
+        Root::Worker => mounts::BUILD,
+        Root::Inputs => "/",
+    });
+    // What the mounts allow as well: to read all that there is, and to change what is the action's.
+    let grants = Grants {
+        read: vec!["/".into()],
+        change: vec![inputs.clone(), "/tmp".into(), "/dev/shm".into()],
+        use_as_is: mounts::devices(),
+    };
+    Ok(Surroundings { inputs, grants, more: None })
+}
+
+/// Without namespaces the machine's own files are all there, and only what is granted can be had.
+fn in_the_open(setup: &Setup, order: &Order) -> Result<Surroundings, Failed> {
+    prctl::set_child_subreaper(true).at("become a reaper")?;
+    let scratch = setup.stage.join(&order.scratch);
+    chdir(&scratch).at("enter the action's folder")?;
+    let (inputs, temporary) = (scratch.join(INPUTS), scratch.join("tmp"));
+    std::fs::create_dir(&temporary).at("make a folder for temporary files")?;
+    let grants = Grants {
+        read: mounts::system_folders().chain(["/proc".into()]).collect(),
+        change: vec![inputs.clone(), temporary.clone()],
+        use_as_is: mounts::devices(),
+    };
+    let more = Some(("TMPDIR".to_owned(), temporary.to_string_lossy().into_owned()));
+    Ok(Surroundings { inputs, grants, more })
+}
+
 /// Ends every other process of the namespace, and lets go of the command's outputs; what was used.
 ///
 /// The kernel would do it when this process ends, but taking down the namespaces takes longer, and
 /// nobody has to wait for that.
 fn kill_the_rest() -> Result<Report, Errno> {
     match kill(Pid::from_raw(-1), Signal::SIGKILL) {
-        Ok(()) | Err(Errno::ESRCH) => {}
+        // Not permitted: nobody is left whom this process might.
+        Ok(()) | Err(Errno::ESRCH | Errno::EPERM) => {}
         Err(errno) => return Err(errno),
     }
     loop {
@@ -108,22 +152,8 @@ fn wall_in(grants: &Grants, filter: &Filter) -> Result<(), Failed> {
     filter.install().at("filter system calls")
 }
 
-/// What the mounts allow as well: to read all that there is, and to change what is the action's.
-fn grants(root: Root) -> Grants {
-    let places = |names: &[&str]| names.iter().map(PathBuf::from).collect();
-    let inputs = match root {
-        Root::Worker => mounts::BUILD,
-        Root::Inputs => "/",
-    };
-    Grants {
-        read: places(&["/"]),
-        change: places(&[inputs, "/tmp", "/dev/shm"]),
-        use_as_is: mounts::DEVICES.iter().map(|name| Path::new("/dev").join(name)).collect(),
-    }
-}
-
 /// Opens the input root and hands it over. The mount lives as long as that descriptor.
-fn send_root(inputs: &str, control: &OwnedFd) -> Result<(), Failed> {
+fn send_root(inputs: &Path, control: &OwnedFd) -> Result<(), Failed> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let root = open(inputs, flags, Mode::empty()).at("open the input root")?;
     // Nobody has a business in this process.
@@ -168,7 +198,7 @@ fn see_off(
         let mut polled =
             [PollFd::new(ended.as_fd(), PollFlags::POLLIN), PollFd::new(control.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, timeout) {
-            Ok(0) if memory_max.is_some_and(|most| memory::in_use() > most) => {
+            Ok(0) if memory_max.is_some_and(|most| memory::in_use_below(std::process::id()) > most) => {
                 return Ok(Some(Report::OverMemory));
             }
             Ok(_) | Err(Errno::EINTR) => {}

@@ -12,9 +12,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sched::CloneFlags;
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use super::filter::Around;
 use super::namespaces::Network;
 use super::step::{At, Failed};
 use super::wire::{self, Handed, Order, Report, Setup};
@@ -59,7 +62,8 @@ fn keep(worker: &OwnedFd) -> i32 {
         drop(handed);
         // It has told the worker of its end before, and taken down its namespaces since.
         while waitpid(first, None) == Err(Errno::EINTR) {}
-        if let Ok(network) = &mut slot
+        end_strays();
+        if let Ok(Some(network)) = &mut slot
             && network.renew_if_used().is_err()
         {
             return 1;
@@ -69,21 +73,38 @@ fn keep(worker: &OwnedFd) -> i32 {
 }
 
 /// Builds what actions share.
-fn build(setup: &Setup, worker: &OwnedFd) -> Result<Network, Failed> {
+fn build(setup: &Setup, worker: &OwnedFd) -> Result<Option<Network>, Failed> {
     descriptors::close_others(worker).at("close descriptors")?;
     std::env::set_current_dir(&setup.stage).at("enter the folder of actions")?;
     namespaces::become_user(setup.become_id)?;
+    if setup.around == Around::Nothing {
+        // If somebody kills the first process of an action, what it had started comes to here.
+        prctl::set_child_subreaper(true).at("become a reaper")?;
+        return Ok(None);
+    }
     namespaces::enter()?;
     let network = Network::raise()?;
     mounts::build(setup)?;
-    Ok(network)
+    Ok(Some(network))
+}
+
+/// Ends what the first process of an action left, which is nothing unless it was killed itself.
+fn end_strays() {
+    while let Ok(children) = std::fs::read_to_string("/proc/thread-self/children") {
+        for pid in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+        if waitpid(None, None) == Err(Errno::ECHILD) {
+            return;
+        }
+    }
 }
 
 /// Starts an action.
 fn start(setup: &Setup, handed: &Handed) -> Result<Pid, Failed> {
     let socket = descriptors::reader(&handed.control).at("open the socket")?;
     let order: Order = wire::read_order(BufReader::new(socket)).at("read the order")?;
-    match fork_into_namespaces().at("start the first process")? {
+    match fork_into_namespaces(setup.around).at("start the first process")? {
         None => init::be_first(setup, &order, handed),
         Some(first) => Ok(first),
     }
@@ -91,12 +112,16 @@ fn start(setup: &Setup, handed: &Handed) -> Result<Pid, Failed> {
 
 /// `fork` into the namespaces that no two actions share; `None` in the child.
 #[allow(unsafe_code, reason = "neither nix nor libc forks into namespaces")]
-fn fork_into_namespaces() -> Result<Option<Pid>, Errno> {
+fn fork_into_namespaces(around: Around) -> Result<Option<Pid>, Errno> {
     let fresh = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWPID
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWCGROUP;
+    let fresh = match around {
+        Around::Namespaces => fresh,
+        Around::Nothing => CloneFlags::empty(),
+    };
     let flags = libc::c_long::from(fresh.bits() | libc::SIGCHLD);
     // SAFETY: without a stack it is `fork`: the child goes on with a copy of everything. This
     // process has one thread, as `enter_if_asked` demands, so no lock can be held by one that the

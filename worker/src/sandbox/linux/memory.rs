@@ -1,14 +1,27 @@
 //! How much memory all processes of an action use, for where no control group bounds it.
 
+use std::collections::HashMap;
+
 /// Size of a page on every processor that this runs on by default; a larger one is noticed later.
 const PAGE_BYTES: u64 = 4096;
 
-/// The sum over all processes that process 1 sees, of what is each one's own, in bytes.
-pub(super) fn in_use() -> u64 {
+/// The sum, over all that a process has started and what those have, of what is each one's own, in bytes.
+pub(super) fn in_use_below(top: u32) -> u64 {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
-    let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
-    let processes = entries.filter_map(Result::ok).filter(|entry| is_process(&entry.file_name()));
-    processes.filter_map(|entry| own_pages(&entry.path().join("statm"))).sum::<u64>() * PAGE_BYTES
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let parents: HashMap<u32, u32> = numbers.filter_map(|pid| Some((pid, parent_of(pid)?))).collect();
+    let is_below = |pid: &&u32| {
+        let above = std::iter::successors(parents.get(*pid), |parent| parents.get(*parent));
+        above.take(parents.len()).any(|above| *above == top)
+    };
+    let below = parents.keys().filter(is_below);
+    below.filter_map(|pid| own_pages(format!("/proc/{pid}/statm").as_ref())).sum::<u64>() * PAGE_BYTES
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, a bracket too.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// Resident pages without those that are a file's or shared.
@@ -26,6 +39,10 @@ mod tests {
     #[test]
     fn this_process_uses_some() {
         assert!(own_pages("/proc/self/statm".as_ref()).unwrap() > 0);
-        assert!(in_use() > 0);
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        // It may not have taken any yet.
+        while in_use_below(std::process::id()) == 0 {}
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::cgroups::Cgroups;
 use self::conversation::{Conversation, Heard};
 use self::disk::Disk;
+use self::filter::Around;
 use self::slot::{Ends, Slot, Slots};
 use self::wire::{Order, Setup};
 use super::capture::{self, Capture};
@@ -63,6 +64,9 @@ const HINT: &str = "run the worker as root, or allow unprivileged user namespace
 
 const HINT_FULL: &str = "run the worker as root, or as a systemd service with `Delegate=yes`, or do without \
     control groups by saying `--sandbox namespaces`";
+
+const HINT_FILTERS: &str = "`--sandbox filters` needs Linux 6.12 or newer with Landlock, and the worker's files \
+    outside of the folders that actions see, such as `/etc` and `/opt`";
 
 /// Commands in slots.
 #[derive(Debug)]
@@ -92,6 +96,14 @@ impl Confined {
     pub async fn probe(surroundings: &Surroundings) -> Result<Self, SandboxError> {
         let become_id =
             identity::for_actions().map_err(|reason| SandboxError::Unavailable { reason, hint: HINT })?;
+        if surroundings.level == Some(Level::Filters) {
+            let confined = Self::at(surroundings, become_id, Layout::Copies)?;
+            confined.open_the_way(&surroundings.data_dir)?;
+            return match confined.try_out().await {
+                Ok(()) => Ok(confined),
+                Err(error) => Err(SandboxError::Unavailable { reason: chain(&error), hint: HINT_FILTERS }),
+            };
+        }
         let confined = Self::at(surroundings, become_id, Layout::Links)?;
         let Err(overlay) = confined.try_out().await else { return Ok(confined) };
         drop(confined);
@@ -111,7 +123,7 @@ impl Confined {
         layout: Layout,
     ) -> Result<Self, SandboxError> {
         let cgroups = match surroundings.level {
-            Some(Level::Namespaces) => None,
+            Some(Level::Namespaces | Level::Filters) => None,
             wanted => match Cgroups::find(&name_of(&surroundings.data_dir), &surroundings.bounds) {
                 Ok(cgroups) => Some(cgroups),
                 Err(reason) if wanted == Some(Level::Full) => {
@@ -123,13 +135,19 @@ impl Confined {
                 }
             },
         };
-        let level = if cgroups.is_some() { Level::Full } else { Level::Namespaces };
+        let level = match surroundings.level {
+            Some(level) => level,
+            None if cgroups.is_some() => Level::Full,
+            None => Level::Namespaces,
+        };
+        let around = if level == Level::Filters { Around::Nothing } else { Around::Namespaces };
         let program = surroundings.program.clone().unwrap_or_else(|| PathBuf::from(OWN_PROGRAM));
         let stage = surroundings.data_dir.join(STAGE);
         let (hidden, bounds) = (surroundings.hidden.clone(), surroundings.bounds);
         let setup = Setup {
             stage: stage.clone(),
             become_id,
+            around,
             layout,
             hidden: hidden.clone(),
             bounds,
@@ -137,6 +155,26 @@ impl Confined {
         };
         let slots = Slots::new(program, setup, cgroups);
         Ok(Self { level, become_id, layout, hidden, bounds, stage, slots })
+    }
+
+    /// Without namespaces nothing covers a folder, so what is hidden must not lie in one that is shown;
+    /// and who actions run as has to be able to walk to theirs.
+    fn open_the_way(&self, data_dir: &Path) -> Result<(), SandboxError> {
+        if let Some(hidden) = self.hidden.iter().find(|hidden| mounts::shows(hidden)) {
+            let reason = format!("nothing can hide `{}` from actions there", hidden.display());
+            return Err(SandboxError::Unavailable { reason, hint: HINT_FILTERS });
+        }
+        if self.become_id.is_none() {
+            return Ok(());
+        }
+        let open = || {
+            for closed in ["cas", "programs"].map(|name| data_dir.join(name)) {
+                std::fs::create_dir_all(&closed)?;
+                super::set_mode(&closed, 0o700)?;
+            }
+            super::set_mode(data_dir, 0o711)
+        };
+        open().map_err(SandboxError::at("let actions walk to their folders"))
     }
 
     async fn try_out(&self) -> Result<(), SandboxError> {
@@ -269,7 +307,7 @@ impl Sandbox for Confined {
     }
 
     fn roots(&self) -> &'static [Root] {
-        &[Root::Worker, Root::Inputs]
+        if self.level == Level::Filters { &[Root::Worker] } else { &[Root::Worker, Root::Inputs] }
     }
 
     fn owner(&self) -> Owner {

@@ -37,7 +37,7 @@ const DEV: &str = "dev";
 const TMP: &str = "tmp";
 
 /// The devices there are.
-pub(super) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
 
 /// Links that programs expect in `/dev`.
 const DEVICE_LINKS: [(&str, &str); 4] = [
@@ -113,7 +113,17 @@ fn move_into(root: &Path) -> Result<(), Failed> {
 
 /// Whether an absolute path of the worker's is there, under its own name, with `root=worker`.
 pub(super) fn shows(path: &Path) -> bool {
-    SYSTEM_FOLDERS.iter().any(|name| path.starts_with(Path::new("/").join(name)))
+    system_folders().any(|folder| path.starts_with(folder))
+}
+
+/// The worker's folders that a command may see.
+pub(super) fn system_folders() -> impl Iterator<Item = PathBuf> {
+    SYSTEM_FOLDERS.iter().map(|name| Path::new("/").join(name))
+}
+
+/// The devices that a command may use.
+pub(super) fn devices() -> Vec<PathBuf> {
+    DEVICES.iter().map(|name| Path::new("/dev").join(name)).collect()
 }
 
 const NONE: Option<&str> = None;

@@ -15,6 +15,7 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::filter::Around;
 use crate::sandbox::{Bounds, Layout, Root};
 
 /// Longest line, in bytes: the arguments and environment that a system takes are much less.
@@ -30,6 +31,8 @@ pub(super) struct Setup {
     pub stage: PathBuf,
     /// User and group to become before anything else; `None` to stay who one is.
     pub become_id: Option<(u32, u32)>,
+    /// What there is besides filters of files and system calls.
+    pub around: Around,
     /// How inputs are laid out.
     pub layout: Layout,
     /// Absolute paths that are not to be seen though a system folder holds them.

@@ -15,11 +15,10 @@ use nix::errno::Errno;
 use nix::libc::{self, sock_filter, sock_fprog};
 
 /// What else stands between a command and the rest of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) enum Around {
     /// Namespaces of its own: it can do to its own processes and sockets what it likes.
     Namespaces,
-    #[allow(dead_code, reason = "the level without namespaces is the next step")]
     /// Nothing but Landlock: what reaches across to other processes or to the network is refused.
     Nothing,
 }
