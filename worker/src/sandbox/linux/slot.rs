@@ -106,17 +106,14 @@ impl Slot {
 }
 
 impl Drop for Slot {
-    /// The same, if nobody waits for it: at the end of the worker.
+    /// The same, if nobody waits for it: at the end of the worker. Its group can be removed only then.
     fn drop(&mut self) {
-        if self.cgroup.is_some() {
-            // The group can be removed only after that.
-            let _ = self.keeper.start_kill();
-            for _ in 0..ENDED_MAX {
-                if !matches!(self.keeper.try_wait(), Ok(None)) {
-                    break;
-                }
-                std::thread::sleep(ENDED_EVERY);
+        let _ = self.keeper.start_kill();
+        for _ in 0..ENDED_MAX {
+            if !matches!(self.keeper.try_wait(), Ok(None)) {
+                break;
             }
+            std::thread::sleep(ENDED_EVERY);
         }
     }
 }
