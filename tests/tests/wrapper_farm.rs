@@ -29,6 +29,7 @@ fn two_workers_compile_everything_and_the_cache_has_it_then() {
         assert_eq!([cold.of("compiles"), cold.of("remote_runs")], [code.files, code.files], "{}", cold.0);
         let warm = code.compile(&farm.address(), run, None);
         assert_eq!([warm.of("compiles"), warm.of("remote_hits")], [code.files, code.files], "{}", warm.0);
+        assert_eq!(warm.of("preprocessed"), 0, "what was seen is known to the server too: {}", warm.0);
     }
 }
 
