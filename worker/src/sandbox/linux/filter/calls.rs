@@ -133,6 +133,10 @@ const ATTRIBUTES: &[i64] = &[
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
 const NEW_TIME: u32 = 0x80;
 
+/// `fchmodat2`, which the crate `libc` doesn't know on every processor. Calls of this age have the same
+/// number everywhere.
+const FCHMODAT2: i64 = 452;
+
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
 
@@ -198,7 +202,7 @@ fn modes(rules: &mut Vec<Rule>) {
     };
     add(libc::SYS_fchmod, 1);
     add(libc::SYS_fchmodat, 2);
-    add(libc::SYS_fchmodat2, 2);
+    add(FCHMODAT2, 2);
     add(libc::SYS_mknodat, 2);
     // Without one of these flags there is no such argument, but something left in its register.
     let created = |argument, flags| When::AnyOfIf { argument, bits: SET_ID, flags, wanted: CREATES };
