@@ -21,8 +21,8 @@ const BATCH: u64 = 12;
 /// Results of each client, which are written again and again.
 const RESULTS: u64 = 20;
 
-/// Of blobs that may have been evicted, each so many are looked at.
-const OLD_STEP: usize = 23;
+/// Of blobs that may have been evicted, about so many are looked at.
+const OLD_LOOKS: usize = 200;
 
 /// A blob that follows from its number: most are small, some are files of their own.
 fn blob(number: u64) -> (Digest, Bytes) {
@@ -176,7 +176,7 @@ pub(crate) async fn check(remote: &Remote, acknowledged: &Acknowledged, kept_byt
         }
     }
     let old = &acknowledged.blobs[..acknowledged.blobs.len() - recent.len()];
-    for number in old.iter().step_by(OLD_STEP) {
+    for number in old.iter().step_by(old.len() / OLD_LOOKS + 1) {
         let (digest, data) = blob(*number);
         match remote.get_many(&[digest]).await.remove(0).1 {
             Ok(got) => assert_eq!(got, data, "{digest} has wrong bytes"),
