@@ -136,10 +136,6 @@ const ATTRIBUTES: &[i64] = &[
 const NEW_NAMESPACES: u32 = 0x7e02_0000;
 const NEW_TIME: u32 = 0x80;
 
-/// `fchmodat2`, which the crate `libc` doesn't know on every processor. Calls of this age have the same
-/// number everywhere.
-const FCHMODAT2: i64 = 452;
-
 /// Set-user-id and set-group-id.
 const SET_ID: u32 = 0o6000;
 
