@@ -30,9 +30,6 @@ pub(super) enum When {
     NoneOf { argument: u32, values: &'static [u32] },
 }
 
-/// `fchmodat2`, of Linux 6.6, which has this number on every processor; libc does not name it for all of them.
-const FCHMODAT2: i64 = 452;
-
 /// Calls that nothing in a build has a use for: they change the machine, or look beyond the action.
 const NEVER: &[i64] = &[
     // Mounts, new interface and old.
