@@ -15,7 +15,7 @@ use crate::environment;
 use crate::local::Platform;
 use crate::paths::{ABSOLUTE, INPUT_ROOT, PROJECT, Place};
 use crate::reason::Reason;
-use crate::toolchain::{Family, Messages, Toolchain};
+use crate::toolchain::{Family, Messages, Toolchain, Travel};
 
 /// Where an action leaves the object, below its working folder.
 pub const OBJECT: &str = "castwork-out/object.o";
@@ -29,7 +29,7 @@ pub struct Making<'a> {
     pub compile: &'a Compile,
     /// The compiler.
     pub toolchain: &'a Toolchain,
-    /// What it reads.
+    /// What it reads besides the compiler.
     pub closure: &'a Closure,
     /// Where we are.
     pub place: &'a Place,
@@ -44,7 +44,8 @@ pub struct Making<'a> {
 pub struct Action {
     /// Its key.
     pub digest: Digest,
-    /// The messages: the action, its command, and the directories of its inputs. The files are in the closure.
+    /// The messages: the action, its command, and the directories of its inputs. The files are in the closure and
+    /// in the toolchain.
     pub messages: Vec<(Digest, Bytes)>,
     /// Whether the name of the project's folder is in it, so that elsewhere it is another action.
     pub is_of_place: bool,
@@ -70,16 +71,16 @@ impl Action {
         };
         let variables = environment::of_action(&reader, environment::of_process)?;
         let platform = platform(making.toolchain);
+        let tree = tree(making)?;
         #[expect(deprecated, reason = "servers of REAPI before 2.2 read the platform there")]
         let command = reapi::Command {
             arguments: arguments(making, &maps)?,
             environment_variables: environment_message(variables),
             output_paths: vec![OBJECT.to_owned()],
             platform: Some(platform.clone()),
-            working_directory: making.place.virtual_folder(),
+            working_directory: below_inputs(making.toolchain, &making.place.virtual_folder()),
             ..reapi::Command::default()
         };
-        let tree = tree(making.closure)?;
         let blob = |data: Vec<u8>| (Digest::of(DigestFunction::Sha256, &data), Bytes::from(data));
         let command = blob(command.encode_to_vec());
         let action = reapi::Action {
@@ -106,11 +107,16 @@ fn bound_here(making: &Making<'_>) -> Option<Reason> {
     if let Some(reason) = &making.compile.place_matters {
         return Some(reason.clone());
     }
-    if let Some(reason) = &toolchain.is_bound_here {
+    if let (Travel::Stays(_), Some(reason)) = (&toolchain.travel, &toolchain.is_bound_here) {
         return Some(Reason::of(reason.clone()));
     }
     if matches!(making.messages, Messages::Translated(_)) {
         return Some("messages in another language than English".into());
+    }
+    if let (Travel::Along(luggage), Messages::Utf8) = (&toolchain.travel, making.messages)
+        && !luggage.has_utf8
+    {
+        return Some("messages in a locale that doesn't travel".into());
     }
     if making.closure.is_predefined_shadowed {
         return Some("a `stdc-predef.h` of the project's own".into());
@@ -268,27 +274,46 @@ fn platform(toolchain: &Toolchain) -> reapi::Platform {
         "aarch64" => "arm-a64",
         other => other,
     };
+    let root = match toolchain.travel {
+        Travel::Along(_) => "inputs",
+        Travel::Stays(_) => "worker",
+    };
     let property = |name: &str, value: String| reapi::platform::Property { name: name.to_owned(), value };
     let mut properties = vec![
         property("ISA", isa.to_owned()),
         property("OSFamily", Platform::OS_FAMILY.to_owned()),
-        property("root", "worker".to_owned()),
+        property("root", root.to_owned()),
     ];
-    for tool in &toolchain.tools {
-        properties.push(property("host-file", format!("{}={}", tool.path.display(), tool.digest)));
+    if matches!(toolchain.travel, Travel::Stays(_)) {
+        for tool in &toolchain.tools {
+            properties.push(property("host-file", format!("{}={}", tool.path.display(), tool.digest)));
+        }
     }
     properties.sort_by(|a, b| (&a.name, &a.value).cmp(&(&b.name, &b.value)));
     reapi::Platform { properties }
 }
 
-fn tree(closure: &Closure) -> Result<castwork_cas::merkle::BuiltTree, Reason> {
+/// Where something of the input root at `/build` is in the tree that is sent: workers put that tree there, unless it
+/// is their `/`.
+fn below_inputs(toolchain: &Toolchain, name: &str) -> String {
+    match toolchain.travel {
+        Travel::Along(_) => format!("{}/{name}", INPUT_ROOT.trim_start_matches('/')),
+        Travel::Stays(_) => name.to_owned(),
+    }
+}
+
+fn tree(making: &Making<'_>) -> Result<castwork_cas::merkle::BuiltTree, Reason> {
+    let Making { toolchain, closure, .. } = making;
     let unusual = |_| Reason::new("file with an unusual name");
     let mut tree = TreeBuilder::new();
     for folder in &closure.folders {
-        tree.add_directory(folder).map_err(unusual)?;
+        tree.add_directory(&below_inputs(toolchain, folder)).map_err(unusual)?;
     }
     for (name, input) in &closure.inputs {
-        tree.add_file(name, input.digest, false).map_err(unusual)?;
+        tree.add_file(&below_inputs(toolchain, name), input.digest, false).map_err(unusual)?;
+    }
+    if let Travel::Along(luggage) = &toolchain.travel {
+        luggage.add_to(&mut tree).map_err(unusual)?;
     }
     Ok(tree.build(DigestFunction::Sha256))
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::reason::Reason;
-use crate::toolchain::{ACTION_PATH, Messages, Toolchain};
+use crate::toolchain::{ACTION_PATH, Messages, Toolchain, Travel};
 
 /// What a variable that compilers read means to the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +106,11 @@ pub fn of_action(
             Messages::Translated(locale) => locale.clone(),
         },
     );
+    if let Travel::Along(luggage) = &reader.toolchain.travel
+        && let Some(folders) = &luggage.library_path
+    {
+        set("LD_LIBRARY_PATH", folders.clone());
+    }
     if let Some(place) = reader.place {
         set("CASTWORK_PLACE", place.to_owned());
     }

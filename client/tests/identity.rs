@@ -1,7 +1,7 @@
 //! An action, run where only its inputs are, gives the object of the plain compile, byte for byte.
 //!
-//! The action is run as a worker would: its input root at `/build`, the host's programs, nothing else. That takes
-//! namespaces; where there are none, these tests say so and do nothing.
+//! The action is run as a worker would: its input root is `/`, and nothing of the host is there, no compiler either.
+//! That takes namespaces; where there are none, these tests say so and do nothing.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -9,7 +9,7 @@
 mod support;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
@@ -23,21 +23,15 @@ use support::{Project, c_compilers, cxx_compilers, program, text};
 /// The working folder belongs to the whole process.
 static FOLDER: Mutex<()> = Mutex::new(());
 
-/// Makes an empty root with the host's programs and `$1` at `/build`, and runs the rest of the words there.
+/// Gives the input root at `$1` what every action has of its own, and runs the rest of the words in it, in folder `$2`.
 const ROOT: &str = r#"
 set -e
-mount -t tmpfs none "$1"
-mkdir "$1/build" "$1/tmp" "$1/proc" "$1/dev"
-mount --rbind "$2" "$1/build"
-for name in usr bin sbin lib lib32 lib64 libx32 etc; do
-  if [ -L "/$name" ]; then cp -P "/$name" "$1/$name"
-  elif [ -d "/$name" ]; then mkdir "$1/$name"; mount --rbind "/$name" "$1/$name"; fi
-done
+mkdir -p "$1/tmp" "$1/proc" "$1/dev"
+mount -t tmpfs none "$1/dev"
 touch "$1/dev/null"; mount --bind /dev/null "$1/dev/null"
-folder=$3
-root=$1
-shift 3
-exec chroot "$root" sh -c 'cd "$1" && shift && exec env -i "$@"' sh "/build/$folder" "$@"
+mount --rbind /proc "$1/proc"
+shift 2
+exec env -i "$@"
 "#;
 
 fn prepared(project: &Project, line: &str) -> Result<Prepared, String> {
@@ -70,17 +64,22 @@ fn run(project: &Project, prepared: &Prepared) -> Option<Vec<u8>> {
     let action = reapi::Action::decode(blobs[&prepared.action.digest.hash_hex()].clone()).unwrap();
     let command = reapi::Command::decode(blob(&action.command_digest)).unwrap();
     let inputs = tempfile::tempdir_in(project.root.parent().unwrap()).unwrap();
-    lay_out(inputs.path(), &blob(&action.input_root_digest), &blob);
+    let toolchain = prepared.inputs().toolchain.into_iter();
+    let toolchain: HashMap<String, PathBuf> = toolchain.map(|(d, path)| (d.hash_hex(), path)).collect();
+    assert!(!toolchain.is_empty(), "{:?} doesn't travel", prepared.toolchain.travel);
+    lay_out(inputs.path(), &blob(&action.input_root_digest), &blob, &toolchain);
     let folder = inputs.path().join(&command.working_directory);
     for output in &command.output_paths {
         std::fs::create_dir_all(folder.join(output).parent().unwrap()).unwrap();
     }
-    let root = tempfile::tempdir().unwrap();
     let variables = command.environment_variables.iter().map(|v| format!("{}={}", v.name, v.value));
     let output = Command::new("unshare")
         .args(["-Urm", "sh", "-c", ROOT, "sh"])
-        .args([root.path(), inputs.path(), Path::new(&command.working_directory)])
+        .args([inputs.path(), Path::new(&command.working_directory)])
         .args(variables)
+        .arg(program("unshare").unwrap())
+        .arg(format!("--root={}", inputs.path().display()))
+        .arg(format!("--wd=/{}", command.working_directory))
         .args(&command.arguments)
         .output()
         .unwrap();
@@ -93,15 +92,40 @@ fn run(project: &Project, prepared: &Prepared) -> Option<Vec<u8>> {
     Some(std::fs::read(folder.join(&command.output_paths[0])).unwrap())
 }
 
-fn lay_out(folder: &Path, directory: &Bytes, blob: &impl Fn(&Option<reapi::Digest>) -> Bytes) {
+fn lay_out(
+    folder: &Path,
+    directory: &Bytes,
+    blob: &impl Fn(&Option<reapi::Digest>) -> Bytes,
+    toolchain: &HashMap<String, PathBuf>,
+) {
     std::fs::create_dir_all(folder).unwrap();
     let directory = reapi::Directory::decode(directory.clone()).unwrap();
     for file in directory.files {
-        std::fs::write(folder.join(&file.name), blob(&file.digest)).unwrap();
+        let place = folder.join(&file.name);
+        match toolchain.get(&file.digest.as_ref().unwrap().hash) {
+            Some(own) => std::fs::hard_link(kept(own, &file.digest.as_ref().unwrap().hash), &place).unwrap(),
+            None => std::fs::write(place, blob(&file.digest)).unwrap(),
+        }
+    }
+    for link in directory.symlinks {
+        std::os::unix::fs::symlink(link.target, folder.join(link.name)).unwrap();
     }
     for child in directory.directories {
-        lay_out(&folder.join(&child.name), &blob(&child.digest), blob);
+        lay_out(&folder.join(&child.name), &blob(&child.digest), blob, toolchain);
     }
+}
+
+/// A copy of a compiler's file that can be linked to: a link to the file itself would look like a change of it.
+fn kept(own: &Path, hash: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("toolchain");
+    std::fs::create_dir_all(&folder).unwrap();
+    let place = folder.join(hash);
+    if !place.exists() {
+        let copy = tempfile::NamedTempFile::new_in(&folder).unwrap();
+        std::fs::copy(own, copy.path()).unwrap();
+        copy.persist(&place).unwrap();
+    }
+    place
 }
 
 /// Checks a line of `{compiler} … {source}`, with the object left out.

@@ -13,6 +13,7 @@ use tracing::warn;
 
 use super::FileActions;
 use super::folder::{Folder, disk};
+use super::marks::Marks;
 use crate::store::ByteRange;
 use crate::verified::verify;
 use crate::{BlobStore, BlobStream, Digest, Hasher, StoreError};
@@ -29,6 +30,7 @@ const WHOLE_BYTES_MAX: u64 = 1024 * 1024;
 #[derive(Clone)]
 pub struct FileBlobs {
     folder: Arc<Folder>,
+    verified: Arc<Marks>,
 }
 
 impl FileBlobs {
@@ -37,7 +39,7 @@ impl FileBlobs {
     /// # Errors
     /// [`StoreError::Disk`] if the folder can't be created or written.
     pub fn open(folder: &Path, bytes_max: u64) -> Result<Self, StoreError> {
-        Ok(Self { folder: Folder::open(folder, bytes_max)? })
+        Ok(Self { folder: Folder::open(folder, bytes_max)?, verified: Arc::default() })
     }
 
     /// The results in the same folder, under the same bound.
@@ -118,6 +120,8 @@ impl FileBlobs {
     /// Returns a guard with the path of a blob's file, whole and verified, for hard links and copies. While
     /// it lives, this process does not evict the blob; others may unlink it, so link it soon.
     ///
+    /// A file is read to be verified once by each process, and again only if it has changed.
+    ///
     /// # Errors
     /// [`StoreError::Missing`] if the blob is not there.
     pub fn path_of(&self, digest: &Digest) -> Result<Pinned, StoreError> {
@@ -135,16 +139,24 @@ impl FileBlobs {
         let Some(mut file) = self.open_file(digest)? else {
             return Ok(false);
         };
+        if self.verified.has(digest, &file) {
+            return Ok(true);
+        }
+        let unreadable = |error| disk("read", &self.place(digest), error);
+        // As it is before it is read: what changes meanwhile makes it another.
+        let metadata = file.metadata().map_err(unreadable)?;
         let mut hasher = Hasher::new(digest.function());
         let mut piece = vec![0; PIECE_BYTES];
         loop {
-            match file.read(&mut piece).map_err(|error| disk("read", &self.place(digest), error))? {
+            match file.read(&mut piece).map_err(unreadable)? {
                 0 => break,
                 read => hasher.update(&piece[..read]),
             }
         }
         let right = hasher.finish() == *digest;
-        if !right {
+        if right {
+            self.verified.set(digest, &metadata);
+        } else {
             self.drop_wrong(digest);
         }
         Ok(right)
@@ -163,12 +175,19 @@ impl FileBlobs {
             self.drop_wrong(digest);
             return Ok(None);
         }
-        Folder::touch(&file);
+        let is_verified = self.verified.has(digest, &file);
+        if Folder::touch(&file)
+            && is_verified
+            && let Ok(metadata) = file.metadata()
+        {
+            self.verified.set(digest, &metadata);
+        }
         Ok(Some(file))
     }
 
     fn drop_wrong(&self, digest: &Digest) {
         warn!(%digest, "a file held other bytes than its name says, and was removed");
+        self.verified.remove(digest);
         self.folder.remove(&self.place(digest));
     }
 
@@ -229,7 +248,13 @@ impl Writing {
         if got != self.expected {
             return Err(StoreError::Mismatch { expected: self.expected, got: Box::new(got) });
         }
-        blobs.folder.keep(self.file, &blobs.place(&got), self.bytes)
+        let metadata = self.file.as_file().metadata();
+        blobs.folder.keep(self.file, &blobs.place(&got), self.bytes)?;
+        if let Ok(metadata) = metadata {
+            // What was written is what was hashed.
+            blobs.verified.set(&got, &metadata);
+        }
+        Ok(())
     }
 
     fn mismatch(&mut self) -> StoreError {

@@ -88,16 +88,14 @@ impl Folder {
     }
 
     /// Writes down that a file was used just now. That this may fail (another process removed it, or the
-    /// folder is read-only) does not matter to whoever has it open.
-    pub(super) fn touch(file: &File) {
+    /// folder is read-only) does not matter to whoever has it open. Whether anything was written.
+    pub(super) fn touch(file: &File) -> bool {
         let now = SystemTime::now();
         let stale = file
             .metadata()
             .and_then(|metadata| metadata.modified())
             .is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age > TOUCH_AFTER));
-        if stale {
-            let _ = file.set_modified(now);
-        }
+        stale && file.set_modified(now).is_ok()
     }
 
     /// Removes a file that is wrong.

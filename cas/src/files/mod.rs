@@ -2,8 +2,8 @@
 //!
 //! Any number of processes may use one folder at once, without a daemon: files come by rename, the account
 //! of bytes and the cleaning are behind file locks. Nothing is synced to the disk, because everything is
-//! verified when it is read: what a power cut tore counts as missing. So this is a cache, and never the
-//! only place of anything.
+//! verified when it is read (or, where only its path is asked for, once by each process): what a power cut
+//! tore counts as missing. So this is a cache, and never the only place of anything.
 //!
 //! ```text
 //! DIR/blobs/sha256/ab/HASH-SIZE            the bytes of a blob
@@ -14,6 +14,7 @@
 
 mod blobs;
 mod folder;
+mod marks;
 mod results;
 #[cfg(test)]
 mod tests;

@@ -179,3 +179,36 @@ fn walk(folder: &std::path::Path) -> u64 {
         })
         .sum()
 }
+
+#[test]
+fn a_file_is_verified_once_and_again_when_it_has_changed() {
+    let (folder, blobs) = store(u64::MAX);
+    let (digest, data) = blob(100_000, 7);
+    blobs.put_bytes(&digest, &data).unwrap();
+    let place = blobs.path_of(&digest).unwrap().path().to_owned();
+    let modified = place.metadata().unwrap().modified().unwrap();
+    // The same inode, size and time: only who reads it can tell.
+    let mut wrong = data.clone();
+    wrong[0] ^= 1;
+    let in_place = || {
+        let mut permissions = place.metadata().unwrap().permissions();
+        #[allow(clippy::permissions_set_readonly_false, reason = "a file of the test's own")]
+        permissions.set_readonly(false);
+        fs::set_permissions(&place, permissions).unwrap();
+        fs::write(&place, &wrong).unwrap();
+    };
+    in_place();
+    fs::File::options().write(true).open(&place).unwrap().set_modified(modified).unwrap();
+    assert!(blobs.path_of(&digest).is_ok(), "not read again");
+    assert_eq!(blobs.get_bytes(&digest).unwrap(), None, "whoever reads it verifies it");
+    blobs.put_bytes(&digest, &data).unwrap();
+    in_place();
+    let later = modified + Duration::from_secs(9);
+    fs::File::options().write(true).open(&place).unwrap().set_modified(later).unwrap();
+    assert!(matches!(blobs.path_of(&digest), Err(StoreError::Missing(_))), "its time has changed");
+    blobs.put_bytes(&digest, &data).unwrap();
+    in_place();
+    fs::File::options().write(true).open(&place).unwrap().set_modified(modified).unwrap();
+    let after_a_restart = FileBlobs::open(folder.path(), u64::MAX).unwrap();
+    assert!(matches!(after_a_restart.path_of(&digest), Err(StoreError::Missing(_))));
+}

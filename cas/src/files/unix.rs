@@ -53,6 +53,11 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// The number of a file on its device.
+pub(super) fn inode(metadata: &fs::Metadata) -> u64 {
+    metadata.ino()
+}
+
 /// Makes a finished file readable for everyone and writable for no one, so that whoever gets a hard link to
 /// it does not change it by accident.
 pub(super) fn protect(file: &File) -> io::Result<()> {

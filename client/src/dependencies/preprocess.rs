@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::makefile;
 use crate::command_line::{Argument, Compile};
 use crate::reason::Reason;
-use crate::toolchain::{Family, Toolchain};
+use crate::toolchain::{Family, Toolchain, probe_specs_read};
 
 /// What came out of preprocessing.
 pub(super) struct Preprocessed {
@@ -97,7 +97,9 @@ fn check_program(about: &str, toolchain: &Toolchain) -> Result<(), Reason> {
     if are_known.is_empty() || are_known.contains(&false) {
         return Err("compiler that starts an unknown program".into());
     }
-    if about.contains("Configuration file:") || about.contains("Reading specs from") {
+    let has_other_specs =
+        probe_specs_read(about).any(|specs| !toolchain.specs.iter().any(|known| known.as_os_str() == specs));
+    if about.contains("Configuration file:") || has_other_specs {
         return Err("configuration from a file".into());
     }
     Ok(())

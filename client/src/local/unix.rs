@@ -25,8 +25,8 @@ impl Platform {
     /// Value of the platform property `OSFamily`.
     pub const OS_FAMILY: &'static str = if cfg!(target_os = "macos") { "macos" } else { "linux" };
 
-    /// Whether `ldd` lists the shared libraries of a program.
-    pub const HAS_LDD: bool = cfg!(target_os = "linux");
+    /// Whether programs are ELF files, whose loaders list the shared libraries that they load.
+    pub const HAS_ELF_LOADER: bool = cfg!(target_os = "linux");
 
     /// Becomes `command`; returns only if that failed, with why.
     pub fn replace_process(mut command: Command) -> io::Error {

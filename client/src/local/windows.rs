@@ -29,8 +29,8 @@ impl Platform {
     /// Value of the platform property `OSFamily`.
     pub const OS_FAMILY: &'static str = "windows";
 
-    /// Whether `ldd` lists the shared libraries of a program.
-    pub const HAS_LDD: bool = false;
+    /// Whether programs are ELF files, whose loaders list the shared libraries that they load.
+    pub const HAS_ELF_LOADER: bool = false;
 
     /// Runs `command` and ends with its exit code, which is as near as Windows comes to replacing a process.
     pub fn replace_process(mut command: Command) -> io::Error {

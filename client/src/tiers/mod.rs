@@ -6,6 +6,7 @@ mod folder;
 mod progress;
 mod server;
 mod stack;
+mod upload;
 
 use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};

@@ -1,18 +1,18 @@
 //! [`ServerTier`]: answers from a server that speaks the Remote Execution API.
 
 use std::cell::OnceCell;
-use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use castwork_cas::remote::{Remote, RemoteConfig};
-use castwork_cas::{ActionCache, ActionKey, BlobStore, Digest, DigestFunction, StoreError};
+use castwork_cas::{ActionCache, ActionKey, Digest, DigestFunction, StoreError};
 use castwork_proto::reapi;
 use tokio::runtime::Runtime;
 
 use super::breaker::Breaker;
-use super::progress::Progress;
+use super::upload::{Source, upload};
 use super::{Answer, Part, TierError, execute, made_here, parts, to_result};
 use crate::action::OBJECT;
 use crate::config::{Address, Config};
@@ -27,9 +27,6 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest wait for the next bytes of a transfer.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Bytes that are uploaded at once, between two looks at the progress.
-const UPLOAD_BYTES: u64 = 8 << 20;
 
 /// A server, and who asks it.
 #[derive(Clone, Debug)]
@@ -91,6 +88,18 @@ pub struct Inputs {
     pub messages: Vec<(Digest, Bytes)>,
     /// Files.
     pub files: Vec<(Digest, Bytes)>,
+    /// The compiler's files and where they are: read only if the server lacks them.
+    pub toolchain: Vec<(Digest, PathBuf)>,
+}
+
+impl Inputs {
+    /// All of it, as it is uploaded.
+    fn sources(&self) -> Vec<(Digest, Source)> {
+        let in_memory = self.messages.iter().chain(&self.files);
+        let in_memory = in_memory.map(|(digest, data)| (*digest, Source::Bytes(data.clone())));
+        let on_disk = self.toolchain.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
+        in_memory.chain(on_disk).collect()
+    }
 }
 
 /// Answers from a server. Nothing is started, and nobody connected to, before it is asked.
@@ -98,16 +107,19 @@ pub struct ServerTier {
     server: Server,
     breaker: Breaker,
     execution_breaker: Breaker,
+    /// The folder that the processes of this user share.
+    folder: PathBuf,
     connection: OnceCell<(Runtime, Remote)>,
 }
 
 impl ServerTier {
     /// The tier of a server; `folder` is where it is remembered if the server is down.
-    pub fn new(server: Server, folder: &std::path::Path) -> Self {
+    pub fn new(server: Server, folder: &Path) -> Self {
         let breaker = Breaker::new(folder, &server.address);
         let execution_breaker =
             Breaker::new(folder, &format!("{}/{} execution", server.address, server.instance));
-        Self { server, breaker, execution_breaker, connection: OnceCell::new() }
+        let folder = folder.to_owned();
+        Self { server, breaker, execution_breaker, folder, connection: OnceCell::new() }
     }
 
     /// Whether the server may be asked: it was not found to be down a moment ago.
@@ -158,7 +170,7 @@ impl ServerTier {
         let (runtime, remote) = &self.connection_for(&key.digest)?;
         let result = reapi::ActionResult { stdout_raw: bytes.into(), ..made_here() };
         let kept = runtime.block_on(async {
-            self.upload(remote, key.messages.iter()).await?;
+            self.give(remote, key.messages.iter()).await?;
             self.put_result(remote, &key.digest, result).await
         });
         self.note(&kept);
@@ -174,6 +186,16 @@ impl ServerTier {
         let key = self.key(action);
         let asked = tokio::time::timeout(ASK_TIMEOUT, remote.result_with(&key, &[OBJECT])).await;
         asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
+    }
+
+    /// Uploads what is in memory.
+    async fn give(
+        &self,
+        remote: &Remote,
+        blobs: impl Iterator<Item = &(Digest, Bytes)>,
+    ) -> Result<(), TierError> {
+        let sources = blobs.map(|(digest, data)| (*digest, Source::Bytes(data.clone())));
+        upload(remote, sources.collect(), &self.folder).await
     }
 
     async fn put_result(
@@ -211,11 +233,11 @@ impl ServerTier {
     pub fn execute(&self, action: &Digest, inputs: &Inputs) -> Result<Answer, TierError> {
         let (runtime, remote) = &self.connection_for(action)?;
         let ran = runtime.block_on(async {
-            self.upload(remote, inputs.messages.iter().chain(&inputs.files)).await?;
+            upload(remote, inputs.sources(), &self.folder).await?;
             let result = match execute::execute(remote, action).await {
                 // Lost between upload and use: once more.
                 Err(execute::Failure::MissingInputs) => {
-                    self.upload(remote, inputs.messages.iter().chain(&inputs.files)).await?;
+                    upload(remote, inputs.sources(), &self.folder).await?;
                     execute::execute(remote, action).await
                 }
                 ended => ended,
@@ -240,7 +262,7 @@ impl ServerTier {
         let (result, blobs) = to_result(answer);
         let kept = runtime.block_on(async {
             // A result's action and command have to be there; what the action reads need not.
-            self.upload(remote, inputs.messages.iter().take(2).chain(&blobs)).await?;
+            self.give(remote, inputs.messages.iter().take(2).chain(&blobs)).await?;
             self.put_result(remote, action, result).await
         });
         self.note(&kept);
@@ -281,40 +303,6 @@ impl ServerTier {
             }
             Err(_) => {}
         }
-    }
-
-    async fn upload(
-        &self,
-        remote: &Remote,
-        blobs: impl Iterator<Item = &(Digest, Bytes)>,
-    ) -> Result<(), TierError> {
-        let mut seen = HashSet::new();
-        let blobs: Vec<_> =
-            blobs.filter(|(digest, _)| !digest.is_empty_blob() && seen.insert(*digest)).collect();
-        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-        let step = "ask the server what it lacks";
-        let asked = tokio::time::timeout(TRANSFER_TIMEOUT, remote.find_missing(&digests)).await;
-        let missing: HashSet<Digest> = asked
-            .map_err(|_| TierError::TooLate { step })?
-            .map_err(TierError::at(step))?
-            .into_iter()
-            .collect();
-        let wanted: Vec<_> = blobs.into_iter().filter(|(digest, _)| missing.contains(digest)).collect();
-        let mut progress = Progress::new(wanted.iter().map(|(digest, _)| digest.size_bytes()).sum());
-        let mut group = Vec::new();
-        let mut group_bytes = 0;
-        for (digest, data) in wanted {
-            group.push((*digest, data.clone()));
-            group_bytes += digest.size_bytes();
-            if group_bytes >= UPLOAD_BYTES {
-                remote.put_many(std::mem::take(&mut group)).await.map_err(TierError::at("upload"))?;
-                progress.advance(std::mem::take(&mut group_bytes));
-            }
-        }
-        if !group.is_empty() {
-            remote.put_many(group).await.map_err(TierError::at("upload"))?;
-        }
-        Ok(())
     }
 
     /// Gets what a result names. `None` if some of it is gone.

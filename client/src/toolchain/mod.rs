@@ -1,5 +1,8 @@
 //! The compiler as part of the key: every program and library that has a say in the object, by content.
 
+mod elf;
+mod loader;
+mod luggage;
 mod memory;
 mod probe;
 pub mod resolve;
@@ -13,8 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::local::{Platform, Stamp};
 use crate::reason::Reason;
 
+pub use luggage::{Luggage, Packed};
 pub use memory::ToolchainMemory;
-pub use probe::{IncludeDirs, search_list as probe_search_list};
+pub use probe::{IncludeDirs, search_list as probe_search_list, specs_read as probe_specs_read};
 
 /// Whose compiler it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +43,7 @@ pub enum Messages {
 /// A program or library that has a say in the object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tool {
-    /// Where it was found; what a worker has to have there.
+    /// Where it was found; where it has to be for an action.
     pub path: PathBuf,
     /// By what it is recognised without being read.
     pub stamp: Stamp,
@@ -63,6 +67,15 @@ impl Assembler {
     }
 }
 
+/// Whether a compiler goes along with the actions that need it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Travel {
+    /// It does, as a part of their inputs.
+    Along(Luggage),
+    /// It doesn't, for this reason: a worker has to have the same one.
+    Stays(String),
+}
+
 /// A compiler for one language, identified.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
@@ -80,12 +93,16 @@ pub struct Toolchain {
     pub assembler: Option<Assembler>,
     /// The folder of an assembler that isn't found on the `PATH` of the action.
     pub assembler_folder: Option<PathBuf>,
-    /// Driver, front end, assembler and the shared libraries of each.
+    /// Driver, front end, assembler, the shared libraries of each, and files that they go by.
     pub tools: Vec<Tool>,
+    /// Files with specs that the driver reads by itself.
+    pub specs: Vec<PathBuf>,
     /// Files that would take precedence if they appeared, and what the loader goes by: with their stamps now.
     pub watched: Vec<(PathBuf, Option<Stamp>)>,
-    /// Set if a worker would run it with other libraries.
+    /// Set if a worker's own would run with other libraries.
     pub is_bound_here: Option<String>,
+    /// Whether it goes along with actions.
+    pub travel: Travel,
     /// The compiler's own folders of headers, by the flags that choose them.
     pub include_dirs: BTreeMap<String, IncludeDirs>,
     /// How messages look, by the variables of the locale.
@@ -119,6 +136,15 @@ impl Toolchain {
             Family::Gcc => self.major >= 7,
             Family::Clang => self.major >= 16,
         }
+    }
+
+    /// The files that go along with its actions, and what they hold; each content once.
+    pub fn traveling_files(&self) -> Vec<(Digest, PathBuf)> {
+        let Travel::Along(luggage) = &self.travel else { return Vec::new() };
+        let digest = |file: &Packed| file.digest.parse::<Digest>().expect("written by us, from a digest");
+        let files: BTreeMap<Digest, PathBuf> =
+            luggage.files.iter().map(|(path, file)| (digest(file), path.clone())).collect();
+        files.into_iter().collect()
     }
 
     /// Whether nothing that was asked of the compiler can have changed.

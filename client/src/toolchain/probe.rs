@@ -8,16 +8,21 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-use super::{ACTION_PATH, Assembler, Family, Messages, Toolchain, identify_file, resolve};
+use super::loader::{self, Under};
+use super::{ACTION_PATH, Assembler, Family, Luggage, Messages, Toolchain, Travel, identify_file, resolve};
 use crate::command_line::Language;
 use crate::local::Platform;
 use crate::reason::Reason;
 
-/// Variables with which the system's loader is told to take other libraries.
-const LOADER_VARIABLES: [&str; 3] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
-
 /// Files that the loader's choice of libraries goes by.
-const LOADER_FILES: [&str; 3] = ["/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/ld-musl-x86_64.path"];
+const LOADER_FILES: [&str; 4] =
+    ["/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/ld-musl-x86_64.path", "/etc/ld-musl-aarch64.path"];
+
+/// Where a C library that doesn't have the locale `C.UTF-8` in itself looks for it.
+const UTF8_LOCALES: [&str; 2] = ["/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8"];
+
+/// The parts of a locale that compilers use.
+const LOCALE_PARTS: [&str; 2] = ["LC_CTYPE", "LC_MESSAGES/SYS_LC_MESSAGES"];
 
 /// The compiler's own folders of headers, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,20 +61,54 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
         assembler: None,
         assembler_folder: None,
         tools: Vec::new(),
+        specs: Vec::new(),
         watched: Vec::new(),
         is_bound_here: None,
+        travel: Travel::Stays("this system's programs don't travel yet".to_owned()),
         include_dirs: BTreeMap::new(),
         messages: BTreeMap::new(),
         driver,
     };
-    let mut programs = BTreeSet::from([real]);
+    // A link that is called by its own name has to be there under that name.
+    let mut programs = BTreeSet::from([real, toolchain.driver.clone()]);
     match family {
         Family::Gcc => gcc_programs(&mut toolchain, language, &mut programs)?,
         Family::Clang => check_clang(&toolchain)?,
     }
-    libraries(&mut toolchain, &mut programs)?;
-    toolchain.tools = programs.iter().map(|path| identify_file(path)).collect::<Result<_, _>>()?;
+    if !Platform::HAS_ELF_LOADER {
+        toolchain.tools = programs.iter().map(|path| identify_file(path)).collect::<Result<_, _>>()?;
+        return Ok(toolchain);
+    }
+    let mut files = programs.clone();
+    let is_itself = libraries(&mut toolchain, &mut files)?;
+    files.extend(toolchain.specs.iter().cloned());
+    let locale = utf8_locale(&toolchain);
+    files.extend(locale.iter().flatten().cloned());
+    toolchain.tools = files.iter().map(|path| identify_file(path)).collect::<Result<_, _>>()?;
+    let packed = if is_itself {
+        Luggage::pack(&toolchain.tools).and_then(|mut luggage| {
+            luggage.has_utf8 = locale.is_some();
+            loader::settle(&mut luggage, &programs).map(|()| luggage)
+        })
+    } else {
+        Err("`LD_PRELOAD` or `LD_AUDIT` puts libraries into it".to_owned())
+    };
+    toolchain.travel = packed.map_or_else(Travel::Stays, Travel::Along);
     Ok(toolchain)
+}
+
+/// The files that a compiler needs to say what it says under `LC_ALL=C.UTF-8`; `None` if it won't say that.
+fn utf8_locale(toolchain: &Toolchain) -> Option<Vec<PathBuf>> {
+    let alone = [("LC_ALL", "C.UTF-8"), ("LOCPATH", "/nonexistent")];
+    match complaint(&toolchain.driver, &alone) {
+        Ok(Some(Messages::Ascii)) if toolchain.family == Family::Gcc => {
+            let folder = UTF8_LOCALES.iter().map(Path::new).find(|folder| folder.is_dir())?;
+            let parts = LOCALE_PARTS.iter().map(|part| folder.join(part));
+            Some(parts.filter(|part| part.is_file()).collect())
+        }
+        Ok(Some(_)) => Some(Vec::new()),
+        _ => None,
+    }
 }
 
 /// Finds the front end and the assembler, and what would come before them.
@@ -84,7 +123,8 @@ fn gcc_programs(
     if itself != toolchain.driver.to_str() {
         return Err("compiler is another wrapper".into());
     }
-    if !about.starts_with("Using built-in specs.") {
+    toolchain.specs = specs_read(&about).map(PathBuf::from).collect();
+    if toolchain.specs.iter().any(|specs| !specs.is_absolute()) {
         return Err("specs from a file".into());
     }
     let frontend = PathBuf::from(said(&toolchain.driver, &[frontend_question(language)])?.trim());
@@ -173,17 +213,21 @@ fn check_clang(toolchain: &Toolchain) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Adds the shared libraries of each program.
-fn libraries(toolchain: &mut Toolchain, programs: &mut BTreeSet<PathBuf>) -> Result<(), Reason> {
-    if !Platform::HAS_LDD {
-        return Ok(());
-    }
+/// The files that gcc says it reads its specs from.
+pub fn specs_read(about: &str) -> impl Iterator<Item = &str> {
+    about.lines().filter_map(|line| line.strip_prefix("Reading specs from "))
+}
+
+/// Adds the shared libraries of each program; whether nothing foreign is among them.
+fn libraries(toolchain: &mut Toolchain, programs: &mut BTreeSet<PathBuf>) -> Result<bool, Reason> {
     let mut all = BTreeSet::new();
+    let mut is_itself = true;
     for program in programs.iter() {
-        let here = listed_libraries(program, false)?;
-        if here != listed_libraries(program, true)? {
+        let here = loader::listed(program, Under::Everything)?;
+        if here != loader::listed(program, Under::Nothing)? {
             toolchain.is_bound_here = Some("variables choose the compiler's libraries".to_owned());
         }
+        is_itself = is_itself && here == loader::listed(program, Under::LibraryPath)?;
         all.extend(here);
     }
     programs.extend(all);
@@ -191,34 +235,7 @@ fn libraries(toolchain: &mut Toolchain, programs: &mut BTreeSet<PathBuf>) -> Res
         let stamp = Path::new(file).metadata().ok().map(|metadata| Platform::stamp(&metadata));
         toolchain.watched.push((file.into(), stamp));
     }
-    Ok(())
-}
-
-/// What `ldd` says that a program loads.
-fn listed_libraries(program: &Path, is_plain: bool) -> Result<BTreeSet<PathBuf>, Reason> {
-    let unknown = Reason::new("compiler's libraries are not known");
-    let mut command = Command::new("ldd");
-    command.arg(program).env("LC_ALL", "C").stdin(Stdio::null());
-    if is_plain {
-        for variable in LOADER_VARIABLES {
-            command.env_remove(variable);
-        }
-    }
-    let output = command.output().map_err(|_| unknown.clone())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    if complaint.contains("not a dynamic executable") || text.contains("statically linked") {
-        return Ok(BTreeSet::new());
-    }
-    if !output.status.success() || text.contains("not found") {
-        return Err(unknown);
-    }
-    let paths = text.lines().filter_map(|line| {
-        let line = line.trim();
-        let path = line.split_once(" => ").map_or(line, |(_, path)| path).split(" (").next()?;
-        path.starts_with('/').then(|| PathBuf::from(path))
-    });
-    Ok(paths.collect())
+    Ok(is_itself)
 }
 
 /// Asks for the compiler's own folders of headers, as these flags choose them.
@@ -255,8 +272,15 @@ pub(super) const LOCALE_VARIABLES: [&str; 5] = ["LC_ALL", "LC_MESSAGES", "LC_CTY
 
 /// Sees how messages look under the user's locale.
 pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, Reason> {
-    let mut child = Command::new(&toolchain.driver)
+    let seen = complaint(&toolchain.driver, &[])?;
+    Ok(seen.unwrap_or_else(|| Messages::Translated(locale.to_owned())))
+}
+
+/// Makes a compiler complain, and sees how; `None` if it is not English.
+fn complaint(driver: &Path, variables: &[(&str, &str)]) -> Result<Option<Messages>, Reason> {
+    let mut child = Command::new(driver)
         .args(["-fsyntax-only", "-x", "c", "-"])
+        .envs(variables.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -270,9 +294,9 @@ pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, 
     let said = String::from_utf8_lossy(&output.stderr);
     let is_english = said.contains("undeclared") && said.contains("error:");
     Ok(match is_english {
-        true if said.contains("\u{2018}unheard_of\u{2019}") => Messages::Utf8,
-        true if said.contains("'unheard_of'") => Messages::Ascii,
-        _ => Messages::Translated(locale.to_owned()),
+        true if said.contains("\u{2018}unheard_of\u{2019}") => Some(Messages::Utf8),
+        true if said.contains("'unheard_of'") => Some(Messages::Ascii),
+        _ => None,
     })
 }
 
