@@ -18,7 +18,7 @@ use crate::reason::Reason;
 const LOADER_FILES: [&str; 4] =
     ["/etc/ld.so.cache", "/etc/ld.so.preload", "/etc/ld-musl-x86_64.path", "/etc/ld-musl-aarch64.path"];
 
-/// Where a C library that doesn't have the locale `C.UTF-8` in itself looks for it.
+/// Where glibc looks for the locale `C.UTF-8`.
 const UTF8_LOCALES: [&str; 2] = ["/usr/lib/locale/C.utf8", "/usr/lib/locale/C.UTF-8"];
 
 /// The parts of a locale that compilers use.
@@ -82,7 +82,7 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
     let mut files = programs.clone();
     let is_itself = libraries(&mut toolchain, &mut files)?;
     files.extend(toolchain.specs.iter().cloned());
-    let locale = utf8_locale(&toolchain);
+    let locale = utf8_locale(&toolchain, &files);
     files.extend(locale.iter().flatten().cloned());
     toolchain.tools = files.iter().map(|path| identify_file(path)).collect::<Result<_, _>>()?;
     let packed = if is_itself {
@@ -97,18 +97,17 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
     Ok(toolchain)
 }
 
-/// The files that a compiler needs to say what it says under `LC_ALL=C.UTF-8`; `None` if it won't say that.
-fn utf8_locale(toolchain: &Toolchain) -> Option<Vec<PathBuf>> {
-    let alone = [("LC_ALL", "C.UTF-8"), ("LOCPATH", "/nonexistent")];
-    match complaint(&toolchain.driver, &alone) {
-        Ok(Some(Messages::Ascii)) if toolchain.family == Family::Gcc => {
-            let folder = UTF8_LOCALES.iter().map(Path::new).find(|folder| folder.is_dir())?;
-            let parts = LOCALE_PARTS.iter().map(|part| folder.join(part));
-            Some(parts.filter(|part| part.is_file()).collect())
-        }
-        Ok(Some(_)) => Some(Vec::new()),
-        _ => None,
+/// The files that a compiler needs to say what it says under `LC_ALL=C.UTF-8`; `None` if it won't say that there.
+fn utf8_locale(toolchain: &Toolchain, files: &BTreeSet<PathBuf>) -> Option<Vec<PathBuf>> {
+    let is_musl =
+        |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-musl"));
+    // clang keeps to ASCII, and musl needs no files for it.
+    if toolchain.family == Family::Clang || files.iter().any(is_musl) {
+        return Some(Vec::new());
     }
+    let folder = UTF8_LOCALES.iter().map(Path::new).find(|folder| folder.is_dir())?;
+    let parts = LOCALE_PARTS.iter().map(|part| folder.join(part));
+    Some(parts.filter(|part| part.is_file()).collect())
 }
 
 /// Finds the front end and the assembler, and what would come before them.
@@ -272,15 +271,8 @@ pub(super) const LOCALE_VARIABLES: [&str; 5] = ["LC_ALL", "LC_MESSAGES", "LC_CTY
 
 /// Sees how messages look under the user's locale.
 pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, Reason> {
-    let seen = complaint(&toolchain.driver, &[])?;
-    Ok(seen.unwrap_or_else(|| Messages::Translated(locale.to_owned())))
-}
-
-/// Makes a compiler complain, and sees how; `None` if it is not English.
-fn complaint(driver: &Path, variables: &[(&str, &str)]) -> Result<Option<Messages>, Reason> {
-    let mut child = Command::new(driver)
+    let mut child = Command::new(&toolchain.driver)
         .args(["-fsyntax-only", "-x", "c", "-"])
-        .envs(variables.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -294,9 +286,9 @@ fn complaint(driver: &Path, variables: &[(&str, &str)]) -> Result<Option<Message
     let said = String::from_utf8_lossy(&output.stderr);
     let is_english = said.contains("undeclared") && said.contains("error:");
     Ok(match is_english {
-        true if said.contains("\u{2018}unheard_of\u{2019}") => Some(Messages::Utf8),
-        true if said.contains("'unheard_of'") => Some(Messages::Ascii),
-        _ => None,
+        true if said.contains("\u{2018}unheard_of\u{2019}") => Messages::Utf8,
+        true if said.contains("'unheard_of'") => Messages::Ascii,
+        _ => Messages::Translated(locale.to_owned()),
     })
 }
 
