@@ -73,6 +73,7 @@ async fn confined(sandbox: &Confined, folder: &Path, round: usize) -> Result<Dur
         .map_err(|error| format!("make a folder for inputs: {error}"))?;
     let spec = RunSpec {
         scratch: scratch.clone(),
+        base: None,
         root: Root::Worker,
         arguments: vec![TRUE.to_owned()],
         environment: Vec::new(),

@@ -131,7 +131,7 @@ impl Prepared {
     /// What a server has to have to run it.
     pub fn inputs(&self) -> Inputs {
         Inputs {
-            toolchain: self.toolchain.traveling_files(),
+            toolchain: self.call.toolchain().traveling_files(),
             messages: self.action.messages.clone(),
             files: self.closure.inputs.values().map(|input| (input.digest, input.bytes.clone())).collect(),
         }

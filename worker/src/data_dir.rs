@@ -1,12 +1,16 @@
 //! [`DataDir`]: the worker's folder, which is its own, and clean when it starts.
 //!
 //! ```text
-//! DIR/lock         held by the worker that uses the folder
-//! DIR/worker-id    who the worker is, over restarts
-//! DIR/cas          the local CAS
-//! DIR/programs     second copies of blobs, executable
+//! DIR/lock               held by the worker that uses the folder
+//! DIR/worker-id          who the worker is, over restarts
+//! DIR/cas                the local CAS
+//! DIR/programs           second copies of blobs, executable
 //! DIR/stage/actions/N    scratch of a running action
+//! DIR/stage/bases/N      an input tree that is laid out, for any number of actions
 //! ```
+//!
+//! The folder itself is closed to everybody else. What is below `stage` can be walked through by who starts there, as
+//! the user that actions run as does.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,6 +21,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::sandbox::{INPUTS, STAGE, remove_tree, set_mode};
+
+/// Way from the scratch folder of an action to the folder of bases.
+const BASES_FROM_SCRATCH: &str = "../../bases";
 
 /// Why the folder can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -66,10 +73,11 @@ impl DataDir {
             Err(fs::TryLockError::WouldBlock) => return Err(DataDirError::InUse(path)),
             Err(fs::TryLockError::Error(error)) => return Err(at("lock", &lock_path)(error)),
         }
+        // The first of them is where an older version had it.
         for leftover in ["actions", "stage", "probe"].map(|name| path.join(name)) {
             remove_tree(&leftover).map_err(at("remove the leftovers in", &leftover))?;
         }
-        for folder in [STAGE, "stage/actions"].map(|name| path.join(name)) {
+        for folder in [STAGE, "stage/actions", "stage/bases"].map(|name| path.join(name)) {
             fs::create_dir(&folder).map_err(at("make", &folder))?;
             set_mode(&folder, 0o711).map_err(at("open to passers-by", &folder))?;
         }
@@ -88,6 +96,11 @@ impl DataDir {
     /// 32 hexadecimal digits that stay the same over restarts.
     pub(crate) fn worker_id(&self) -> &str {
         &self.worker_id
+    }
+
+    /// Where input trees are laid out that several actions use.
+    pub(crate) fn bases(&self) -> PathBuf {
+        self.path.join("stage/bases")
     }
 
     /// A new folder for an action, with an empty folder for its inputs. Waits while too many old
@@ -128,6 +141,11 @@ impl Scratch {
     /// The folder.
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The way from it to a base of that name.
+    pub(crate) fn way_to_base(name: &Path) -> PathBuf {
+        Path::new(BASES_FROM_SCRATCH).join(name)
     }
 }
 

@@ -9,7 +9,7 @@ use castwork_cas::remote::Remote;
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi::{self, ActionResult, ExecutedActionMetadata};
 use castwork_proto::rpc;
-use castwork_proto::worker::{Lease, progress::Stage};
+use castwork_proto::worker::{ExecutionFacts, Lease, progress::Stage};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -18,14 +18,11 @@ use crate::blocking::blocking;
 use crate::data_dir::{DataDir, Scratch};
 use crate::failure::Failure;
 use crate::host_files::HostFiles;
-use crate::inputs::{Fetcher, Plan, lay_out};
+use crate::inputs::{Stage as InputStage, Staged, Tally};
 use crate::local::Local;
 use crate::outputs::{Collected, collect, upload};
 use crate::remotes::Remotes;
-use crate::sandbox::{Bound, Captured, End, Ended, INPUTS, Root, RunSpec, Sandbox, Usage};
-
-/// How often inputs are fetched anew because the local CAS evicted them before they were linked.
-const LAYOUTS_MAX: usize = 3;
+use crate::sandbox::{Bound, Captured, End, Ended, Root, RunSpec, Sandbox, Usage};
 
 /// What siso knows an action's own timeout by; other deadlines it tries again.
 const TIMED_OUT: &str = "execution timeout exceeded";
@@ -44,8 +41,8 @@ pub(crate) struct Workshop {
     pub sandbox: Arc<dyn Sandbox>,
     /// Blobs that are here.
     pub local: Local,
-    /// Brings more.
-    pub fetcher: Fetcher,
+    /// Brings inputs and lays them out.
+    pub inputs: InputStage,
     /// Knows the worker's own files.
     pub host_files: Arc<HostFiles>,
     /// Where scratch folders are made.
@@ -85,17 +82,14 @@ impl Workshop {
             self.remotes.for_lease(lease, function).map_err(Failure::store("reach the CAS of the lease"))?;
         self.check(&action).await?;
         times.fetch = (now(), None);
-        let (scratch, root) = unless_cancelled(cancel, self.prepare(&remote, &action)).await?;
+        let ready = unless_cancelled(cancel, self.prepare(&remote, &action)).await?;
         times.fetch.1 = now();
 
         progress(Stage::Executing);
         times.run = (now(), None);
         let started = Instant::now();
-        let ended = self
-            .sandbox
-            .run(&spec(&action, root, &scratch, lease), cancel)
-            .await
-            .map_err(Failure::sandbox)?;
+        let ended =
+            self.sandbox.run(&spec(&action, &ready, lease), cancel).await.map_err(Failure::sandbox)?;
         times.run.1 = now();
         let took = started.elapsed();
         // A compiler that was replaced while it ran is not the client's either.
@@ -105,9 +99,10 @@ impl Workshop {
         times.upload = (now(), None);
         let usage = ended.usage;
         let (mut result, blobs, failure) = self.gather(ended, &action, function).await?;
-        unless_cancelled(cancel, upload(&remote, &self.local, &blobs)).await?;
+        let uploaded = unless_cancelled(cancel, upload(&remote, &self.local, &blobs)).await?;
         times.upload.1 = now();
-        result.execution_metadata = Some(times.metadata(&self.name, took));
+        let facts = ready.facts(self.sandbox.level(), usage, uploaded);
+        result.execution_metadata = Some(times.metadata(&self.name, took, &facts));
         Ok(Executed { status: failure, result, usage })
     }
 
@@ -120,33 +115,16 @@ impl Workshop {
         blocking(move || files.check(&action.host_files, &*sandbox)).await
     }
 
-    /// Fetches the inputs and lays them out in a new folder. Returns that, and what is to be `/`.
-    async fn prepare(
-        &self,
-        remote: &Remote,
-        action: &CheckedAction,
-    ) -> Result<(Arc<Scratch>, Root), Failure> {
-        let tree = self.fetcher.tree(remote, &action.input_root).await?;
+    /// Fetches the inputs and lays them out in a new folder.
+    async fn prepare(&self, remote: &Remote, action: &Arc<CheckedAction>) -> Result<Ready, Failure> {
+        let tally = Tally::default();
+        let tree = self.inputs.tree(remote, &action.input_root, &tally).await?;
         let root = self.root_of(action, &tree)?;
-        let plan = Arc::new(Plan::of(&tree, action)?);
         let scratch = self.data_dir.scratch().await.map_err(Failure::disk("make a folder for the action"))?;
-        // Shared with the thread that lays out, so that a cancelled action's folder is removed after
-        // that thread has left it.
         let scratch = Arc::new(scratch);
-        for _ in 0..LAYOUTS_MAX {
-            self.fetcher
-                .blobs(remote, plan.contents().into_iter().map(|(digest, _)| digest).collect())
-                .await?;
-            let (plan, folder, local) = (plan.clone(), scratch.clone(), self.local.clone());
-            let layout = self.sandbox.layout();
-            match blocking(move || lay_out(&plan, &folder.path().join(INPUTS), layout, &local)).await {
-                Err(Failure::Missing(_)) => {}
-                laid => return laid.map(|()| (scratch, root)),
-            }
-        }
-        let full =
-            std::io::Error::other("inputs were evicted again and again; it is too small for what runs");
-        Err(Failure::disk("keep inputs in the local CAS")(full))
+        let layout = self.sandbox.layout();
+        let staged = self.inputs.lay_out(remote, &tree, action, layout, &scratch, &tally).await?;
+        Ok(Ready { scratch, root, staged, tally })
     }
 
     /// What is to be `/`. The scheduler decides in the same way who may run the action.
@@ -193,11 +171,41 @@ impl Workshop {
     }
 }
 
-fn spec(action: &CheckedAction, root: Root, scratch: &Scratch, lease: &Lease) -> RunSpec {
+/// All that a command needs to be started.
+struct Ready {
+    scratch: Arc<Scratch>,
+    root: Root,
+    staged: Staged,
+    tally: Tally,
+}
+
+impl Ready {
+    /// What REAPI has no fields for.
+    fn facts(&self, sandbox: &str, usage: Usage, uploaded: (u64, u64)) -> ExecutionFacts {
+        let duration = |time: Duration| prost_types::Duration::try_from(time).ok();
+        let (fetched_blobs, fetched_bytes) = self.tally.read();
+        ExecutionFacts {
+            sandbox: sandbox.to_owned(),
+            user_time: duration(usage.user),
+            system_time: duration(usage.system),
+            memory_bytes_max: usage.memory_bytes_max,
+            input_entries: self.staged.entries,
+            input_entries_made: self.staged.entries_made,
+            layout_time: duration(self.staged.took),
+            fetched_blobs,
+            fetched_bytes,
+            uploaded_blobs: uploaded.0,
+            uploaded_bytes: uploaded.1,
+        }
+    }
+}
+
+fn spec(action: &CheckedAction, ready: &Ready, lease: &Lease) -> RunSpec {
     let timeout = lease.timeout.and_then(|timeout| Duration::try_from(timeout).ok());
     RunSpec {
-        scratch: scratch.path().to_owned(),
-        root,
+        scratch: ready.scratch.path().to_owned(),
+        base: ready.staged.base.as_ref().map(|base| Scratch::way_to_base(base.name())),
+        root: ready.root,
         arguments: action.arguments.clone(),
         environment: action.environment.clone(),
         working_directory: action.working_directory.clone(),
@@ -255,7 +263,7 @@ struct Times {
 
 impl Times {
     /// `took` is by the clock that the timeout was measured with, as REAPI wants it.
-    fn metadata(self, worker: &str, took: Duration) -> ExecutedActionMetadata {
+    fn metadata(self, worker: &str, took: Duration, facts: &ExecutionFacts) -> ExecutedActionMetadata {
         let stamp = |time: Option<SystemTime>| time.map(prost_types::Timestamp::from);
         reapi::ExecutedActionMetadata {
             worker: worker.to_owned(),
@@ -269,7 +277,7 @@ impl Times {
             virtual_execution_duration: prost_types::Duration::try_from(took).ok(),
             output_upload_start_timestamp: stamp(self.upload.0),
             output_upload_completed_timestamp: stamp(self.upload.1),
-            auxiliary_metadata: Vec::new(),
+            auxiliary_metadata: prost_types::Any::from_msg(facts).into_iter().collect(),
         }
     }
 }

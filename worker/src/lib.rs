@@ -39,7 +39,7 @@ use crate::data_dir::DataDir;
 pub use crate::data_dir::DataDirError;
 use crate::execute::Workshop;
 use crate::host_files::HostFiles;
-use crate::inputs::Fetcher;
+use crate::inputs::{Bases, Fetcher, Stage};
 use crate::local::Local;
 use crate::remotes::Remotes;
 use crate::sandbox::{Bounds, Confined, Root, Sandbox, SandboxError, Surroundings, Unconfined};
@@ -51,6 +51,10 @@ use crate::sandbox::{Bounds, Confined, Root, Sandbox, SandboxError, Surroundings
 pub fn enter_sandbox_if_asked() {
     sandbox::enter_if_asked();
 }
+
+/// Share of the bound on bytes for input trees that stay laid out, in percent. Their files are mostly those of the
+/// local CAS; but what that evicts they keep.
+const BASES_PERCENT: u64 = 20;
 
 /// How a worker is asked to stop.
 #[derive(Clone, Debug, Default)]
@@ -101,8 +105,9 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
     if let Some(root) = ["worker", "inputs"].iter().find(|root| offered(root) && !possible.contains(root)) {
         return Err(WorkerError::Root { root: (*root).to_owned(), level: sandbox.level() });
     }
-    let local =
-        Local::open(data_dir.path(), config.bytes_max, sandbox.owner()).map_err(WorkerError::Local)?;
+    let bases_max = config.bytes_max / 100 * BASES_PERCENT;
+    let local = Local::open(data_dir.path(), config.bytes_max - bases_max, sandbox.owner());
+    let local = local.map_err(WorkerError::Local)?;
     let remotes = Remotes::new(&config.scheduler);
     let remote = remotes.get("", DigestFunction::Sha256).map_err(WorkerError::Scheduler)?;
     let name = if config.name.is_empty() { sandbox::host_name() } else { config.name };
@@ -116,9 +121,13 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
         sandbox: sandbox.level().to_owned(),
     };
     info!(name, worker = hello.worker_id, slots = config.slots, sandbox = sandbox.level(), "worker started");
-    let fetcher = Fetcher::new(local.clone());
+    let inputs = Stage {
+        local: local.clone(),
+        fetcher: Fetcher::new(local.clone()),
+        bases: Arc::new(Bases::new(&data_dir.bases(), bases_max)),
+    };
     let host_files = Arc::new(HostFiles::default());
-    let workshop = Arc::new(Workshop { name, sandbox, local, fetcher, host_files, data_dir, remotes });
+    let workshop = Arc::new(Workshop { name, sandbox, local, inputs, host_files, data_dir, remotes });
     let attendance = Attendance::new(workshop, remote, hello, config.ready_file, config.drain_wait, stop);
     attendance.attend().await;
     info!("worker ended");

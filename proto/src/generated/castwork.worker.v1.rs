@@ -363,6 +363,52 @@ impl ::prost::Name for Draining {
         "type.googleapis.com/castwork.worker.v1.Draining".into()
     }
 }
+/// What a worker says of how it ran an action, beside the times that REAPI has
+/// fields for. In `ExecutedActionMetadata.auxiliary_metadata` of every result
+/// that a worker made.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecutionFacts {
+    /// How far the command was confined, as in `Hello.sandbox`.
+    #[prost(string, tag = "1")]
+    pub sandbox: ::prost::alloc::string::String,
+    /// Processor time of the command, its children included.
+    #[prost(message, optional, tag = "2")]
+    pub user_time: ::core::option::Option<::prost_types::Duration>,
+    #[prost(message, optional, tag = "3")]
+    pub system_time: ::core::option::Option<::prost_types::Duration>,
+    /// Largest resident set of any one of its processes.
+    #[prost(uint64, tag = "4")]
+    pub memory_bytes_max: u64,
+    /// Files, directories and symlinks of the input root, and those of them that
+    /// had to be made for this action: the rest lay there already.
+    #[prost(uint64, tag = "5")]
+    pub input_entries: u64,
+    #[prost(uint64, tag = "6")]
+    pub input_entries_made: u64,
+    /// How long that took, without fetching.
+    #[prost(message, optional, tag = "7")]
+    pub layout_time: ::core::option::Option<::prost_types::Duration>,
+    /// What the worker fetched for it: inputs that it did not have.
+    #[prost(uint64, tag = "8")]
+    pub fetched_blobs: u64,
+    #[prost(uint64, tag = "9")]
+    pub fetched_bytes: u64,
+    /// What it uploaded of the outputs: those that the CAS did not have.
+    #[prost(uint64, tag = "10")]
+    pub uploaded_blobs: u64,
+    #[prost(uint64, tag = "11")]
+    pub uploaded_bytes: u64,
+}
+impl ::prost::Name for ExecutionFacts {
+    const NAME: &'static str = "ExecutionFacts";
+    const PACKAGE: &'static str = "castwork.worker.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.worker.v1.ExecutionFacts".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.worker.v1.ExecutionFacts".into()
+    }
+}
 /// Generated client implementations.
 pub mod workers_client {
     #![allow(

@@ -1,6 +1,7 @@
 //! [`Fetcher`]: brings blobs into the local CAS, each once however many actions want it.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -22,11 +23,44 @@ const TRANSFERS_MAX: usize = 16;
 /// How often to look again for a blob that another action was to fetch and did not.
 const ROUNDS_MAX: usize = 8;
 
+/// Most bytes of directories that are kept in memory; beyond that all are forgotten.
+const DIRECTORY_BYTES_MAX: u64 = 64 << 20;
+
 /// Fetches for all actions of a worker.
 pub(crate) struct Fetcher {
     local: Local,
     transfers: Semaphore,
     flights: Flights,
+    directories: Mutex<Directories>,
+}
+
+/// Directories that were read: each action reads hundreds, and most are those of the action before.
+#[derive(Default)]
+struct Directories {
+    known: HashMap<Digest, Bytes>,
+    bytes: u64,
+}
+
+/// A directory, or why it can't be had.
+type Answer = (Digest, Result<Bytes, StoreError>);
+
+/// What was fetched for one action.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    blobs: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Tally {
+    fn add(&self, claims: &[Claim]) {
+        self.blobs.fetch_add(claims.len() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(claims.iter().map(|claim| claim.digest.size_bytes()).sum(), Ordering::Relaxed);
+    }
+
+    /// How many blobs, and their bytes.
+    pub(crate) fn read(&self) -> (u64, u64) {
+        (self.blobs.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// Blobs that are being fetched; who else wants one waits until its entry is gone.
@@ -72,12 +106,18 @@ impl Flights {
 impl Fetcher {
     /// Fetches into `local`.
     pub(crate) fn new(local: Local) -> Self {
-        Self { local, transfers: Semaphore::new(TRANSFERS_MAX), flights: Flights::default() }
+        let transfers = Semaphore::new(TRANSFERS_MAX);
+        Self { local, transfers, flights: Flights::default(), directories: Mutex::default() }
     }
 
     /// Brings every directory of a tree, and reads them.
-    pub(crate) async fn tree(&self, remote: &Remote, root: &Digest) -> Result<FlatTree, Failure> {
-        let level = |wanted: Vec<Digest>| self.level(remote, wanted);
+    pub(crate) async fn tree(
+        &self,
+        remote: &Remote,
+        root: &Digest,
+        tally: &Tally,
+    ) -> Result<FlatTree, Failure> {
+        let level = |wanted: Vec<Digest>| self.level(remote, wanted, tally);
         walk_batched(root, level, &Limits::default()).await.map_err(Failure::walk("fetch the input tree"))
     }
 
@@ -85,30 +125,73 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`Failure::Missing`] with all that the server doesn't have.
-    pub(crate) async fn blobs(&self, remote: &Remote, digests: BTreeSet<Digest>) -> Result<(), Failure> {
-        let absent = self.bring(remote, digests.into_iter().collect()).await;
+    pub(crate) async fn blobs(
+        &self,
+        remote: &Remote,
+        digests: BTreeSet<Digest>,
+        tally: &Tally,
+    ) -> Result<(), Failure> {
+        let absent = self.bring(remote, digests.into_iter().collect(), tally).await;
         let absent = absent.map_err(Failure::store("fetch inputs"))?;
         if absent.is_empty() { Ok(()) } else { Err(Failure::Missing(absent)) }
     }
 
-    async fn level(&self, remote: &Remote, wanted: Vec<Digest>) -> Vec<(Digest, Result<Bytes, StoreError>)> {
-        if let Err(error) = self.bring(remote, wanted.clone()).await {
+    async fn level(&self, remote: &Remote, wanted: Vec<Digest>, tally: &Tally) -> Vec<Answer> {
+        let (mut answers, wanted) = self.known(wanted);
+        if wanted.is_empty() {
+            return answers;
+        }
+        if let Err(error) = self.bring(remote, wanted.clone(), tally).await {
             // One answer with the error is enough to end the walk.
             return wanted.first().map(|digest| (*digest, Err(error))).into_iter().collect();
         }
         let local = self.local.clone();
-        let read = move || {
+        let read = move || -> Vec<Answer> {
             let read = |digest: &Digest| match local.blobs().get_bytes(digest) {
                 Ok(bytes) => bytes.ok_or(StoreError::Missing(*digest)),
                 Err(error) => Err(error),
             };
             wanted.iter().map(|digest| (*digest, read(digest))).collect()
         };
-        blocking(read).await
+        let read = blocking(read).await;
+        self.learn(&read);
+        answers.extend(read);
+        answers
+    }
+
+    /// Parts what is in memory from what has to be looked for.
+    fn known(&self, wanted: Vec<Digest>) -> (Vec<Answer>, Vec<Digest>) {
+        let directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for digest in wanted {
+            match directories.known.get(&digest) {
+                Some(bytes) => known.push((digest, Ok(bytes.clone()))),
+                None => unknown.push(digest),
+            }
+        }
+        (known, unknown)
+    }
+
+    fn learn(&self, read: &[Answer]) {
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        for (digest, bytes) in read {
+            let Ok(bytes) = bytes else { continue };
+            if directories.bytes + digest.size_bytes() > DIRECTORY_BYTES_MAX {
+                *directories = Directories::default();
+            }
+            if directories.known.insert(*digest, bytes.clone()).is_none() {
+                directories.bytes += digest.size_bytes();
+            }
+        }
     }
 
     /// Brings blobs; returns those that the server lacks.
-    async fn bring(&self, remote: &Remote, mut wanted: Vec<Digest>) -> Result<Vec<Digest>, StoreError> {
+    async fn bring(
+        &self,
+        remote: &Remote,
+        mut wanted: Vec<Digest>,
+        tally: &Tally,
+    ) -> Result<Vec<Digest>, StoreError> {
         let mut absent = Vec::new();
         for _ in 0..ROUNDS_MAX {
             wanted = self.local.blobs().find_missing(&wanted).await?;
@@ -117,7 +200,9 @@ impl Fetcher {
                 return Ok(absent);
             }
             let (claims, others) = self.flights.claim(&wanted);
-            absent.extend(self.fetch(remote, self.still_missing(claims).await?).await?);
+            let claims = self.still_missing(claims).await?;
+            tally.add(&claims);
+            absent.extend(self.fetch(remote, claims).await?);
             for mut other in others {
                 // Fails when the other has ended, which is what is waited for.
                 let _ = other.changed().await;

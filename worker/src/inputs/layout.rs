@@ -11,7 +11,7 @@ use castwork_cas::{Digest, StoreError};
 use super::Plan;
 use crate::failure::Failure;
 use crate::local::Local;
-use crate::sandbox::{Layout, make_symlink, set_mode};
+use crate::sandbox::{Layout, make_symlink, make_whiteout, set_mode};
 
 /// Lays out `plan` in the empty folder `folder`. Blocks.
 ///
@@ -41,6 +41,10 @@ pub(crate) fn lay_out(plan: &Plan, folder: &Path, layout: Layout, local: &Local)
     for (path, target) in &plan.links {
         let path = place(folder, path)?;
         make_symlink(target, &path).and_then(|()| own(&path)).map_err(at("make the symlink", &path))?;
+    }
+    for path in &plan.gone {
+        let path = place(folder, path)?;
+        make_whiteout(&path).map_err(at("hide", &path))?;
     }
     Ok(())
 }
@@ -105,6 +109,7 @@ mod tests {
             folders: vec!["d".to_owned()],
             files: vec![("d/f".to_owned(), digest, false), ("d/x".to_owned(), digest, true)],
             links: vec![("l".to_owned(), "d/f".to_owned())],
+            gone: Vec::new(),
         };
         for (name, layout) in [("links", Layout::Links), ("copies", Layout::Copies)] {
             let folder = base.path().join(name);

@@ -1,6 +1,6 @@
 //! [`Plan`]: what the input root will hold, checked before anything is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use castwork_cas::Digest;
 use castwork_cas::merkle::{EntryKind, FlatTree};
@@ -8,54 +8,96 @@ use castwork_cas::merkle::{EntryKind, FlatTree};
 use crate::action::CheckedAction;
 use crate::failure::Failure;
 
-/// An input root as lists; a folder stands before what is in it.
+/// An input root, or what makes one out of another, as lists; a folder stands before what is in it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Folders, those above outputs included.
+    /// Folders.
     pub folders: Vec<String>,
     /// Files: path, content, whether executable.
     pub files: Vec<(String, Digest, bool)>,
     /// Symlinks: path and target, which stays inside.
     pub links: Vec<(String, String)>,
+    /// What lies at these paths below is not to be seen.
+    pub gone: Vec<String>,
 }
 
 impl Plan {
-    /// Reads it off the input tree.
+    /// Reads it off a tree.
     ///
     /// # Errors
-    /// [`Failure::Invalid`] if a symlink leads out of the root, if the working directory is not
-    /// there, or if a file is where a folder above an output has to be.
-    pub(crate) fn of(tree: &FlatTree, action: &CheckedAction) -> Result<Self, Failure> {
+    /// [`Failure::Invalid`] if a symlink leads out of the root.
+    pub(crate) fn of(tree: &FlatTree) -> Result<Self, Failure> {
         let mut plan = Self::default();
         for entry in tree.entries() {
-            match entry.kind {
-                EntryKind::Directory(_) => plan.folders.push(entry.path),
-                EntryKind::File(file) => plan.files.push((entry.path, file.digest, file.is_executable)),
-                EntryKind::Symlink(link) => {
-                    if leads_out(&entry.path, &link.target) {
-                        let target = link.target.escape_debug();
-                        let text = format!(
-                            "input `{}` is a symlink out of the input root, to `{target}`",
-                            entry.path
-                        );
-                        return Err(Failure::Invalid(text));
-                    }
-                    plan.links.push((entry.path, link.target.clone()));
+            plan.add(entry.path, entry.kind)?;
+        }
+        Ok(plan)
+    }
+
+    /// Adds one thing, and nothing of what may be in it.
+    ///
+    /// # Errors
+    /// As [`Plan::of`].
+    pub(super) fn add(&mut self, path: String, kind: EntryKind<'_>) -> Result<(), Failure> {
+        match kind {
+            EntryKind::Directory(_) => self.folders.push(path),
+            EntryKind::File(file) => self.files.push((path, file.digest, file.is_executable)),
+            EntryKind::Symlink(link) if leads_out(&path, &link.target) => {
+                let target = link.target.escape_debug();
+                let text = format!("input `{path}` is a symlink out of the input root, to `{target}`");
+                return Err(Failure::Invalid(text));
+            }
+            EntryKind::Symlink(link) => self.links.push((path, link.target.clone())),
+        }
+        Ok(())
+    }
+
+    /// Adds the folders above an action's outputs. `false` if the plan hides what lies below one of them.
+    pub(crate) fn add_above_outputs(&mut self, above: &BTreeSet<String>) -> bool {
+        let is_hidden = |path: &String| {
+            let begins = |gone: &String| {
+                path == gone || path.strip_prefix(gone).is_some_and(|rest| rest.starts_with('/'))
+            };
+            self.gone.iter().any(begins)
+        };
+        if above.iter().any(is_hidden) {
+            return false;
+        }
+        // Over a base, a folder that both have is not in the plan, and has to be for what is made in it.
+        let mut made: HashSet<String> = self.folders.iter().cloned().collect();
+        for path in above {
+            let ends = path.match_indices('/').map(|(end, _)| end).chain([path.len()]);
+            for folder in ends.map(|end| &path[..end]) {
+                if made.insert(folder.to_owned()) {
+                    self.folders.push(folder.to_owned());
                 }
             }
         }
-        if !matches!(kind_at(tree, &action.working_directory), Some(EntryKind::Directory(_))) {
-            let text = format!("working directory `{}` is not in the input root", action.working_directory);
-            return Err(Failure::Invalid(text));
-        }
-        plan.folders.extend(folders_above_outputs(tree, action)?);
-        Ok(plan)
+        true
+    }
+
+    /// How much there is to be made.
+    pub(crate) fn len(&self) -> usize {
+        self.folders.len() + self.files.len() + self.links.len() + self.gone.len()
     }
 
     /// Every content that is needed, with its mode, each once.
     pub(crate) fn contents(&self) -> BTreeSet<(Digest, bool)> {
         self.files.iter().map(|(_, digest, is_executable)| (*digest, *is_executable)).collect()
     }
+}
+
+/// Checks an input tree against the action: the working directory has to be there. Returns the folders above outputs
+/// that the tree lacks.
+///
+/// # Errors
+/// [`Failure::Invalid`] if it is not, or if a file is where a folder above an output has to be.
+pub(crate) fn above_outputs(tree: &FlatTree, action: &CheckedAction) -> Result<BTreeSet<String>, Failure> {
+    if !matches!(kind_at(tree, &action.working_directory), Some(EntryKind::Directory(_))) {
+        let text = format!("working directory `{}` is not in the input root", action.working_directory);
+        return Err(Failure::Invalid(text));
+    }
+    folders_above_outputs(tree, action)
 }
 
 /// Whether a symlink at `path` (relative to the root) points somewhere outside of the root, read as
@@ -141,7 +183,9 @@ mod tests {
             root: Some(Root::Worker),
             host_files: Vec::new(),
         };
-        Plan::of(&tree, &action)
+        let mut plan = Plan::of(&tree)?;
+        assert!(plan.add_above_outputs(&above_outputs(&tree, &action)?));
+        Ok(plan)
     }
 
     #[test]

@@ -15,21 +15,27 @@ use crate::local::Local;
 /// Transfers at once of one action.
 const TRANSFERS_MAX: usize = 4;
 
-/// Uploads blobs of the local CAS, those that the server lacks.
-pub(crate) async fn upload(remote: &Remote, local: &Local, blobs: &BTreeSet<Digest>) -> Result<(), Failure> {
+/// Uploads blobs of the local CAS, those that the server lacks; returns how many these are, and their bytes.
+pub(crate) async fn upload(
+    remote: &Remote,
+    local: &Local,
+    blobs: &BTreeSet<Digest>,
+) -> Result<(u64, u64), Failure> {
     let all: Vec<Digest> = blobs.iter().copied().filter(|digest| !digest.is_empty_blob()).collect();
     if all.is_empty() {
-        return Ok(());
+        return Ok((0, 0));
     }
     // Not through `Failure::store`: a blob that is missing here is no input of the client's.
     let upload = async {
         let missing = remote.find_missing(&all).await?;
+        let sent = (missing.len() as u64, missing.iter().map(Digest::size_bytes).sum());
         let (small, large): (Vec<_>, Vec<_>) = missing.into_iter().partition(is_small);
         let groups = in_groups(small, |digest| *digest);
         let transfers = groups.into_iter().chain(large.into_iter().map(|digest| vec![digest]));
         stream::iter(transfers.map(Ok))
             .try_for_each_concurrent(TRANSFERS_MAX, |group| transfer(remote, local, group))
-            .await
+            .await?;
+        Ok(sent)
     };
     upload.await.map_err(|source| Failure::Store { step: "upload outputs", source })
 }

@@ -32,12 +32,13 @@ pub use macos::{Confined, enter_if_asked};
 pub use none::Unconfined;
 #[cfg(unix)]
 pub use unix::{
-    FileIdentity, Folder, Owner, ProcessTree, host_name, make_symlink, remove_tree, set_mode, stop_asked,
+    FileIdentity, Folder, Owner, ProcessTree, host_name, make_symlink, make_whiteout, remove_tree, set_mode,
+    stop_asked,
 };
 #[cfg(windows)]
 pub use windows::{
-    Confined, FileIdentity, Folder, Owner, ProcessTree, enter_if_asked, host_name, make_symlink, remove_tree,
-    set_mode, stop_asked,
+    Confined, FileIdentity, Folder, Owner, ProcessTree, enter_if_asked, host_name, make_symlink,
+    make_whiteout, remove_tree, set_mode, stop_asked,
 };
 
 /// Folder in [`Surroundings::data_dir`] that every scratch folder is in. Whoever actions run as can walk
@@ -100,6 +101,10 @@ pub struct RunSpec {
     /// Absolute path of a folder in the [`STAGE`] that is this action's alone. Holds [`INPUTS`]; the sandbox puts
     /// what it needs beside that, and whoever made the folder removes it.
     pub scratch: PathBuf,
+    /// A folder of inputs that lies below [`INPUTS`]: the action sees what is in it too, unless [`INPUTS`] has
+    /// something of that name, or a whiteout. Read-only like that, shared with other actions, and only with
+    /// [`Layout::Links`]. Relative to `scratch`, and reachable from there for whom actions run as.
+    pub base: Option<PathBuf>,
     /// What the action sees as `/`.
     pub root: Root,
     /// Program and arguments; not empty, no NUL.

@@ -196,6 +196,11 @@ pub fn make_symlink(target: &str, path: &Path) -> io::Result<()> {
     std::os::windows::fs::symlink_file(target, path)
 }
 
+/// There are no overlays.
+pub fn make_whiteout(_: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Does nothing: there are no permission bits.
 #[allow(clippy::unnecessary_wraps, reason = "it can fail where there are permission bits")]
 pub const fn set_mode(_: &Path, _: u32) -> io::Result<()> {

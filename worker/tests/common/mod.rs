@@ -171,6 +171,7 @@ impl Stage {
     pub(crate) fn shell(&self, script: &str) -> RunSpec {
         RunSpec {
             scratch: self.scratch(),
+            base: None,
             root: Root::Worker,
             arguments: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
             environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],

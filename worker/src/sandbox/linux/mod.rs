@@ -26,6 +26,7 @@ mod walls;
 mod wire;
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -189,6 +190,7 @@ impl Confined {
         fresh().map_err(SandboxError::at("make a folder for a trial run"))?;
         let spec = RunSpec {
             scratch: scratch.clone(),
+            base: None,
             root: Root::Worker,
             arguments: vec!["true".to_owned()],
             environment: Vec::new(),
@@ -209,6 +211,7 @@ impl Confined {
         let scratch = spec.scratch.strip_prefix(&self.stage).expect("scratch folders are in the stage");
         Order {
             scratch: scratch.to_owned(),
+            base: spec.base.clone(),
             root: spec.root,
             working_directory: spec.working_directory.clone(),
             arguments: spec.arguments.clone(),
@@ -220,8 +223,7 @@ impl Confined {
     /// input root because of them.
     fn prepare(&self, spec: &RunSpec) -> io::Result<Vec<&'static str>> {
         self.owner().take(&spec.scratch)?;
-        let inputs = spec.scratch.join(INPUTS);
-        let is_own = |name: &&str| std::fs::symlink_metadata(inputs.join(name)).is_err();
+        let is_own = |name: &&str| !has_input(spec, name);
         Ok(match spec.root {
             Root::Worker => Vec::new(),
             Root::Inputs => mounts::OWN_FOLDERS.into_iter().filter(is_own).collect(),
@@ -346,6 +348,18 @@ async fn until_exceeded(spec: &RunSpec, bounds: Bounds) {
 fn name_of(data_dir: &Path) -> String {
     let digest = Digest::of(DigestFunction::Sha256, data_dir.as_os_str().as_encoded_bytes());
     digest.hash_hex()[..12].to_owned()
+}
+
+/// Whether the inputs have that name in their root.
+fn has_input(spec: &RunSpec, name: &str) -> bool {
+    match std::fs::symlink_metadata(spec.scratch.join(INPUTS).join(name)) {
+        // Only a whiteout is one: no input is a device.
+        Ok(metadata) => !metadata.file_type().is_char_device(),
+        Err(_) => spec
+            .base
+            .as_ref()
+            .is_some_and(|base| std::fs::symlink_metadata(spec.scratch.join(base).join(name)).is_ok()),
+    }
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

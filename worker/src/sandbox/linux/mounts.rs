@@ -86,13 +86,13 @@ pub(super) fn add(setup: &Setup, order: &Order) -> Result<(), Failed> {
     }
     match order.root {
         Root::Worker => {
-            mount_inputs(setup.layout, Path::new(BUILD))?;
+            mount_inputs(setup.layout, order, Path::new(BUILD))?;
             mount_own(Path::new("/"), &setup.bounds)
         }
         Root::Inputs => {
             let root = Path::new(ROOT);
             make_folder(root)?;
-            mount_inputs(setup.layout, root)?;
+            mount_inputs(setup.layout, order, root)?;
             for name in OWN_FOLDERS {
                 own_folder(root, name)?;
             }
@@ -129,11 +129,14 @@ pub(super) fn devices() -> Vec<PathBuf> {
 const NONE: Option<&str> = None;
 
 /// The inputs, such that no write gets through to the laid-out files.
-fn mount_inputs(layout: Layout, target: &Path) -> Result<(), Failed> {
+fn mount_inputs(layout: Layout, order: &Order, target: &Path) -> Result<(), Failed> {
     match layout {
         Layout::Links => {
+            // Upper layers first.
+            let base = order.base.as_ref().map(|base| format!(":{}", base.display())).unwrap_or_default();
             // `volatile`: nothing of this layer outlives the action, so nothing is ever synced.
-            let options = format!("lowerdir={INPUTS},upperdir={UPPER},workdir={WORK},userxattr,volatile");
+            let options =
+                format!("lowerdir={INPUTS}{base},upperdir={UPPER},workdir={WORK},userxattr,volatile");
             mount(Some("overlay"), target, Some("overlay"), GUARDED, Some(options.as_str()))
                 .at("mount the overlay over the inputs")
         }

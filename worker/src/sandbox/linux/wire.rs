@@ -59,6 +59,8 @@ pub(super) struct Handed {
 pub(super) struct Order {
     /// The action's folder, relative to the stage; everything of the action is named relative to it.
     pub scratch: PathBuf,
+    /// A folder of inputs below its own, relative to that folder.
+    pub base: Option<PathBuf>,
     /// What is `/`.
     pub root: Root,
     /// Relative to the input root.

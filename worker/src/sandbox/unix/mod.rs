@@ -73,6 +73,12 @@ pub fn make_symlink(target: &str, path: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(target, path)
 }
 
+/// Makes what hides a name of a lower layer in an overlay: a character device without a number.
+pub fn make_whiteout(path: &Path) -> io::Result<()> {
+    use nix::sys::stat::{Mode, SFlag, mknod};
+    mknod(path, SFlag::S_IFCHR, Mode::empty(), 0).map_err(io::Error::from)
+}
+
 /// Sets the permission bits, where the platform has them.
 pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     std::fs::set_permissions(path, Permissions::from_mode(mode))
