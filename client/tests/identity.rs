@@ -66,7 +66,7 @@ fn run(project: &Project, prepared: &Prepared) -> Option<Vec<u8>> {
     let inputs = tempfile::tempdir_in(project.root.parent().unwrap()).unwrap();
     let toolchain = prepared.inputs().toolchain.into_iter();
     let toolchain: HashMap<String, PathBuf> = toolchain.map(|(d, path)| (d.hash_hex(), path)).collect();
-    assert!(!toolchain.is_empty(), "{:?} doesn't travel", prepared.toolchain.travel);
+    assert!(!toolchain.is_empty(), "{:?} doesn't travel", prepared.call.toolchain().travel);
     lay_out(inputs.path(), &blob(&action.input_root_digest), &blob, &toolchain);
     let folder = inputs.path().join(&command.working_directory);
     for output in &command.output_paths {
