@@ -48,7 +48,11 @@ fn keep(worker: &OwnedFd) -> i32 {
     while let Ok(Some(handed)) = wire::receive_handed(worker.as_fd()) {
         let started = match &slot {
             Ok(_) => start(&setup, &handed),
-            Err(failed) => Err(failed.again()),
+            Err(failed) => {
+                // Whoever sends an order has to get rid of it before they hear.
+                let _ = descriptors::reader(&handed.control).map(wire::read_order);
+                Err(failed.again())
+            }
         };
         let first = match started {
             Ok(first) => first,
