@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::bytestream::byte_stream_client::ByteStreamClient;
 use castwork_proto::bytestream::{ReadRequest, WriteRequest};
@@ -17,7 +17,6 @@ use castwork_scheduler::front::limits::Limits;
 use castwork_scheduler::serve::Server;
 use tempfile::TempDir;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 
 pub(crate) const SHA256: DigestFunction = DigestFunction::Sha256;
@@ -181,10 +180,6 @@ pub(crate) fn write_name(id: &str, digest: &Digest) -> String {
     format!("uploads/{id}/blobs/{digest}")
 }
 
-pub(crate) fn write_zstd_name(id: &str, digest: &Digest) -> String {
-    format!("uploads/{id}/compressed-blobs/zstd/{digest}")
-}
-
 /// The messages of an upload in pieces of `piece` bytes, the last one with `finish_write`.
 pub(crate) fn pieces(name: &str, data: &Bytes, piece: usize) -> Vec<WriteRequest> {
     let count = data.len().div_ceil(piece).max(1);
@@ -216,50 +211,4 @@ pub(crate) fn noise(seed: u32, length: usize) -> Bytes {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes.into()
-}
-
-/// A codec that sends and receives bytes as they are, for messages that no honest client sends.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
-/// Calls any method with any bytes.
-pub(crate) async fn call_raw(channel: &Channel, path: &'static str, message: Bytes) -> Result<Bytes, Status> {
-    let mut client = tonic::client::Grpc::new(channel.clone());
-    client.ready().await.unwrap();
-    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
-    client.unary(tonic::Request::new(message), path, Raw).await.map(tonic::Response::into_inner)
 }

@@ -7,17 +7,17 @@ use castwork_proto::reapi::{self, BatchReadBlobsRequest, BatchReadBlobsResponse,
 use prost::Message as _;
 use tonic::Code;
 
-use crate::support::{House, SHA256, UNSET, item, noise};
+use crate::support::{SHA256, Server, UNSET, item, noise};
 
 const BATCH_BYTES_MAX: usize = (4 << 20) - (64 << 10);
 
-async fn read(house: &House, digests: &[Digest], acceptable: &[i32]) -> BatchReadBlobsResponse {
+async fn read(server: &Server, digests: &[Digest], acceptable: &[i32]) -> BatchReadBlobsResponse {
     let request = BatchReadBlobsRequest {
         digests: digests.iter().map(Digest::to_proto).collect(),
         acceptable_compressors: acceptable.to_vec(),
         ..Default::default()
     };
-    house.cas().batch_read_blobs(request).await.unwrap().into_inner()
+    server.cas().batch_read_blobs(request).await.unwrap().into_inner()
 }
 
 fn codes(answer: &BatchReadBlobsResponse) -> Vec<i32> {
@@ -27,13 +27,13 @@ fn codes(answer: &BatchReadBlobsResponse) -> Vec<i32> {
 #[tokio::test]
 async fn find_missing_knows_the_empty_blob_and_names_others_once() {
     // [17]
-    let house = House::start().await;
-    let (here, gone) = (house.put("here").await, Digest::of(SHA256, b"gone"));
+    let server = Server::start().await;
+    let (here, gone) = (server.put("here").await, Digest::of(SHA256, b"gone"));
     let empty = Digest::empty(SHA256);
     let liar = Digest::from_hex(SHA256, &"0".repeat(64), 0).unwrap();
-    assert!(house.missing(UNSET, Vec::new()).await.unwrap().is_empty());
+    assert!(server.missing(UNSET, Vec::new()).await.unwrap().is_empty());
     let asked = [here, gone, empty, liar, gone, here].iter().map(Digest::to_proto).collect();
-    let mut missing = house.missing(UNSET, asked).await.unwrap();
+    let mut missing = server.missing(UNSET, asked).await.unwrap();
     missing.sort_by_key(|digest| digest.size_bytes);
     assert_eq!(missing, [liar.to_proto(), gone.to_proto()]);
 }
@@ -41,49 +41,49 @@ async fn find_missing_knows_the_empty_blob_and_names_others_once() {
 #[tokio::test]
 async fn find_missing_takes_the_lists_of_large_builds() {
     // [18]
-    let house = House::start().await;
+    let server = Server::start().await;
     let digests = (0..200_000_u32).map(|number| Digest::of(SHA256, &number.to_le_bytes()).to_proto());
-    assert_eq!(house.missing(UNSET, digests.collect()).await.unwrap().len(), 200_000);
+    assert_eq!(server.missing(UNSET, digests.collect()).await.unwrap().len(), 200_000);
 }
 
 #[tokio::test]
 async fn every_blob_of_an_update_has_its_own_answer() {
     // [19], [20]
-    let house = House::start().await;
+    let server = Server::start().await;
     let (one, two) = (Bytes::from_static(b"one"), Bytes::from_static(b"two"));
     let good = item(&Digest::of(SHA256, &one), one.clone());
     let wrong = item(&Digest::of(SHA256, &two), one.clone());
     let empty = item(&Digest::empty(SHA256), Bytes::new());
-    assert_eq!(house.update(UNSET, Vec::new()).await.unwrap(), [0; 0]);
-    let answers = house.update(UNSET, vec![good.clone(), wrong, good.clone(), empty]).await.unwrap();
+    assert_eq!(server.update(UNSET, Vec::new()).await.unwrap(), [0; 0]);
+    let answers = server.update(UNSET, vec![good.clone(), wrong, good.clone(), empty]).await.unwrap();
     assert_eq!(answers, [0, 3, 0, 0]);
-    assert_eq!(house.update(UNSET, vec![good]).await.unwrap(), [0]);
-    assert!(house.has(&Digest::of(SHA256, &one)).await);
-    assert!(!house.has(&Digest::of(SHA256, &two)).await);
+    assert_eq!(server.update(UNSET, vec![good]).await.unwrap(), [0]);
+    assert!(server.has(&Digest::of(SHA256, &one)).await);
+    assert!(!server.has(&Digest::of(SHA256, &two)).await);
     let wrong = item(&Digest::of(SHA256, &one), two);
-    assert_eq!(house.update(UNSET, vec![wrong]).await.unwrap(), [3], "though the blob is there");
+    assert_eq!(server.update(UNSET, vec![wrong]).await.unwrap(), [3], "though the blob is there");
 }
 
 #[tokio::test]
 async fn an_update_that_is_too_large_stores_nothing() {
     // [21]
-    let house = House::start().await;
+    let server = Server::start().await;
     let half = |seed| noise(seed, BATCH_BYTES_MAX / 2);
     let items = |blobs: &[Bytes]| -> Vec<_> {
         blobs.iter().map(|data| item(&Digest::of(SHA256, data), data.clone())).collect()
     };
-    let status = house.update(UNSET, items(&[half(1), half(2), noise(3, 1)])).await.unwrap_err();
+    let status = server.update(UNSET, items(&[half(1), half(2), noise(3, 1)])).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(!house.has(&Digest::of(SHA256, &half(1))).await);
-    assert_eq!(house.update(UNSET, items(&[half(1), half(2)])).await.unwrap(), [0, 0]);
-    let status = house.update(UNSET, items(&[noise(4, 17 << 20)])).await.unwrap_err();
+    assert!(!server.has(&Digest::of(SHA256, &half(1))).await);
+    assert_eq!(server.update(UNSET, items(&[half(1), half(2)])).await.unwrap(), [0, 0]);
+    let status = server.update(UNSET, items(&[noise(4, 17 << 20)])).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "though it is more than a message may be");
 }
 
 #[tokio::test]
 async fn compressed_items_are_unpacked_within_what_they_declare() {
     // [22], [23]
-    let house = House::start().await;
+    let server = Server::start().await;
     let zstd = compressor::Value::Zstd as i32;
     let packed = |digest: &Digest, data: Bytes, compressor: i32| reapi::batch_update_blobs_request::Request {
         compressor,
@@ -95,7 +95,7 @@ async fn compressed_items_are_unpacked_within_what_they_declare() {
     let small = Digest::of(SHA256, b"12345678");
     let huge = Digest::from_hex(SHA256, &"0".repeat(64), 2 << 30).unwrap();
     let bomb = compress_bytes(&vec![0; 10_000_000]).unwrap();
-    let answers = house
+    let answers = server
         .update(
             UNSET,
             vec![
@@ -110,15 +110,15 @@ async fn compressed_items_are_unpacked_within_what_they_declare() {
         .await
         .unwrap();
     assert_eq!(answers, [0, 3, 3, 3, 3, 3]);
-    assert_eq!(house.read(&format!("blobs/{digest}"), 0, 0).await.unwrap(), data);
+    assert_eq!(server.read(&format!("blobs/{digest}"), 0, 0).await.unwrap(), data);
 }
 
 #[tokio::test]
 async fn every_blob_of_a_read_has_its_own_answer() {
     // [24]
-    let house = House::start().await;
-    let (here, gone) = (house.put("here").await, Digest::of(SHA256, b"gone"));
-    let answer = read(&house, &[here, gone, Digest::empty(SHA256), here], &[]).await;
+    let server = Server::start().await;
+    let (here, gone) = (server.put("here").await, Digest::of(SHA256, b"gone"));
+    let answer = read(&server, &[here, gone, Digest::empty(SHA256), here], &[]).await;
     assert_eq!(codes(&answer), [0, 5, 0, 0]);
     let data: Vec<&[u8]> = answer.responses.iter().map(|response| &response.data[..]).collect();
     assert_eq!(data, [&b"here"[..], b"", b"", b"here"]);
@@ -127,13 +127,13 @@ async fn every_blob_of_a_read_has_its_own_answer() {
 #[tokio::test]
 async fn a_read_is_compressed_only_for_whoever_takes_that_and_says_so() {
     // [25]
-    let house = House::start().await;
+    let server = Server::start().await;
     let plain = Bytes::from(vec![7; 50_000]);
-    let digests = [house.put(plain.clone()).await, house.put(noise(1, 50_000)).await];
+    let digests = [server.put(plain.clone()).await, server.put(noise(1, 50_000)).await];
     let zstd = compressor::Value::Zstd as i32;
-    let answer = read(&house, &digests, &[]).await;
+    let answer = read(&server, &digests, &[]).await;
     assert!(answer.responses.iter().all(|response| response.compressor == 0));
-    let answer = read(&house, &digests, &[zstd]).await;
+    let answer = read(&server, &digests, &[zstd]).await;
     assert_eq!(answer.responses[0].compressor, zstd);
     assert_eq!(zstd::bulk::decompress(&answer.responses[0].data, 50_000).unwrap(), plain);
     assert_eq!(answer.responses[1].compressor, 0, "packing would make it larger");
@@ -143,19 +143,19 @@ async fn a_read_is_compressed_only_for_whoever_takes_that_and_says_so() {
 #[tokio::test]
 async fn what_does_not_fit_into_a_read_is_left_out_and_the_rest_is_there() {
     // [26]
-    let house = House::start().await;
+    let server = Server::start().await;
     let mut digests = Vec::new();
     for seed in 0..6 {
-        digests.push(house.put(noise(seed, 1 << 20)).await);
+        digests.push(server.put(noise(seed, 1 << 20)).await);
     }
-    digests.push(house.put("small").await);
-    let answer = read(&house, &digests, &[]).await;
+    digests.push(server.put("small").await);
+    let answer = read(&server, &digests, &[]).await;
     assert_eq!(codes(&answer), [0, 0, 0, 8, 8, 8, 0]);
     assert!(answer.encoded_len() < 4 << 20);
     let many = vec![digests[6]; 20_000];
-    assert!(read(&house, &many, &[]).await.encoded_len() < 4 << 20);
+    assert!(read(&server, &many, &[]).await.encoded_len() < 4 << 20);
     let request =
         BatchReadBlobsRequest { digests: vec![digests[6].to_proto(); 100_000], ..Default::default() };
-    let status = house.cas().batch_read_blobs(request).await.unwrap_err();
+    let status = server.cas().batch_read_blobs(request).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
 }
