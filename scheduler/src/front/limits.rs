@@ -22,6 +22,8 @@ pub struct Limits {
     pub blob_bytes_max: u64,
     /// How long an upload may be silent before its stream is ended.
     pub upload_idle: Duration,
+    /// How long a client may take nothing of a download before its stream is ended.
+    pub download_idle: Duration,
     /// How long an upload is kept after its stream has ended, for the client to go on with it.
     pub upload_kept: Duration,
     /// Uploads that are kept at a time, at most; beyond it the oldest is dropped.
@@ -39,6 +41,7 @@ impl Default for Limits {
         Self {
             blob_bytes_max: 10 << 30,
             upload_idle: Duration::from_secs(60),
+            download_idle: Duration::from_secs(60),
             upload_kept: Duration::from_secs(600),
             uploads_kept_max: 256,
             uploads_max: 512,

@@ -9,7 +9,7 @@ use castwork_proto::reapi::{
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use crate::support::{House, SHA256};
+use crate::support::House;
 
 /// Uploads an action and its command.
 async fn action(house: &House, salt: &str) -> Digest {

@@ -2,8 +2,7 @@
 
 use castwork_cas::Digest;
 use castwork_proto::reapi::{
-    self, Action, ActionResult, Command, GetActionResultRequest, OutputFile,
-    UpdateActionResultRequest,
+    self, Action, ActionResult, Command, GetActionResultRequest, OutputFile, UpdateActionResultRequest,
 };
 use castwork_proto::rpc;
 use prost::Message as _;

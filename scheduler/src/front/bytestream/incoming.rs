@@ -9,6 +9,7 @@ use castwork_proto::bytestream::WriteRequest;
 use futures::{FutureExt as _, StreamExt as _};
 use tonic::{Status, Streaming};
 
+use super::turns::Turn;
 use crate::front::errors::bad;
 
 /// How long to wait, after the last bytes, for the client to close its side. Nearly all do at once; those
@@ -32,6 +33,7 @@ pub(super) enum End {
 pub(super) struct Incoming {
     messages: Streaming<WriteRequest>,
     idle_max: Duration,
+    turn: Turn,
     name: String,
     /// Where the next message has to begin: counted in bytes as they are sent.
     offset: i64,
@@ -61,13 +63,15 @@ impl Incoming {
     pub(super) async fn begin(
         mut messages: Streaming<WriteRequest>,
         idle_max: Duration,
+        turn: Turn,
     ) -> Result<Self, Status> {
-        let first = next(&mut messages, idle_max).await?.ok_or_else(|| bad("the upload has no messages"))?;
+        let first =
+            next(&mut messages, idle_max, &turn).await?.ok_or_else(|| bad("the upload has no messages"))?;
         if first.resource_name.is_empty() {
             return Err(bad("the first message of an upload has no `resource_name`"));
         }
         let (name, offset) = (first.resource_name.clone(), first.write_offset);
-        Ok(Self { messages, idle_max, name, offset, first: Some(first), is_finished: false })
+        Ok(Self { messages, idle_max, turn, name, offset, first: Some(first), is_finished: false })
     }
 
     /// What the client calls the upload.
@@ -100,7 +104,7 @@ impl Incoming {
         }
         let message = match self.first.take() {
             Some(first) => Some(first),
-            None => next(&mut self.messages, self.idle_max).await.map_err(End::Broken)?,
+            None => next(&mut self.messages, self.idle_max, &self.turn).await.map_err(End::Broken)?,
         };
         let message = message.ok_or(End::Closed)?;
         self.check(&message).map_err(End::Refused)?;
@@ -137,11 +141,13 @@ impl Incoming {
     }
 }
 
+/// Waits for a message, but not while others wait for the turn of a client that sends none.
 async fn next(
     messages: &mut Streaming<WriteRequest>,
     idle_max: Duration,
+    turn: &Turn,
 ) -> Result<Option<WriteRequest>, Status> {
-    tokio::time::timeout(idle_max, messages.message()).await.unwrap_or_else(|_| {
-        Err(Status::deadline_exceeded(format!("the upload was silent for {} s", idle_max.as_secs())))
-    })
+    turn.patiently(idle_max, messages.message())
+        .await
+        .unwrap_or_else(|| Err(Status::deadline_exceeded("the upload was silent for too long")))
 }

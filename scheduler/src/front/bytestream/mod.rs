@@ -2,12 +2,12 @@
 
 mod incoming;
 mod read;
+mod turns;
 mod uploads;
 mod write;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use castwork_cas::resource::{ReadName, ResourceName, WriteName};
 use castwork_cas::{BlobStore as _, DigestFunction};
@@ -16,10 +16,10 @@ use castwork_proto::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
 };
 use futures::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::turns::Turns;
 use self::uploads::Uploads;
 use super::errors::{bad, to_status, with_cause};
 use super::instance::{Instances, clip};
@@ -37,8 +37,8 @@ struct Inner {
     blobs: DiskBlobs,
     limits: Limits,
     uploads: Uploads,
-    writers: Arc<Semaphore>,
-    readers: Arc<Semaphore>,
+    writers: Turns,
+    readers: Turns,
     /// Uploads go on when their call is dropped, to keep what has arrived.
     tasks: TaskTracker,
 }
@@ -50,8 +50,8 @@ impl ByteStreamService {
             instances,
             blobs,
             uploads: Uploads::new(limits.uploads_kept_max, limits.upload_kept),
-            writers: Arc::new(Semaphore::new(limits.uploads_max)),
-            readers: Arc::new(Semaphore::new(limits.downloads_max)),
+            writers: Turns::new(limits.uploads_max),
+            readers: Turns::new(limits.downloads_max),
             limits,
             tasks: TaskTracker::new(),
         };
@@ -102,14 +102,6 @@ impl Inner {
     }
 }
 
-/// Waits for a turn among as many streams as there may be.
-async fn turn(turns: &Arc<Semaphore>, wait: Duration) -> Result<OwnedSemaphorePermit, Status> {
-    match tokio::time::timeout(wait, Arc::clone(turns).acquire_owned()).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(Status::unavailable("the server has as many streams as it takes; try again")),
-    }
-}
-
 #[tonic::async_trait]
 impl ByteStream for ByteStreamService {
     type ReadStream = Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send>>;
@@ -119,9 +111,9 @@ impl ByteStream for ByteStreamService {
         let request = request.into_inner();
         let name = inner.read_name(&request.resource_name)?;
         let range = read::range(&name, request.read_offset, request.read_limit)?;
-        let permit = turn(&inner.readers, inner.limits.turn_wait).await?;
+        let turn = inner.readers.take(inner.limits.turn_wait).await?;
         let stream = inner.blobs.get(&name.digest, range).await.map_err(to_status)?;
-        Ok(Response::new(read::responses(stream, name.compressor, permit)))
+        Ok(Response::new(read::responses(stream, name.compressor, turn, inner.limits.download_idle)))
     }
 
     /// The upload is a task of its own: what has arrived is put away even if the call is dropped.
@@ -129,13 +121,9 @@ impl ByteStream for ByteStreamService {
         &self,
         request: Request<Streaming<WriteRequest>>,
     ) -> Result<Response<WriteResponse>, Status> {
-        let permit = turn(&self.inner.writers, self.inner.limits.turn_wait).await?;
+        let turn = self.inner.writers.take(self.inner.limits.turn_wait).await?;
         let (inner, messages) = (Arc::clone(&self.inner), request.into_inner());
-        let task = self.inner.tasks.spawn(async move {
-            let written = write::write(&inner, messages).await;
-            drop(permit);
-            written
-        });
+        let task = self.inner.tasks.spawn(async move { write::write(&inner, messages, turn).await });
         let committed_size = task.await.map_err(|error| {
             tracing::error!(%error, "an upload ended in a panic");
             Status::internal("the upload failed in the server")

@@ -1,15 +1,18 @@
 //! `Read`: from a blob to the messages that carry it.
 
 use std::pin::Pin;
+use std::time::Duration;
 
+use bytes::Bytes;
 use castwork_cas::codec::compress;
 use castwork_cas::resource::{Compressor, ReadName};
 use castwork_cas::{BlobStream, ByteRange};
 use castwork_proto::bytestream::ReadResponse;
 use futures::{Stream, StreamExt as _};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc;
 use tonic::Status;
 
+use super::turns::Turn;
 use crate::front::errors::{bad, to_status};
 
 /// Checks which part is asked for. Offsets are those of the plain blob, also in compressed reads.
@@ -25,26 +28,60 @@ pub(super) fn range(name: &ReadName, offset: i64, limit: i64) -> Result<ByteRang
 }
 
 /// The messages for a stream of plain bytes. None is empty: some clients take that for the end.
+///
+/// A client that takes none for `idle_max`, or that stands still while others wait, loses its turn: the stream
+/// ends in an error, and what it held of the blob goes.
 pub(super) fn responses(
     plain: BlobStream,
     compressor: Compressor,
-    permit: OwnedSemaphorePermit,
+    turn: Turn,
+    idle_max: Duration,
 ) -> Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send>> {
     let bytes = match compressor {
         Compressor::Identity => plain,
         Compressor::Zstd => compress(plain),
     };
-    let responses = bytes.filter_map(move |piece| {
-        // Lives as long as the stream.
-        let _permit = &permit;
-        let response = match piece {
-            Ok(data) if data.is_empty() => None,
-            Ok(data) => Some(Ok(ReadResponse { data })),
-            Err(error) => Some(Err(to_status(error))),
+    // One message waits for the client; nothing is read from disk meanwhile but the next.
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(hand_over(bytes, sender, turn, idle_max));
+    let state = Some(receiver);
+    Box::pin(futures::stream::unfold(state, |state| async move {
+        let mut receiver = state?;
+        match receiver.recv().await {
+            Some(Step::Data(data)) => Some((Ok(ReadResponse { data }), Some(receiver))),
+            Some(Step::Failed(status)) => Some((Err(status), None)),
+            Some(Step::End) => None,
+            None => Some((Err(Status::unavailable("the client took too long; read on from here")), None)),
+        }
+    }))
+}
+
+/// What comes next of a blob that is read.
+enum Step {
+    Data(Bytes),
+    Failed(Status),
+    /// Without it, the blob did not come to its end.
+    End,
+}
+
+async fn hand_over(mut bytes: BlobStream, sender: mpsc::Sender<Step>, turn: Turn, idle_max: Duration) {
+    loop {
+        // No room is left for whom nobody listens to, and none is waited for.
+        let Some(Ok(room)) = turn.patiently(idle_max, sender.reserve()).await else { return };
+        let step = loop {
+            match bytes.next().await {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => break Step::Data(data),
+                Some(Err(error)) => break Step::Failed(to_status(error)),
+                None => break Step::End,
+            }
         };
-        std::future::ready(response)
-    });
-    Box::pin(responses)
+        let is_last = !matches!(step, Step::Data(_));
+        room.send(step);
+        if is_last {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

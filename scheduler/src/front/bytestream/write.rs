@@ -9,6 +9,7 @@ use tonic::{Status, Streaming};
 
 use super::Inner;
 use super::incoming::{End, Ending, Incoming};
+use super::turns::Turn;
 use super::uploads::{Begun, Ticket};
 use crate::front::errors::{bad, to_status};
 use crate::store::Upload;
@@ -20,8 +21,12 @@ pub(super) fn as_size(bytes: u64) -> i64 {
 
 /// Takes one stream of an upload and returns its committed size: of a plain upload the blob's bytes, of a
 /// compressed one the bytes as they were sent, or -1 if it was there before.
-pub(super) async fn write(inner: &Inner, messages: Streaming<WriteRequest>) -> Result<i64, Status> {
-    let incoming = Incoming::begin(messages, inner.limits.upload_idle).await?;
+pub(super) async fn write(
+    inner: &Inner,
+    messages: Streaming<WriteRequest>,
+    turn: Turn,
+) -> Result<i64, Status> {
+    let incoming = Incoming::begin(messages, inner.limits.upload_idle, turn).await?;
     let name = inner.write_name(incoming.name())?;
     let bytes_max = inner.limits.blob_bytes_max;
     if name.digest.size_bytes() > bytes_max {
