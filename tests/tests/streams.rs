@@ -40,7 +40,7 @@ const BLOB_BYTES: usize = 3 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_that_stand_still_cost_little_and_stop_nobody() {
-    let count = env::var("CASTWORK_TESTS_STREAMS").ok().and_then(|text| text.parse().ok()).unwrap_or(1600);
+    let count = env::var("CASTWORK_TESTS_STREAMS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
     let mut farm = Farm::start(0, 1);
     let address = farm.address().replace("grpc://", "http://");
     let healthy = connect(&address).await;
