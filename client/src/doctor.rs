@@ -154,7 +154,7 @@ fn reach(server: &Server) -> Outcome {
 /// Compiles something that nobody has compiled yet on a worker, and compares.
 fn compile_there(config: &Config, server: &Server, compiler: &Path) -> Outcome {
     let hint =
-        "see `castwork-worker --help`: a worker of this platform with the same compiler has to be attached";
+        "see `castwork-worker --help`: a worker of this platform has to be attached, and confine its actions";
     let folder =
         tempfile::tempdir().map_err(|error| (error.to_string(), "see whether TMPDIR can be written"))?;
     let text = format!(
