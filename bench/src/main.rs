@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use castwork_bench::{execute, sandbox, store, wrapper};
+use castwork_bench::{execute, queue, sandbox, store, wrapper};
 use castwork_tests::{Farm, binary};
 use clap::Parser;
 
@@ -47,6 +47,21 @@ enum Bench {
         #[arg(long, default_value_t = 2_000_000)]
         many: u64,
     },
+    /// What the scheduler alone costs: many actions, queued and then run by workers that run nothing
+    Queue {
+        /// Actions of all runs together
+        #[arg(long, default_value_t = 100_000)]
+        actions: usize,
+        /// Runs that they come from
+        #[arg(long, default_value_t = 50)]
+        runs: usize,
+        /// Simulated workers
+        #[arg(long, default_value_t = 64)]
+        workers: usize,
+        /// Slots of each
+        #[arg(long, default_value_t = 4)]
+        slots: usize,
+    },
 }
 
 #[tokio::main]
@@ -66,6 +81,11 @@ async fn main() -> ExitCode {
         Bench::Store { scheduler, rounds, many } => {
             let scheduler = scheduler.unwrap_or_else(|| binary("castwork-scheduler"));
             store::run(&store::Options { scheduler, rounds, many }).await
+        }
+        Bench::Queue { actions, runs, workers, slots } => {
+            let mut farm = Farm::start(0, 1);
+            let (address, pid) = (farm.address(), farm.scheduler().pid());
+            queue::run(&address, pid, queue::Load { actions, runs, workers, slots }).await
         }
     };
     match table {

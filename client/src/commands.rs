@@ -10,6 +10,7 @@ use crate::config::{Config, KEYS, Wrong};
 use crate::counters::Counters;
 use crate::doctor;
 use crate::launch::{self, For};
+use crate::operator::{self, Operate};
 use crate::run::complain;
 use crate::tiers::FolderTier;
 
@@ -29,6 +30,7 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] env [--cmake|--make|--github|--gitlab]
        castwork completions SHELL
        castwork man
+       castwork [SETTINGS] status|workers|runs|action|drain|undrain|cancel ...   (a farm, for its operators)
 
 A link to this program, or a copy, that is named like a compiler (gcc, clang++, ...) stands for
 that compiler: the next one of the name on PATH.
@@ -103,6 +105,8 @@ enum Command {
     ///
     /// Exit code 0.
     Man,
+    #[command(flatten)]
+    Operate(Operate),
 }
 
 #[derive(Debug, clap::Args)]
@@ -189,6 +193,7 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
         Command::Doctor { json } => doctor::run(&config, json),
         Command::Exec { words } => launch::exec(&config, &words),
         Command::Env(flags) => launch::env(&config, flags.whom()),
+        Command::Operate(operate) => operator::run(&config, &operate),
         Command::Config { .. } | Command::Completions { .. } | Command::Man => unreachable!("done above"),
     }
 }

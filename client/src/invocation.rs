@@ -8,7 +8,22 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 7] = ["stats", "config", "doctor", "exec", "env", "completions", "man"];
+pub const SUBCOMMANDS: [&str; 14] = [
+    "stats",
+    "config",
+    "doctor",
+    "exec",
+    "env",
+    "completions",
+    "man",
+    "status",
+    "workers",
+    "runs",
+    "action",
+    "drain",
+    "undrain",
+    "cancel",
+];
 
 /// Names under which a link or copy of this program is a compiler.
 const COMPILERS: [&str; 6] = ["gcc", "g++", "cc", "c++", "clang", "clang++"];

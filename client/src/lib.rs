@@ -23,6 +23,7 @@ pub mod invocation;
 pub mod launch;
 pub mod local;
 pub mod messages;
+mod operator;
 pub mod paths;
 pub mod prepare;
 pub mod reason;

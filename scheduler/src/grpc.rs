@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use castwork_proto::DESCRIPTORS;
+use castwork_proto::admin::admin_server::AdminServer;
 use castwork_proto::bytestream::byte_stream_server::ByteStreamServer;
 use castwork_proto::longrunning::operations_server::OperationsServer;
 use castwork_proto::reapi::action_cache_server::ActionCacheServer;
@@ -24,6 +25,7 @@ use tower::ServiceBuilder;
 use crate::Services;
 use crate::dispatch::{Dispatch, PRIORITIES};
 use crate::front::action_cache::ActionCacheService;
+use crate::front::admin::AdminService;
 use crate::front::bytestream::ByteStreamService;
 use crate::front::capabilities::CapabilitiesService;
 use crate::front::cas::CasService;
@@ -73,7 +75,7 @@ pub(crate) struct Parts {
 }
 
 /// Names of the services, for `grpc.health.v1`.
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     <CapabilitiesServer<CapabilitiesService> as NamedService>::NAME,
     <ContentAddressableStorageServer<CasService> as NamedService>::NAME,
     <ByteStreamServer<ByteStreamService> as NamedService>::NAME,
@@ -81,6 +83,7 @@ const SERVICES: [&str; 7] = [
     <ExecutionServer<ExecutionService> as NamedService>::NAME,
     <OperationsServer<OperationsService> as NamedService>::NAME,
     <WorkersServer<WorkersService> as NamedService>::NAME,
+    <AdminServer<AdminService> as NamedService>::NAME,
 ];
 
 /// Says of every service, and of the server, whether it serves; load balancers act on it.
@@ -118,6 +121,7 @@ fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
         .add_service(open!(dispatch.execution_service()))
         .add_service(open!(dispatch.operations_service()))
         .add_service(open!(dispatch.workers_service()))
+        .add_service(open!(dispatch.admin_service()))
         .add_service(reflection().build_v1().expect(legible))
         .add_service(reflection().build_v1alpha().expect(legible))
 }

@@ -14,7 +14,7 @@ use tonic_health::ServingStatus;
 use tracing::{error, info, warn};
 
 use crate::config::{Access, Config};
-use crate::dispatch::{self, Dispatch};
+use crate::dispatch::{self, Dispatch, Journal};
 use crate::front::bytestream::ByteStreamService;
 use crate::front::instance::Instances;
 use crate::front::limits::Limits;
@@ -31,6 +31,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// How often uploads that nobody goes on with are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// In the data folder: the operations that have not ended.
+const JOURNAL: &str = "operations.journal";
 
 /// A server that serves.
 pub struct Server {
@@ -62,7 +65,9 @@ impl Server {
     /// See [`ServeError`]; nothing is left running then.
     pub async fn start(config: &Config) -> Result<Self, ServeError> {
         let limits = Limits { blob_bytes_max: config.bytes_max / 2, ..Limits::default() };
-        Self::start_with(config, limits, dispatch::Limits::default()).await
+        let mut dispatch_limits = dispatch::Limits { kinds: config.kinds.clone(), ..Default::default() };
+        dispatch_limits.queue.weights = config.weights.clone();
+        Self::start_with(config, limits, dispatch_limits).await
     }
 
     /// As [`Server::start`], with other bounds than the usual ones.
@@ -89,7 +94,10 @@ impl Server {
             pins,
             counters: Arc::clone(&counters),
         };
-        let dispatch = dispatch::start(services.clone(), dispatch_limits);
+        let journal = config.data_dir.join(JOURNAL);
+        let opened = Journal::open(&journal).map_err(|source| ServeError::Journal { path: journal, source });
+        let (journal, recovered) = opened?;
+        let dispatch = dispatch::resume(services.clone(), dispatch_limits, journal, recovered);
         let bytestream = ByteStreamService::new(services.instances.clone(), store.blobs(), limits.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         let stop = CancellationToken::new();
@@ -283,6 +291,15 @@ pub enum ServeError {
     /// The store can't be opened.
     #[error("the store can't be opened")]
     Store(#[from] StoreOpenError),
+    /// The journal can't be read or written.
+    #[error("open journal `{}`", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// A port can't be had.
     #[error("listen to {what} at `{address}`")]
     Bind {

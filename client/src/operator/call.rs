@@ -46,8 +46,9 @@ impl OperatorError {
             Self::NoServer | Self::Address(_) => {
                 Some("name one by `--server grpc://HOST:PORT`, or set CASTWORK_REMOTE")
             }
-            Self::Connect { .. } | Self::TooLate { .. } => Some("see whether the server runs there"),
-            Self::Refused { code: Code::Unavailable, .. } => Some("see whether the server runs there"),
+            Self::Connect { .. } | Self::TooLate { .. } | Self::Refused { code: Code::Unavailable, .. } => {
+                Some("see whether the server runs there")
+            }
             Self::Refused { code: Code::Unimplemented, .. } => {
                 Some("this server is none of Castwork, or an older one")
             }
@@ -85,20 +86,13 @@ impl Farm {
         let address = server.address.clone();
         let remote = {
             let _inside = runtime.enter();
-            server
-                .connect()
-                .map_err(|source| OperatorError::Connect { address: address.clone(), source })?
+            server.connect().map_err(|source| OperatorError::Connect { address: address.clone(), source })?
         };
         Ok(Self { runtime, remote, address })
     }
 
     pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
-    }
-
-    /// The server's address.
-    pub(super) fn address(&self) -> &str {
-        &self.address
     }
 
     pub(super) async fn status(&self) -> Result<Status, OperatorError> {

@@ -17,7 +17,7 @@ const NOTHING_FOUND: u8 = 3;
 
 /// Where the answer comes from and how it is printed.
 #[derive(Clone, Debug, Args)]
-pub struct Output {
+pub(crate) struct Output {
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -28,7 +28,7 @@ pub struct Output {
 
 /// The subcommands.
 #[derive(Clone, Debug, Subcommand)]
-pub enum Operate {
+pub(crate) enum Operate {
     /// Says what waits on the farm and why, which runs there are, and how the workers are.
     ///
     /// Exit code 0, or 1 if the server can't be asked.
@@ -106,7 +106,7 @@ pub enum Operate {
 /// Which actions are meant.
 #[derive(Clone, Debug, Args)]
 #[group(required = true, multiple = true)]
-pub struct Which {
+pub(crate) struct Which {
     /// Digest of an action, its hash, or the start of that (eight digits or more).
     #[arg(value_name = "DIGEST")]
     digest: Option<String>,
@@ -133,7 +133,7 @@ impl Operate {
 }
 
 /// Does what is asked, and returns the exit code.
-pub fn run(config: &Config, operate: &Operate) -> u8 {
+pub(crate) fn run(config: &Config, operate: &Operate) -> u8 {
     let done = Farm::connect(config, operate.output().server.as_deref())
         .and_then(|farm| farm.block_on(answer(&farm, operate)));
     match done {

@@ -87,7 +87,8 @@ pub(super) fn runs(runs: &[Run]) -> String {
 
 pub(super) fn workers(workers: &[Worker]) -> String {
     if workers.is_empty() {
-        return "no worker is attached; start one with `castwork-worker --scheduler grpc://HOST:PORT`\n".to_owned();
+        return "no worker is attached; start one with `castwork-worker --scheduler grpc://HOST:PORT`\n"
+            .to_owned();
     }
     let width = workers.iter().map(|worker| shown(&worker.name).chars().count()).max().unwrap_or(0).max(6);
     let mut text = format!("{:<width$}  STATE        SLOTS      MEMORY     AGE  OFFERS\n", "WORKER");
@@ -136,9 +137,10 @@ fn action(action: &Action) -> String {
         Ok(Stage::Executing) => "runs",
         _ => "is somewhere",
     };
-    let since = action.since.as_ref().map_or_else(String::new, |since| {
-        format!(" for {}", span(seconds(Some(since))))
-    });
+    let since = action
+        .since
+        .as_ref()
+        .map_or_else(String::new, |since| format!(" for {}", span(seconds(Some(since)))));
     let expected = span(seconds(action.expected.as_ref()));
     let mut text = format!("{digest}\n  {stage}{since}: {}\n", printable(&action.reason));
     let run = if action.run.is_empty() { "(no name)".to_owned() } else { shown(&action.run) };
@@ -214,7 +216,9 @@ fn span(seconds: f64) -> String {
 fn bytes(count: u64) -> String {
     let units = [(1 << 40, "T"), (1 << 30, "G"), (1 << 20, "M")];
     let (unit, name) = units.into_iter().find(|(unit, _)| count >= *unit).unwrap_or((1 << 10, "K"));
-    if count >= unit * 10 { format!("{}{name}", count / unit) } else {
+    if count >= unit * 10 {
+        format!("{}{name}", count / unit)
+    } else {
         format!("{}.{}{name}", count / unit, count % unit * 10 / unit)
     }
 }
@@ -266,8 +270,15 @@ mod tests {
             reason: "all 8 slots are taken".to_owned(),
             ..Queue::default()
         };
-        let run = Run { run: "ci-17".to_owned(), running: 3, granted: 5, share_basis_points: 7_500, ..Run::default() };
-        let status = Status { queues: vec![queue], runs: vec![run], workers: vec![worker()], ..Status::default() };
+        let run = Run {
+            run: "ci-17".to_owned(),
+            running: 3,
+            granted: 5,
+            share_basis_points: 7_500,
+            ..Run::default()
+        };
+        let status =
+            Status { queues: vec![queue], runs: vec![run], workers: vec![worker()], ..Status::default() };
         let page = super::status(&status);
         for expected in [
             "   1200   0.0s  ISA=x86-64 cores=4 memory=1.5G\n",

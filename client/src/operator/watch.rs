@@ -1,11 +1,10 @@
 //! [`watch`]: the overview, drawn anew as time passes, like `top`.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use super::call::{Farm, OperatorError};
 use super::{json, page};
-use crate::commands::print;
 
 /// How often what is waited for is looked at.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -19,13 +18,18 @@ pub(super) async fn watch(farm: &Farm, seconds: f64, as_json: bool) -> Result<u8
     let every = Duration::try_from_secs_f64(seconds.max(EVERY_MIN)).unwrap_or(LOOK_EVERY);
     let is_terminal = std::io::stdout().is_terminal();
     // The first answer has to come; after that a server that is away for a while is shown as just that.
-    let mut answer = Ok(farm.status().await?);
+    let mut answer: Result<_, OperatorError> = Ok(farm.status().await?);
     loop {
-        match &answer {
-            Ok(status) if as_json => print(&format!("{}\n", json::status(status))),
-            Ok(status) => print(&drawn(&page::status(status), is_terminal)),
-            Err(error) if as_json => print(&format!("{}\n", serde_json::json!({ "error": format!("{error}") }))),
-            Err(error) => print(&drawn(&format!("{}: {error}\n", farm.address()), is_terminal)),
+        let page = match &answer {
+            Ok(status) if as_json => format!("{}\n", json::status(status)),
+            Ok(status) => drawn(&page::status(status), is_terminal),
+            Err(error) if as_json => format!("{}\n", serde_json::json!({ "error": error.to_string() })),
+            Err(error) => drawn(&format!("{error}\n"), is_terminal),
+        };
+        let mut out = std::io::stdout();
+        if out.write_all(page.as_bytes()).and_then(|()| out.flush()).is_err() {
+            // Whoever read it has read enough.
+            return Ok(0);
         }
         tokio::time::sleep(every).await;
         answer = farm.status().await;

@@ -29,9 +29,13 @@ pub(super) struct FileConfig {
     pub(super) log_format: Option<Entry>,
     /// Name and digest function of each `[[instance]]`.
     pub(super) instances: Vec<(Entry, Option<Entry>)>,
+    /// Name and kind of each `[[property]]`.
+    pub(super) properties: Vec<[Option<Entry>; 2]>,
+    /// Instance, principal and weight of each `[[share]]`.
+    pub(super) shares: Vec<[Option<Entry>; 3]>,
 }
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 13] = [
     "listen",
     "http-listen",
     "http-cache",
@@ -43,6 +47,8 @@ const KEYS: [&str; 11] = [
     "ready-file",
     "log-format",
     "instance",
+    "property",
+    "share",
 ];
 
 const INSTANCE_KEYS: [&str; 2] = ["name", "digest-function"];
@@ -88,6 +94,8 @@ impl Reader<'_> {
             ready_file: self.text_of(&table, "ready-file"),
             log_format: self.text_of(&table, "log-format"),
             instances: self.instances(&table),
+            properties: self.rows(&table, "property", ["name", "kind"]),
+            shares: self.rows(&table, "share", ["instance", "principal", "weight"]),
         }
     }
 
@@ -140,6 +148,42 @@ impl Reader<'_> {
 
     fn entry(&self, value: &Spanned<DeValue<'_>>, text: &str) -> Entry {
         Entry { text: text.to_owned(), place: self.place(value.span().start) }
+    }
+
+    /// The values of these keys in each of the tables of an array.
+    fn rows<const N: usize>(
+        &mut self,
+        table: &DeTable<'_>,
+        key: &str,
+        keys: [&str; N],
+    ) -> Vec<[Option<Entry>; N]> {
+        let Some(value) = table.get(key) else { return Vec::new() };
+        let Some(rows) = value.get_ref().as_array() else {
+            let problem = format!("is {} where [[{key}]] belongs", kind(value.get_ref()));
+            self.complain(value.span().start, Some(key), problem);
+            return Vec::new();
+        };
+        let parent = format!("{key}.");
+        let mut found = Vec::new();
+        for row in rows {
+            let Some(table) = row.get_ref().as_table() else {
+                let problem = format!("is {} where a table belongs", kind(row.get_ref()));
+                self.complain(row.span().start, Some(key), problem);
+                continue;
+            };
+            self.refuse_unknown(table, &keys, &parent);
+            found.push(keys.map(|key| self.text_or_number(table, key, &parent)));
+        }
+        found
+    }
+
+    fn text_or_number(&mut self, table: &DeTable<'_>, key: &str, parent: &str) -> Option<Entry> {
+        let value = table.get(key)?;
+        match value.get_ref() {
+            DeValue::Integer(number) => Some(self.entry(value, &number.to_string())),
+            DeValue::Float(number) => Some(self.entry(value, &number.to_string())),
+            _ => self.text_below(table, key, parent),
+        }
     }
 
     fn instances(&mut self, table: &DeTable<'_>) -> Vec<(Entry, Option<Entry>)> {

@@ -1,6 +1,7 @@
 //! [`Config`]: flags and one file, checked, with every complaint at once.
 
 mod args;
+mod farm;
 mod file;
 mod size;
 
@@ -14,6 +15,8 @@ use castwork_cas::resource::check_instance_name;
 pub use self::args::{Args, Command};
 use self::file::{Entry, FileConfig};
 pub(crate) use self::size::parse_size;
+use crate::dispatch::Kinds;
+use crate::queue::Weights;
 use crate::store::Durability;
 
 /// Where gRPC is served unless told otherwise: to this machine alone.
@@ -78,6 +81,10 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Instance names besides the empty one, and what an unset digest function means in each.
     pub instances: Vec<(String, DigestFunction)>,
+    /// How platform properties are matched.
+    pub kinds: Kinds,
+    /// How large the shares of instances and principals are.
+    pub weights: Weights,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
 }
@@ -164,6 +171,8 @@ impl Config {
             ready_file: ready_file.filter(|path| !path.as_os_str().is_empty()),
             log_format: log_format.unwrap_or_default(),
             instances: checker.instances(file.instances),
+            kinds: checker.kinds(file.properties),
+            weights: checker.weights(file.shares),
             file: args.config,
         }
     }
@@ -392,6 +401,35 @@ mod tests {
         assert!(load(&[], Some("listen = \n")).unwrap_err().contains("FILE:1: "));
         let nowhere = load(&["--config", "/nowhere/castwork.toml"], None).unwrap_err();
         assert!(nowhere.contains("/nowhere/castwork.toml: "), "{nowhere}");
+    }
+
+    #[test]
+    fn kinds_of_properties_and_weights_stand_in_the_file() {
+        let file = r#"
+            [[property]]
+            name = "licence"
+            kind = "minimum"
+            [[share]]
+            principal = "ci"
+            weight = 2
+            [[share]]
+            instance = "nightly"
+            weight = 0.5
+        "#;
+        let config = load(&[], Some(file)).unwrap();
+        assert_eq!(config.kinds, Kinds::new([("licence".to_owned(), crate::dispatch::Kind::Minimum)]));
+        assert_eq!(config.weights.principals["ci"], 200);
+        assert_eq!(config.weights.instances["nightly"], 50);
+        let wrong = "[[property]]\nname = \"a\"\nkind = \"most\"\n[[property]]\nkind = \"exact\"\n\
+            [[share]]\nweight = 0\nprincipal = \"p\"\n";
+        let complaints = load(&[], Some(wrong)).unwrap_err();
+        for expected in [
+            "FILE:3: `property.kind` is `most`; there are `exact`, `minimum`, `ignored`, `priority`",
+            "[[property]]: `property` has both a `name` and a `kind`",
+            "FILE:7: `share.weight` is `0`, which is no weight",
+        ] {
+            assert!(complaints.contains(expected), "{expected} is not in\n{complaints}");
+        }
     }
 
     #[test]

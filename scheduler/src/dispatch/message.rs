@@ -1,11 +1,14 @@
 //! [`Message`]: what the owner of the queue is told.
 
+use std::sync::Arc;
+
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tonic::Status;
 
 use super::links::Attachment;
+use super::operators::{Overview, Selector};
 use super::watch::Watch;
-use crate::queue::{Counts, OperationId, Request, Saying, SessionId, WorkerId};
+use crate::queue::{Counts, OperationId, Request, Saying, SessionId, TaskView, WorkerId};
 
 /// What the owner is told.
 pub(super) enum Message {
@@ -35,4 +38,29 @@ pub(super) enum Message {
         session: SessionId,
     },
     Count(oneshot::Sender<Counts>),
+    View(oneshot::Sender<Overview>),
+    Find {
+        selector: Selector,
+        max: usize,
+        reply: oneshot::Sender<Vec<TaskView>>,
+    },
+    Stop {
+        selector: Selector,
+        reason: Arc<str>,
+        reply: oneshot::Sender<usize>,
+    },
+    Drain {
+        pattern: Arc<str>,
+        reason: Arc<str>,
+        reply: oneshot::Sender<()>,
+    },
+    Undrain {
+        pattern: Arc<str>,
+        reply: oneshot::Sender<()>,
+    },
+    List {
+        after: Option<OperationId>,
+        max: usize,
+        reply: oneshot::Sender<Vec<Watch>>,
+    },
 }

@@ -7,10 +7,13 @@ mod check;
 mod command;
 mod folders;
 mod jobs;
+mod journal;
 mod kinds;
 mod limits;
 mod links;
 mod message;
+mod metrics;
+mod operators;
 mod owner;
 mod prepared;
 mod publish;
@@ -22,6 +25,7 @@ mod watch;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use castwork_proto::admin::admin_server::AdminServer;
 use castwork_proto::longrunning::operations_server::OperationsServer;
 use castwork_proto::reapi::execution_server::ExecutionServer;
 use castwork_proto::worker::workers_server::WorkersServer;
@@ -31,13 +35,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 
+pub use journal::{Journal, Recovered};
 pub use kinds::{Kind, Kinds};
 pub(crate) use kinds::{KindError, Offered};
 pub use limits::{Limits, PRIORITIES};
 pub(crate) use links::{Attachment, Link, OUTGOING_MAX};
+pub(crate) use metrics::{wanted, write_to as write_metrics};
+pub(crate) use operators::{Overview, Selector};
 pub(crate) use response::{report_of, response_of};
-pub(crate) use watch::{Watch, parse_operation_name};
+pub(crate) use watch::{Watch, operation_name, parse_operation_name};
 
+use crate::front::admin::AdminService;
 use crate::front::execution::ExecutionService;
 use crate::front::operations::OperationsService;
 use crate::front::workers::WorkersService;
@@ -69,11 +77,21 @@ struct Inner {
 
 /// Starts the task that owns the queue. Has to be called in a runtime of tokio.
 pub fn start(services: Services, limits: Limits) -> Dispatch {
+    start_with(services, limits, |_| ())
+}
+
+/// As [`start`], and goes on with the operations that a journal has. They are there when this returns.
+pub fn resume(services: Services, limits: Limits, journal: Journal, recovered: Recovered) -> Dispatch {
+    start_with(services, limits, |owner| owner.resume(journal, recovered))
+}
+
+fn start_with(services: Services, limits: Limits, prepare: impl FnOnce(&mut Owner)) -> Dispatch {
     let mut limits = limits;
     limits.queue.silence_max = limits.heartbeat_interval * 3;
     let (messages, inbox) = mpsc::channel(limits.events_max);
     let stop = CancellationToken::new();
-    let owner = Owner::new(services.clone(), limits.clone());
+    let mut owner = Owner::new(services.clone(), limits.clone());
+    prepare(&mut owner);
     let inner = Inner {
         services,
         waiters: Arc::new(Semaphore::new(limits.waiters_max)),
@@ -101,6 +119,11 @@ impl Dispatch {
     /// The door for workers.
     pub fn workers_service(&self) -> WorkersServer<WorkersService> {
         WorkersServer::new(WorkersService::new(self.clone())).max_decoding_message_size(OUTCOME_BYTES_MAX)
+    }
+
+    /// The door for operators.
+    pub fn admin_service(&self) -> AdminServer<AdminService> {
+        AdminServer::new(AdminService::new(self.clone()))
     }
 
     /// How much there is of everything at this moment; nothing once it is shut down.
@@ -243,6 +266,11 @@ impl Stats {
                 workers(|worker| worker.draining),
             ),
             gauge("castwork_workers_absent", "Workers expected back.", workers(|worker| !worker.connected)),
+            gauge(
+                "castwork_workers_quarantined",
+                "Workers that are left out for a while.",
+                workers(|worker| worker.quarantined),
+            ),
             gauge("castwork_worker_slots", "Actions that connected workers can run at once.", slots.sum()),
         ]
     }

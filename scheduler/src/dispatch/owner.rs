@@ -1,6 +1,6 @@
 //! [`Owner`]: the one task that has the queue.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use castwork_cas::ActionKey;
 use castwork_proto::worker::{
     CancelLease, Lease, OutcomeKept, Welcome, scheduler_message::Message as ToWorker,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::Limits;
 use super::check::{Findings, Pinned};
 use super::jobs::{Done, Jobs};
+use super::journal::{Journal, Recovered};
 use super::links::{Attachment, Links};
 use super::message::Message;
 use super::prepared::{Prepared, PreparedActions};
@@ -26,15 +27,15 @@ use super::watch::{State, Waiter, Watch, operation_name};
 use crate::Services;
 use crate::queue::{
     Effect, Ending, Event, LeaseId, OperationId, Origin, Queue, Refusal, Report, Request, Saying, SessionId,
-    TaskId, WorkerId,
+    Stage, TaskId, WorkerId,
 };
 
 /// The queue and everything that its effects act upon.
 pub(super) struct Owner {
-    queue: Queue,
+    pub(super) queue: Queue,
     started: Instant,
     limits: Limits,
-    operations: HashMap<OperationId, Operation>,
+    pub(super) operations: BTreeMap<OperationId, Operation>,
     links: Links,
     jobs: Jobs,
     prepared: PreparedActions,
@@ -46,14 +47,18 @@ pub(super) struct Owner {
     followups: VecDeque<Event>,
     /// Set while an operation is opened that the queue does not take.
     refusal: Option<Refusal>,
+    pub(super) journal: Option<Journal>,
     leaves: mpsc::UnboundedSender<OperationId>,
     left: mpsc::UnboundedReceiver<OperationId>,
 }
 
-struct Operation {
+pub(super) struct Operation {
     key: ActionKey,
     state: watch::Sender<State>,
 }
+
+/// Tells who asked what became of opening an operation.
+type Reply = oneshot::Sender<Result<Watch, Status>>;
 
 /// A lease on its way to a worker.
 struct Grant {
@@ -70,7 +75,7 @@ impl Owner {
         Self {
             queue: Queue::new(limits.queue.clone(), rand::random()),
             started: Instant::now(),
-            operations: HashMap::new(),
+            operations: BTreeMap::new(),
             links: Links::default(),
             jobs: Jobs::new(services, &limits),
             prepared: PreparedActions::new(limits.prepared_bytes_max),
@@ -80,6 +85,7 @@ impl Owner {
             pins_len: 0,
             followups: VecDeque::new(),
             refusal: None,
+            journal: None,
             leaves,
             left,
         }
@@ -106,10 +112,7 @@ impl Owner {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Open { request, permit, reply } => {
-                // Who asked and is gone by now counts as one who left.
-                let _ = reply.send(self.open(request, permit));
-            }
+            Message::Open { request, permit, reply } => self.open(request, permit, reply),
             Message::Look { operation, permit, reply } => {
                 if permit.is_some() {
                     self.apply(Event::WaiterJoined(operation));
@@ -129,27 +132,59 @@ impl Owner {
             Message::Count(reply) => {
                 let _ = reply.send(self.queue.counts());
             }
+            other => self.take_from_operator(other),
         }
     }
 
-    fn open(&mut self, request: Request, permit: OwnedSemaphorePermit) -> Result<Watch, Status> {
+    fn open(&mut self, request: Request, permit: OwnedSemaphorePermit, reply: Reply) {
         let name = request.operation;
-        let state = watch::Sender::new(State::default());
-        self.operations.insert(name, Operation { key: request.key.clone(), state });
+        let noted = self.journal.is_some().then(|| request.clone());
+        self.add(&request);
         self.apply(Event::Opened(request));
-        match self.refusal.take() {
+        let answer = match self.refusal.take() {
             Some(refusal) => Err(Status::new(code_of(&refusal), refusal.to_string())),
             None => Ok(self.watch(name, Some(permit)).expect("an operation is there once it is opened")),
+        };
+        let goes_on = answer.as_ref().is_ok_and(|watch| watch.state.borrow().ending.is_none());
+        // Who asked and is gone by now counts as one who left.
+        match (&self.journal, noted) {
+            (Some(journal), Some(request)) if goes_on => {
+                journal.opened(&request, move || drop(reply.send(answer)));
+            }
+            _ => drop(reply.send(answer)),
+        }
+    }
+
+    fn add(&mut self, request: &Request) {
+        let state = watch::Sender::new(State::default());
+        self.operations.insert(request.operation, Operation { key: request.key.clone(), state });
+    }
+
+    /// Goes on with what an earlier life has left.
+    pub(super) fn resume(&mut self, journal: Journal, recovered: Recovered) {
+        self.journal = Some(journal);
+        let count = recovered.operations.len();
+        for (pattern, reason) in recovered.drains {
+            self.apply(Event::Drained(pattern, reason));
+        }
+        for (request, was_running) in recovered.operations {
+            self.add(&request);
+            self.apply(Event::Restored { request, was_running });
+            self.refusal = None;
+        }
+        if count > 0 {
+            info!(operations = count, "operations of before the restart go on");
         }
     }
 
     /// A look at an operation; with a permit it is a wait, of which the queue knows.
-    fn watch(&self, name: OperationId, permit: Option<OwnedSemaphorePermit>) -> Option<Watch> {
+    pub(super) fn watch(&self, name: OperationId, permit: Option<OwnedSemaphorePermit>) -> Option<Watch> {
         let operation = self.operations.get(&name)?;
         let waiter =
             permit.map(|permit| Waiter { operation: name, leaves: self.leaves.clone(), _permit: permit });
         Some(Watch {
             name: operation_name(&operation.key.instance, name),
+            operation: name,
             key: operation.key.clone(),
             state: operation.state.subscribe(),
             _waiter: waiter,
@@ -218,7 +253,7 @@ impl Owner {
         });
     }
 
-    fn apply(&mut self, event: Event) {
+    pub(super) fn apply(&mut self, event: Event) {
         self.followups.push_back(event);
         self.follow_up();
     }
@@ -239,6 +274,9 @@ impl Owner {
             }
             Effect::Check { task, key, lookup } => self.jobs.check(task, key, lookup),
             Effect::Stage(operation, stage) => {
+                if let (Stage::Executing, Some(journal)) = (stage, &self.journal) {
+                    journal.started(operation);
+                }
                 if let Some(operation) = self.operations.get(&operation) {
                     operation.state.send_if_modified(|state| state.enter(stage));
                 }
@@ -267,6 +305,9 @@ impl Owner {
     }
 
     fn finish(&mut self, name: OperationId, ending: Ending) {
+        if let Some(journal) = &self.journal {
+            journal.ended(name);
+        }
         let Some(operation) = self.operations.get(&name) else { return };
         match &ending {
             Ending::Answered(response) => {

@@ -32,6 +32,8 @@ impl State {
 pub(crate) struct Watch {
     /// The operation's name, as clients write it.
     pub(crate) name: String,
+    /// The operation.
+    pub(crate) operation: OperationId,
     /// The action.
     pub(crate) key: ActionKey,
     /// What becomes of it. Closed without an ending if the scheduler stops.

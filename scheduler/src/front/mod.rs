@@ -1,6 +1,7 @@
 //! The gRPC services: messages become checked types here, and errors become gRPC codes.
 
 pub mod action_cache;
+pub mod admin;
 mod batch;
 pub mod bytestream;
 pub mod capabilities;

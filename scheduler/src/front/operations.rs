@@ -7,10 +7,16 @@ use castwork_proto::longrunning::{
 };
 use tonic::{Request, Response, Status};
 
+use super::errors::bad;
 use super::execution::unknown;
 use super::report::current;
 use crate::dispatch::{Dispatch, Watch, parse_operation_name};
-use crate::queue::OperationId;
+use crate::queue::{OperationId, id_from_hex};
+
+/// Operations on a page, unless the client says how many.
+const PAGE_DEFAULT: usize = 100;
+/// Operations on a page, at most: an answer must fit into a message.
+const PAGE_MAX: usize = 1_000;
 
 /// Looks at operations and cancels them.
 pub struct OperationsService {
@@ -33,11 +39,35 @@ impl OperationsService {
 
 #[tonic::async_trait]
 impl Operations for OperationsService {
+    /// Lists operations of one instance, those included that ended a while ago, in no order that means anything.
+    /// `name` is `operations` behind the instance's name and a slash; there are no filters.
     async fn list_operations(
         &self,
-        _: Request<ListOperationsRequest>,
+        request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        Err(Status::unimplemented("operations are not listed"))
+        self.dispatch.services().counters.requests.add(1);
+        let request = request.into_inner();
+        if !request.filter.is_empty() {
+            return Err(bad("there are no filters"));
+        }
+        let instance = match request.name.strip_suffix("operations") {
+            Some("") => "",
+            Some(prefix) => prefix.trim_end_matches('/'),
+            None => &request.name,
+        };
+        let instance = self.dispatch.services().instances.check(instance)?;
+        let after = match request.page_token.as_str() {
+            "" => None,
+            token => Some(id_from_hex(token).map(OperationId).ok_or_else(|| bad("no such page"))?),
+        };
+        let wanted = usize::try_from(request.page_size).unwrap_or(0);
+        let max = if wanted == 0 { PAGE_DEFAULT } else { wanted.min(PAGE_MAX) };
+        let listed = self.dispatch.list(after, max).await?;
+        let last = listed.last().filter(|_| listed.len() == max);
+        let next_page_token = last.map(|watch| format!("{:032x}", watch.operation.0)).unwrap_or_default();
+        let own = listed.iter().filter(|watch| watch.key.instance == instance.name);
+        let operations = own.map(current).collect();
+        Ok(Response::new(ListOperationsResponse { operations, next_page_token, ..Default::default() }))
     }
 
     async fn get_operation(

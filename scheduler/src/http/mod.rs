@@ -2,7 +2,7 @@
 //! HTTP and no gRPC.
 //!
 //! ```text
-//! /healthz  /metrics
+//! /healthz  /metrics  /autoscale
 //! /[INSTANCE/]ac/HASH    /[INSTANCE/]cas/HASH      Bazel's HTTP cache
 //! /ccache/ANYTHING                                 ccache, in any of its layouts
 //! /sccache/ANYTHING                                sccache, by WebDAV
@@ -33,7 +33,7 @@ pub(crate) use self::cache::{HttpCache, Parts};
 
 use crate::Counters;
 use crate::counters::write_gauges;
-use crate::dispatch::Dispatch;
+use crate::dispatch::{Dispatch, wanted, write_metrics};
 use crate::store::{Durability, Store};
 
 /// What there is to tell, and to keep.
@@ -53,6 +53,7 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts) {
     let router = Router::new()
         .route("/healthz", get(health))
         .route("/metrics", get(metrics))
+        .route("/autoscale", get(autoscale))
         .fallback(cached)
         .with_state(facts);
     connections::serve(listener, router, stop).await;
@@ -75,7 +76,22 @@ async fn metrics(State(facts): State<Facts>) -> impl IntoResponse {
     facts.cache.counters().write_to(&mut text);
     write_gauges(&mut text, &facts.store.gauges());
     write_gauges(&mut text, &facts.dispatch.stats().await.gauges());
+    // Without an answer the server is stopping, and there is nothing to count any more.
+    if let Ok(overview) = facts.dispatch.overview().await {
+        write_metrics(&mut text, &overview);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
+}
+
+/// What an autoscaler asks: `{"platforms": [{"platform", "queued", "workers", "workers_wanted", …}]}`.
+async fn autoscale(State(facts): State<Facts>) -> Response {
+    match facts.dispatch.overview().await {
+        Ok(overview) => {
+            let body = serde_json::json!({ "platforms": wanted(&overview.view) });
+            ([(header::CONTENT_TYPE, "application/json")], format!("{body:#}\n")).into_response()
+        }
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response(),
+    }
 }
 
 async fn cached(State(facts): State<Facts>, request: Request) -> Response {

@@ -70,6 +70,13 @@ pub type Response = Arc<reapi::ExecuteResponse>;
 pub enum Event {
     /// A client wants an action's result, and waits.
     Opened(Request),
+    /// An operation that an earlier life of the scheduler had opened, and that nobody waits for yet.
+    Restored {
+        /// As it was opened.
+        request: Request,
+        /// Whether a worker may come back with it.
+        was_running: bool,
+    },
     /// An [`Effect::Check`] is done.
     Checked {
         /// The task that was checked.

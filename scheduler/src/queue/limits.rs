@@ -32,6 +32,8 @@ pub struct Limits {
     pub return_grace: Duration,
     /// How long a worker whose connection has ended keeps its leases.
     pub reconnect_grace: Duration,
+    /// How long workers have, after the scheduler has come back, to bring along what they ran for it.
+    pub restored_grace: Duration,
     /// How long a worker may say nothing; three times the heartbeat interval.
     pub silence_max: Duration,
     /// How long an operation goes on that nobody waits for.
@@ -62,6 +64,7 @@ impl Default for Limits {
             start_grace: Duration::from_secs(10),
             return_grace: Duration::from_secs(60),
             reconnect_grace: Duration::from_secs(5),
+            restored_grace: Duration::from_secs(15),
             silence_max: Duration::from_secs(15),
             unwatched_grace: Duration::from_secs(2 * 60),
             overrun_grace: Duration::from_secs(60),

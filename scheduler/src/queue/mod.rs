@@ -39,12 +39,15 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
+
 pub use demand::{Amounts, Demand, Needs};
 pub use event::{
     Checked, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Report, Request,
     Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
 };
 pub use limits::Limits;
+pub use pattern::matches as name_matches;
 pub use properties::Properties;
 pub use refusal::Refusal;
 pub use tally::{Cause, Histogram, Tally};
@@ -70,6 +73,8 @@ pub struct Queue {
     ready: Ready,
     workers: Workers,
     drains: Vec<Drain>,
+    /// Actions that wait for a worker to come back with them, and since when; the oldest first.
+    expected_back: VecDeque<(Moment, TaskId)>,
     estimates: Estimates,
     tally: Tally,
     /// What the event at hand has brought about so far.
@@ -91,6 +96,7 @@ impl Queue {
             tasks: Tasks::default(),
             workers: Workers::default(),
             drains: Vec::new(),
+            expected_back: VecDeque::new(),
             estimates: Estimates::default(),
             tally: Tally::default(),
             effects: Vec::new(),
@@ -107,6 +113,7 @@ impl Queue {
         self.now = self.now.max(now);
         match event {
             Event::Opened(request) => self.opened(request),
+            Event::Restored { request, was_running } => self.restored(request, was_running),
             Event::Checked { task, verdict } => self.checked(task, verdict),
             Event::WaiterJoined(operation) => self.operations.waiter_joined(operation),
             Event::WaiterLeft(operation) => self.operations.waiter_left(self.now, operation),

@@ -1,7 +1,7 @@
 //! [`matches`]: names with `*` and `?` in them, as operators type them.
 
 /// Whether the whole of `text` is as `pattern` says: `*` stands for any letters, `?` for one.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut next) = (0, 0);
     // Where the last star stands, and up to where it has eaten: on a mismatch it eats one more.

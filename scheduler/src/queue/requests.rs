@@ -11,16 +11,49 @@ use super::{Checked, Effect, Ending, OperationId, Queue, Refusal, Request, Spec,
 
 impl Queue {
     pub(super) fn opened(&mut self, request: Request) {
+        if let Some(check) = self.open(request) {
+            self.effect(check);
+        }
+    }
+
+    /// Goes on with an operation of an earlier life. What was at a worker is not looked at before the worker had
+    /// time to bring it along, lest it is run twice.
+    pub(super) fn restored(&mut self, request: Request, was_running: bool) {
+        let operation = request.operation;
+        let check = self.open(request);
+        self.operations.waiter_left(self.now, operation);
+        match check {
+            Some(Effect::Check { task, .. }) if was_running => self.expected_back.push_back((self.now, task)),
+            check => self.effects.extend(check),
+        }
+    }
+
+    /// Looks at actions that no worker has brought along.
+    pub(super) fn look_at_restored(&mut self) {
+        let since = self.now.checked_sub(self.limits.restored_grace);
+        while let Some((_, id)) = self.expected_back.front().copied().filter(|(at, _)| Some(*at) <= since) {
+            self.expected_back.pop_front();
+            if let Some(task) = self.tasks.get(id).filter(|task| task.phase == Phase::Checking) {
+                let (key, lookup) = (task.key.clone(), task.lookup);
+                self.effect(Effect::Check { task: id, key, lookup });
+            }
+        }
+    }
+
+    /// Adds an operation; returns the check that has to be made, if it is the first for its action.
+    fn open(&mut self, request: Request) -> Option<Effect> {
         if self.operations.len() >= self.limits.operations_max {
             let refusal = Refusal::Full { what: "operations at a time", max: self.limits.operations_max };
-            return self.effect(Effect::Refuse(request.operation, refusal));
+            self.effect(Effect::Refuse(request.operation, refusal));
+            return None;
         }
         let Request { operation, key, priority, run, principal, lookup, origin } = request;
         let joined = self.tasks.of(&key).find(|(_, task)| task.may_be_joined(lookup));
         if let Some((id, _)) = joined {
             self.operations.open(operation, id);
             self.tally.shared += 1;
-            return self.join(id, operation, priority);
+            self.join(id, operation, priority);
+            return None;
         }
         let owner = Owner { instance: Arc::clone(&key.instance), principal, run };
         #[cfg(test)]
@@ -32,7 +65,7 @@ impl Queue {
         let id = self.tasks.insert(Task { priority, lookup, ..Task::new(key.clone(), origin, share) });
         self.operations.open(operation, id);
         self.join(id, operation, priority);
-        self.effect(Effect::Check { task: id, key, lookup });
+        Some(Effect::Check { task: id, key, lookup })
     }
 
     /// Adds an operation that already names the task.

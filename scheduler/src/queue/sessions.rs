@@ -77,7 +77,7 @@ impl Queue {
         });
         self.tally.adopted += 1;
         self.resume(id, worker, held.lease);
-        if known.is_none() {
+        if self.tasks.at(id).spec.is_none() {
             self.effect(Effect::Check { task: id, key: held.key.clone(), lookup: false });
         }
     }

@@ -11,6 +11,7 @@ impl Queue {
         self.end_overruns();
         self.end_what_nobody_waits_for();
         self.refuse_what_nobody_can_run();
+        self.look_at_restored();
         self.charge_what_goes_on();
         self.test_again();
         self.reserve();

@@ -279,22 +279,31 @@ impl Queue {
         worker.reserved_for.map(|_| "kept free for an action that takes more than one slot".to_owned())
     }
 
-    /// The actions that are looked after and that `wanted` picks, the oldest first, at most `max`.
-    pub fn find(&self, wanted: impl Fn(&ActionKey, &str) -> bool, max: usize) -> Vec<TaskView> {
-        let matching = self.tasks.iter().filter(|(_, task)| {
-            let run = &self.ready.shares.at(task.share).name;
-            wanted(&task.key, run)
-        });
-        matching.take(max).map(|(id, task)| self.view_task(id, task)).collect()
+    /// The actions that are looked after and that `wanted` picks by action, run and operations, the oldest first,
+    /// at most `max`.
+    pub fn find(
+        &self,
+        wanted: impl Fn(&ActionKey, &str, &[OperationId]) -> bool,
+        max: usize,
+    ) -> Vec<TaskView> {
+        self.matching(wanted).take(max).map(|(id, task)| self.view_task(id, task)).collect()
     }
 
     /// The operations that have not ended of the actions that `wanted` picks.
-    pub fn operations_of(&self, wanted: impl Fn(&ActionKey, &str) -> bool) -> Vec<OperationId> {
-        let matching = self.tasks.iter().filter(|(_, task)| {
-            let run = &self.ready.shares.at(task.share).name;
-            wanted(&task.key, run)
-        });
-        matching.flat_map(|(_, task)| task.operations.iter().copied()).collect()
+    pub fn operations_of(
+        &self,
+        wanted: impl Fn(&ActionKey, &str, &[OperationId]) -> bool,
+    ) -> Vec<OperationId> {
+        self.matching(wanted).flat_map(|(_, task)| task.operations.iter().copied()).collect()
+    }
+
+    fn matching(
+        &self,
+        wanted: impl Fn(&ActionKey, &str, &[OperationId]) -> bool,
+    ) -> impl Iterator<Item = (TaskId, &Task)> {
+        self.tasks.iter().filter(move |(_, task)| {
+            wanted(&task.key, &self.ready.shares.at(task.share).name, &task.operations)
+        })
     }
 
     fn view_task(&self, id: TaskId, task: &Task) -> TaskView {

@@ -6,7 +6,7 @@ use castwork_proto::reapi::execution_stage::Value as Stage;
 use castwork_proto::worker::Hello;
 use tonic::Code;
 
-use crate::support::{Farm, Worker, hello, limits, patient, result, running, stage_of, status};
+use crate::support::{Farm, Worker, hello, limits, patient, result, running, status};
 
 #[tokio::test]
 async fn what_a_lost_worker_ran_another_runs() {
@@ -127,26 +127,6 @@ async fn a_late_outcome_counts_if_nobody_was_quicker_and_is_kept_in_any_case() {
     drop(worker);
     let mut worker = Worker::attach(&farm, back).await.unwrap();
     assert_eq!(worker.cancelled().await, lease.lease_id, "the kept one got lost, so it is told again");
-}
-
-#[tokio::test]
-async fn a_restart_of_the_scheduler_keeps_what_runs() {
-    // [67]
-    let farm = Farm::start(patient()).await;
-    let action = farm.action("").await;
-    let mut worker = farm.worker("w1").await;
-    let name = farm.execute(action).await.name;
-    let lease = worker.lease().await;
-    let farm = farm.restart(patient()).await;
-    assert_eq!(farm.wait(&name).await.map(|_| ()).unwrap_err().code(), Code::NotFound);
-    let hello = Hello { running: vec![running(&lease)], ..hello("w1") };
-    let mut worker = Worker::attach(&farm, hello).await.unwrap();
-    let execution = farm.execute(action).await;
-    assert_eq!(stage_of(&execution.first), Stage::Executing);
-    worker.finish(&lease, result(0, farm.put("output").await)).await;
-    assert_eq!(worker.kept().await, lease.lease_id);
-    assert!(!execution.response().await.cached_result);
-    assert!(farm.kept(action).await.is_some());
 }
 
 #[tokio::test]

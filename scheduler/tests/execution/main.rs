@@ -9,6 +9,8 @@ mod answers;
 mod inputs;
 mod leases;
 mod operations;
+mod operators;
+mod restarts;
 mod sharing;
 mod support;
 mod workers;

@@ -8,6 +8,7 @@ use castwork_cas::files::FileBlobs;
 use castwork_cas::merkle::TreeBuilder;
 use castwork_cas::store::stream_of;
 use castwork_cas::{ActionCache as _, ActionKey, BlobStore as _, Complete, Digest, DigestFunction};
+use castwork_proto::admin::admin_client::AdminClient;
 use castwork_proto::longrunning::{Operation, operation, operations_client::OperationsClient};
 use castwork_proto::reapi::execution_client::ExecutionClient;
 use castwork_proto::reapi::{
@@ -20,7 +21,7 @@ use castwork_proto::worker::{
     Draining, Hello, Lease, Outcome, Running, SchedulerMessage, WorkerMessage, scheduler_message,
     worker_message,
 };
-use castwork_scheduler::dispatch::{self, Dispatch, Limits};
+use castwork_scheduler::dispatch::{self, Dispatch, Journal, Limits};
 use castwork_scheduler::front::instance::Instances;
 use castwork_scheduler::store::pins::Pins;
 use castwork_scheduler::{Counters, Services, queue};
@@ -84,11 +85,13 @@ impl Farm {
             pins: Pins::default(),
             counters: Arc::new(Counters::default()),
         };
-        let dispatch = dispatch::start(services, limits);
+        let (journal, recovered) = Journal::open(&folder.path().join("journal")).unwrap();
+        let dispatch = dispatch::resume(services, limits, journal, recovered);
         let router = Server::builder()
             .add_service(dispatch.execution_service())
             .add_service(dispatch.operations_service())
-            .add_service(dispatch.workers_service());
+            .add_service(dispatch.workers_service())
+            .add_service(dispatch.admin_service());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         // It ends with the test's runtime.
@@ -103,6 +106,10 @@ impl Farm {
 
     pub(crate) fn operations(&self) -> OperationsClient<Channel> {
         OperationsClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone())
     }
 
     pub(crate) async fn put(&self, data: impl Into<Bytes>) -> Digest {

@@ -11,7 +11,6 @@ impl World {
         self.names_made += 1;
         let operation = OperationId(self.names_made.into());
         let key = key(self.chance.below(ACTIONS));
-        self.clients.insert(operation, Client { key: key.clone(), waiters: 1, ended: false });
         let request = Request {
             operation,
             key,
@@ -21,6 +20,7 @@ impl World {
             lookup: self.chance.percent(80),
             origin: Arc::new(Origin::default()),
         };
+        self.clients.insert(operation, Client { request: request.clone(), waiters: 1, ended: false });
         self.apply(Event::Opened(request))
     }
 
@@ -51,10 +51,10 @@ impl World {
     /// An operator ends everything of a run.
     pub(super) fn stop_a_run(&mut self) -> Result<(), String> {
         let run = format!("run{}", self.chance.below(3));
-        for operation in self.queue.operations_of(|_, name| name == run) {
+        for operation in self.queue.operations_of(|_, name, _| name == run) {
             self.apply(Event::Stopped(operation, "the disk is full".into()))?;
             promise(self.clients[&operation].ended, "who is stopped is answered at once")?;
         }
-        promise(self.queue.operations_of(|_, name| name == run).is_empty(), "nothing of the run is left")
+        promise(self.queue.operations_of(|_, name, _| name == run).is_empty(), "nothing of the run is left")
     }
 }

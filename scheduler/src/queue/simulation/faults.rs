@@ -71,16 +71,25 @@ impl World {
         self.apply(Event::Undrained(pattern))
     }
 
-    /// The scheduler dies and comes back knowing nothing. Clients would ask again.
-    pub(super) fn restart(&mut self) {
+    /// The scheduler dies and comes back with nothing but its journal: the operations that had not ended.
+    pub(super) fn restart(&mut self) -> Result<(), String> {
         self.incarnation += 1;
         self.queue = queue(self.incarnation, self.broken);
         self.now = Moment::ZERO;
-        self.clients.clear();
         self.checks.clear();
         self.publications.clear();
         for worker in self.workers.values_mut() {
             worker.link = None;
         }
+        self.clients.retain(|_, client| !client.ended);
+        let requests = self.clients.values_mut().map(|client| {
+            client.waiters = 0;
+            client.request.clone()
+        });
+        for request in requests.collect::<Vec<_>>() {
+            let was_running = self.chance.percent(50);
+            self.apply(Event::Restored { request, was_running })?;
+        }
+        Ok(())
     }
 }

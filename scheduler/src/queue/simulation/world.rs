@@ -12,12 +12,12 @@ use super::chance::Chance;
 use super::{Broken, ROUNDS_MAX, WORKERS};
 use crate::queue::{
     Amounts, Checked, Demand, Effect, Ending, Event, LeaseId, Limits, Moment, Needs, Offer, OperationId,
-    Properties, Queue, Report, Response, Saying, SessionId, Spec, TaskId, WorkerId,
+    Properties, Queue, Report, Request, Response, Saying, SessionId, Spec, TaskId, WorkerId,
 };
 
 /// What a client knows of its request.
 pub(super) struct Client {
-    pub(super) key: ActionKey,
+    pub(super) request: Request,
     pub(super) waiters: u32,
     pub(super) ended: bool,
 }
@@ -158,10 +158,7 @@ impl World {
             938..940 => self.stop_a_run(),
             940..943 => self.drain_one(),
             943..945 => self.drain_or_undrain(),
-            945..947 => {
-                self.restart();
-                Ok(())
-            }
+            945..947 => self.restart(),
             _ => self.let_time_pass(),
         }
     }
@@ -221,7 +218,7 @@ impl World {
         client.ended = true;
         match ending {
             Ending::Answered(response) => promise(
-                response.message == client.key.action.to_string(),
+                response.message == client.request.key.action.to_string(),
                 "an answer is that to the question",
             ),
             Ending::Refused(_) => Ok(()),

@@ -170,7 +170,7 @@ fn memory_that_earlier_runs_took_is_set_aside_for_later_ones() {
 
 fn reason(bench: &Bench, action: &str) -> String {
     let wanted = key(action);
-    let found = bench.queue.find(|key, _| *key == wanted, 2);
+    let found = bench.queue.find(|key, _, _| *key == wanted, 2);
     assert_eq!(found.len(), 1);
     found[0].reason.clone()
 }

@@ -35,7 +35,7 @@ fn clients_learn_why_an_operator_stopped_their_action() {
     bench.attach(1, 1, &[]);
     let operation = bench.submit("a", |request| request.run = "r".into());
     let other = bench.submit("b", |request| request.run = "s".into());
-    let found = bench.queue.operations_of(|_, run| run == "r");
+    let found = bench.queue.operations_of(|_, run, _| run == "r");
     assert_eq!(found, [operation]);
     bench.apply(Event::Stopped(operation, "it fills the disk".into()));
     assert_eq!(bench.refusal(operation).to_string(), "stopped by an operator: it fills the disk");

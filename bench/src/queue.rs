@@ -1,0 +1,338 @@
+//! A hundred thousand actions from fifty runs onto simulated workers, over real connections: what the scheduler
+//! alone costs.
+//!
+//! The workers say what real ones say and run nothing. They hold on to their first leases until everything is
+//! queued; from then on each answers at once, so the scheduler is never waited with.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use castwork_cas::{Digest, DigestFunction};
+use castwork_proto::admin::{GetStatusRequest, admin_client::AdminClient};
+use castwork_proto::longrunning::operation::Result as Ended;
+use castwork_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
+use castwork_proto::reapi::execution_client::ExecutionClient;
+use castwork_proto::reapi::{self, RequestMetadata, batch_update_blobs_request::Request};
+use castwork_proto::rpc;
+use castwork_proto::worker::workers_client::WorkersClient;
+use castwork_proto::worker::{
+    Heartbeat, Hello, Outcome, WorkerMessage, scheduler_message::Message as Heard, worker_message::Message,
+};
+use futures::future::try_join_all;
+use prost::Message as _;
+use tokio::sync::{Barrier, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::spread::{Spread, milliseconds};
+use crate::table;
+
+/// REAPI's header for who asks.
+const METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
+
+/// Executes under way on one connection; the server takes a few more.
+const CALLS_MAX: usize = 1_000;
+
+/// Blobs that are uploaded in one call.
+const UPLOAD: usize = 1_000;
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Actions of all runs together.
+    pub actions: usize,
+    /// Runs that they come from.
+    pub runs: usize,
+    /// Simulated workers.
+    pub workers: usize,
+    /// Slots of each.
+    pub slots: usize,
+}
+
+/// What the workers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Hold on to their leases.
+    Hold,
+    /// Answer each at once.
+    Answer,
+    /// End.
+    End,
+}
+
+/// Measures, and returns a Markdown table. `pid` is the scheduler's process.
+///
+/// # Errors
+/// What could not be reached, or did not end as it has to.
+pub async fn run(address: &str, pid: u32, load: Load) -> Result<String, String> {
+    let each = load.actions.div_ceil(load.runs);
+    let channel = connect(address).await?;
+    let before = Process::of(pid)?;
+    let (go, gate) = watch::channel(Phase::Hold);
+    let workers = (0..load.workers)
+        .map(|number| tokio::spawn(work(address.to_owned(), number, load.slots, gate.clone())));
+    let workers: Vec<_> = workers.collect();
+    let uploaded = Instant::now();
+    let mut digests = Vec::new();
+    for run in 0..load.runs {
+        digests.push(upload(channel.clone(), run, each).await?);
+    }
+    let uploaded = uploaded.elapsed();
+    let begun = Instant::now();
+    // Everybody has asked before anything may end.
+    let asked = Arc::new(Barrier::new(load.runs * each.div_ceil(CALLS_MAX) + 1));
+    let mut runs = Vec::new();
+    for (run, digests) in digests.into_iter().enumerate() {
+        for part in digests.chunks(CALLS_MAX) {
+            let (address, asked) = (address.to_owned(), Arc::clone(&asked));
+            runs.push(tokio::spawn(build(address, format!("run-{run}"), part.to_vec(), asked)));
+        }
+    }
+    asked.wait().await;
+    let total = load.runs * each;
+    let waiting = total.saturating_sub(load.workers * load.slots);
+    until_queued(channel.clone(), waiting as u64).await?;
+    let queued = begun.elapsed();
+    let full = Process::of(pid)?;
+    let drained = Instant::now();
+    go.send_replace(Phase::Answer);
+    for run in try_join_all(runs).await.map_err(|error| error.to_string())? {
+        run?;
+    }
+    let drained = drained.elapsed();
+    let after = Process::of(pid)?;
+    go.send_replace(Phase::End);
+    let mut pauses = Vec::new();
+    for paused in try_join_all(workers).await.map_err(|error| error.to_string())? {
+        pauses.extend(paused?);
+    }
+    let pauses = Spread::new(pauses);
+    let totals = Totals { total, uploaded, queued, drained, cpu: after.cpu.saturating_sub(full.cpu), pauses };
+    Ok(totals.table(load, &before, &full))
+}
+
+struct Totals {
+    total: usize,
+    uploaded: Duration,
+    queued: Duration,
+    drained: Duration,
+    cpu: Duration,
+    /// From each outcome to the next lease of its worker.
+    pauses: Spread,
+}
+
+impl Totals {
+    fn table(&self, load: Load, before: &Process, full: &Process) -> String {
+        let count = f64::from(u32::try_from(self.total).unwrap_or(u32::MAX));
+        let per_second = |time: Duration| format!("{:.0}", count / time.as_secs_f64());
+        let microseconds = |time: Duration| format!("{:.0} µs", time.as_secs_f64() * 1e6 / count);
+        let memory = full.memory_bytes.saturating_sub(before.memory_bytes);
+        let rows = [
+            ("upload the actions", per_second(self.uploaded) + " a second"),
+            ("ask for them, until all are queued", per_second(self.queued) + " a second"),
+            ("run them", per_second(self.drained) + " a second"),
+            (
+                "from an outcome to that worker's next lease, p50 and p99",
+                format!(
+                    "{}, {}",
+                    milliseconds(self.pauses.median()),
+                    milliseconds(self.pauses.percentile(99))
+                ),
+            ),
+            ("CPU of the scheduler for an action that is run", microseconds(self.cpu)),
+            ("actions run for a second of that CPU", per_second(self.cpu)),
+            (
+                "memory for an action that is queued and waited for",
+                format!("{:.1} KB", to_float(memory) / 1e3 / count),
+            ),
+        ];
+        let heading = format!(
+            "{} actions of {} runs, {} workers of {} slots",
+            self.total, load.runs, load.workers, load.slots
+        );
+        let rows: Vec<_> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
+        table::markdown(&[&heading, ""], &rows)
+    }
+}
+
+/// What a process has used.
+struct Process {
+    cpu: Duration,
+    memory_bytes: u64,
+}
+
+impl Process {
+    /// From Linux's `/proc`.
+    fn of(pid: u32) -> Result<Self, String> {
+        let read = |name: &str| {
+            std::fs::read_to_string(format!("/proc/{pid}/{name}")).map_err(|error| format!("/proc: {error}"))
+        };
+        let stat = read("stat")?;
+        let fields: Vec<_> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
+        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let status = read("status")?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = resident.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+        // A hundred ticks a second, on every Linux there is.
+        let cpu = Duration::from_millis((ticks(11) + ticks(12)) * 10);
+        Ok(Self { cpu, memory_bytes: kilobytes.unwrap_or(0) * 1024 })
+    }
+}
+
+async fn connect(address: &str) -> Result<Channel, String> {
+    let url = address.replacen("grpc://", "http://", 1);
+    let endpoint = Endpoint::from_shared(url).map_err(|error| format!("address `{address}`: {error}"))?;
+    endpoint.tcp_nodelay(true).connect().await.map_err(|error| format!("connect to `{address}`: {error}"))
+}
+
+/// Uploads the actions of a run; each is another, and none is kept.
+async fn upload(channel: Channel, run: usize, count: usize) -> Result<Vec<Digest>, String> {
+    let command = reapi::Command { arguments: vec!["true".to_owned()], ..reapi::Command::default() };
+    let directory = reapi::Directory::default();
+    let mut blobs = vec![command.encode_to_vec(), directory.encode_to_vec()];
+    let (command, root) = (digest_of(&blobs[0]), digest_of(&blobs[1]));
+    let mut digests = Vec::with_capacity(count);
+    for number in 0..count {
+        let action = reapi::Action {
+            command_digest: Some(command.to_proto()),
+            input_root_digest: Some(root.to_proto()),
+            do_not_cache: true,
+            salt: Bytes::from(format!("{run}/{number}")),
+            ..reapi::Action::default()
+        };
+        blobs.push(action.encode_to_vec());
+        digests.push(digest_of(blobs.last().expect("it was just pushed")));
+    }
+    for part in blobs.chunks(UPLOAD) {
+        let blob = |data: &Vec<u8>| Request {
+            digest: Some(digest_of(data).to_proto()),
+            data: data.clone().into(),
+            ..Request::default()
+        };
+        let requests = part.iter().map(blob).collect();
+        let request = reapi::BatchUpdateBlobsRequest { requests, ..Default::default() };
+        let mut client = ContentAddressableStorageClient::new(channel.clone());
+        let answer =
+            client.batch_update_blobs(request).await.map_err(|status| format!("upload: {status}"))?;
+        let wrong = answer.into_inner().responses.into_iter().filter_map(|response| response.status);
+        if let Some(status) = wrong.into_iter().find(|status| status.code != 0) {
+            return Err(format!("upload: {}", status.message));
+        }
+    }
+    Ok(digests)
+}
+
+fn digest_of(data: &[u8]) -> Digest {
+    Digest::of(DigestFunction::Sha256, data)
+}
+
+/// A part of a run: asks for all its actions at once and waits for all of them.
+async fn build(
+    address: String,
+    run: String,
+    digests: Vec<Digest>,
+    asked: Arc<Barrier>,
+) -> Result<(), String> {
+    let channel = connect(&address).await?;
+    let metadata = RequestMetadata { tool_invocation_id: run, ..RequestMetadata::default() };
+    let metadata = tonic::metadata::MetadataValue::from_bytes(&metadata.encode_to_vec());
+    let mut streams = Vec::with_capacity(digests.len());
+    for digest in &digests {
+        let request = reapi::ExecuteRequest { action_digest: Some(digest.to_proto()), ..Default::default() };
+        let mut request = tonic::Request::new(request);
+        request.metadata_mut().insert_bin(METADATA, metadata.clone());
+        let stream = ExecutionClient::new(channel.clone()).execute(request).await;
+        streams.push(stream.map_err(|status| format!("Execute: {status}"))?.into_inner());
+    }
+    asked.wait().await;
+    for mut stream in streams {
+        loop {
+            let operation = stream.message().await.map_err(|status| format!("Execute: {status}"))?;
+            let operation = operation.ok_or("Execute ended before its operation was done")?;
+            if operation.done {
+                let Some(Ended::Response(response)) = operation.result else {
+                    return Err("no response".into());
+                };
+                let response: reapi::ExecuteResponse =
+                    response.to_msg().map_err(|error| error.to_string())?;
+                match response.status {
+                    Some(status) if status.code != 0 => return Err(status.message),
+                    _ => break,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A worker that runs nothing. Holds its leases until it may answer, and then answers each at once. Returns how
+/// long it had to wait for another each time.
+async fn work(
+    address: String,
+    number: usize,
+    slots: usize,
+    mut gate: watch::Receiver<Phase>,
+) -> Result<Vec<Duration>, String> {
+    let failed = |status: tonic::Status| format!("worker: {status}");
+    let (says, said) = mpsc::channel(1_024);
+    let hello = Hello {
+        worker_id: format!("{number:032x}"),
+        name: format!("simulated-{number}"),
+        slots: u32::try_from(slots).map_err(|error| error.to_string())?,
+        ..Hello::default()
+    };
+    say(&says, Message::Hello(hello)).await?;
+    let mut client = WorkersClient::new(connect(&address).await?);
+    let mut hears = client.attach(ReceiverStream::new(said)).await.map_err(failed)?.into_inner();
+    let mut held = Vec::new();
+    let (mut asked, mut pauses) = (VecDeque::new(), Vec::new());
+    let mut beats = tokio::time::interval(Duration::from_secs(2));
+    loop {
+        tokio::select! {
+            heard = hears.message() => match heard.map_err(failed)?.and_then(|heard| heard.message) {
+                Some(Heard::Lease(lease)) => {
+                    held.push(lease.lease_id);
+                    pauses.extend(asked.pop_front().map(|since: Instant| since.elapsed()));
+                }
+                Some(_) => {}
+                None => return Ok(pauses),
+            },
+            _ = beats.tick() => say(&says, Message::Heartbeat(Heartbeat {})).await?,
+            opened = gate.changed() => opened.map_err(|error| error.to_string())?,
+        }
+        match *gate.borrow() {
+            Phase::Hold => continue,
+            Phase::Answer => {}
+            Phase::End => return Ok(pauses),
+        }
+        for lease_id in std::mem::take(&mut held) {
+            let (status, result) = (Some(rpc::Status::default()), Some(reapi::ActionResult::default()));
+            asked.push_back(Instant::now());
+            say(&says, Message::Outcome(Outcome { lease_id, status, result, ..Outcome::default() })).await?;
+        }
+    }
+}
+
+async fn say(says: &mpsc::Sender<WorkerMessage>, message: Message) -> Result<(), String> {
+    let said = says.send(WorkerMessage { message: Some(message) }).await;
+    said.map_err(|_| "the scheduler has ended a worker's stream".to_owned())
+}
+
+async fn until_queued(channel: Channel, count: u64) -> Result<(), String> {
+    let mut admin = AdminClient::new(channel).max_decoding_message_size(64 << 20);
+    loop {
+        let status =
+            admin.get_status(GetStatusRequest {}).await.map_err(|status| format!("status: {status}"))?;
+        if status.into_inner().queued >= count {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
+fn to_float(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,411 @@
+//! [`Journal`]: which operations there are, on disk, so that who waits for one finds it after a restart.
+//!
+//! A file of lines, each a record in JSON, that is only appended to. A thread of its own writes them, all that
+//! have gathered at a time, and only then is a client told the name of its operation: the name outlives the
+//! process from then on. It is not synced: what a power cut takes is answered with `NOT_FOUND`, upon which
+//! clients execute again, and nothing but the wait is lost. When most of the file is about what has ended, it
+//! is written anew.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use castwork_cas::{ActionKey, Digest, DigestFunction};
+use castwork_proto::reapi::RequestMetadata;
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use crate::queue::{OperationId, Origin, Request, id_from_hex, name_matches};
+
+/// Below this many bytes the file is not written anew.
+const COMPACT_MIN: u64 = 1 << 20;
+
+/// Records that are written at once, at most.
+const BATCH_MAX: usize = 4_096;
+
+/// A line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Record {
+    Opened(Opened),
+    /// The operation.
+    Started(String),
+    /// The operation.
+    Ended(String),
+    /// Pattern and reason.
+    Drained(String, String),
+    /// Pattern.
+    Undrained(String),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Opened {
+    operation: String,
+    instance: String,
+    function: String,
+    hash: String,
+    size_bytes: u64,
+    priority: i32,
+    run: String,
+    principal: String,
+    lookup: bool,
+    queued_unix_nanos: i64,
+    /// What the client stated about its build, encoded, in hexadecimal.
+    metadata: Option<String>,
+}
+
+/// What was in the file when it was opened.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The operations that had not ended, in the order in which they came, and whether they were at a worker.
+    pub(super) operations: Vec<(Request, bool)>,
+    /// Patterns of workers that were drained, and why.
+    pub(super) drains: Vec<(Arc<str>, Arc<str>)>,
+}
+
+type Then = Box<dyn FnOnce() + Send>;
+
+/// Writes the file, from a thread of its own.
+pub struct Journal {
+    records: Option<mpsc::Sender<(Record, Option<Then>)>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Journal {
+    /// Reads the file at `path`, if there is one, and goes on with it.
+    ///
+    /// # Errors
+    /// If the file can't be read or written. Lines that mean nothing are left out: the last one may be half.
+    pub fn open(path: &Path) -> io::Result<(Self, Recovered)> {
+        let text = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        let mut live = Live::default();
+        for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(record) => live.take(&record, line),
+                Err(error) => warn!(%error, path = %path.display(), "a line of the journal means nothing"),
+            }
+        }
+        let recovered = live.recovered();
+        let mut file = Lines { path: path.to_owned(), file: live.write_to(path)?, bytes: live.bytes, live };
+        let (records, received) = mpsc::channel();
+        let writer = std::thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || while file.write_some(&received) {})?;
+        Ok((Self { records: Some(records), writer: Some(writer) }, recovered))
+    }
+
+    /// Notes an operation, and does `then` when that is written.
+    pub(super) fn opened(&self, request: &Request, then: impl FnOnce() + Send + 'static) {
+        let action = request.key.action;
+        let metadata = request.origin.metadata.as_ref().map(|it| hex::encode(it.encode_to_vec()));
+        let opened = Opened {
+            operation: name(request.operation),
+            instance: request.key.instance.to_string(),
+            function: action.function().name().to_owned(),
+            hash: action.hash_hex(),
+            size_bytes: action.size_bytes(),
+            priority: request.priority,
+            run: request.run.to_string(),
+            principal: request.principal.to_string(),
+            lookup: request.lookup,
+            queued_unix_nanos: request.origin.queued_unix_nanos,
+            metadata,
+        };
+        self.note(Record::Opened(opened), Some(Box::new(then)));
+    }
+
+    /// Notes that an operation is with a worker.
+    pub(super) fn started(&self, operation: OperationId) {
+        self.note(Record::Started(name(operation)), None);
+    }
+
+    /// Notes that an operation has ended.
+    pub(super) fn ended(&self, operation: OperationId) {
+        self.note(Record::Ended(name(operation)), None);
+    }
+
+    /// Notes that workers are drained.
+    pub(super) fn drained(&self, pattern: &str, reason: &str) {
+        self.note(Record::Drained(pattern.to_owned(), reason.to_owned()), None);
+    }
+
+    /// Notes that a drain is taken back.
+    pub(super) fn undrained(&self, pattern: &str) {
+        self.note(Record::Undrained(pattern.to_owned()), None);
+    }
+
+    fn note(&self, record: Record, then: Option<Then>) {
+        let records = self.records.as_ref().expect("it is taken out when this is dropped");
+        if let Err(mpsc::SendError((_, Some(then)))) = records.send((record, then)) {
+            // The thread has ended by a bug; clients are served all the same.
+            then();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        drop(self.records.take());
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+            warn!("the thread that writes the journal has panicked");
+        }
+    }
+}
+
+fn name(operation: OperationId) -> String {
+    format!("{:032x}", operation.0)
+}
+
+/// What the file says that still counts.
+#[derive(Default)]
+struct Live {
+    operations: BTreeMap<String, LiveOperation>,
+    /// Lines by pattern.
+    drains: BTreeMap<String, Vec<u8>>,
+    came: u64,
+    /// Of all these lines.
+    bytes: u64,
+}
+
+/// An operation that has not ended.
+struct LiveOperation {
+    /// The smaller came first.
+    number: u64,
+    opened: Vec<u8>,
+    started: Option<Vec<u8>>,
+}
+
+impl Live {
+    fn take(&mut self, record: &Record, line: &[u8]) {
+        let kept = match record {
+            Record::Opened(opened) => {
+                self.came += 1;
+                let fresh = LiveOperation { number: self.came, opened: line.to_vec(), started: None };
+                self.operations.insert(opened.operation.clone(), fresh);
+                true
+            }
+            Record::Started(operation) => {
+                let live = self.operations.get_mut(operation).filter(|live| live.started.is_none());
+                live.map(|live| live.started = Some(line.to_vec())).is_some()
+            }
+            Record::Ended(operation) => {
+                let gone = self.operations.remove(operation);
+                let gone = gone.iter().flat_map(|live| [Some(&live.opened), live.started.as_ref()]);
+                self.bytes -= gone.flatten().map(|line| line.len() as u64 + 1).sum::<u64>();
+                false
+            }
+            Record::Drained(pattern, _) => {
+                self.undrain(|other| other == pattern);
+                self.drains.insert(pattern.clone(), line.to_vec());
+                true
+            }
+            Record::Undrained(pattern) => {
+                self.undrain(|other| other == pattern || name_matches(pattern, other));
+                false
+            }
+        };
+        self.bytes += if kept { line.len() as u64 + 1 } else { 0 };
+    }
+
+    fn undrain(&mut self, is_meant: impl Fn(&str) -> bool) {
+        let bytes = &mut self.bytes;
+        self.drains.retain(|pattern, line| {
+            let stays = !is_meant(pattern);
+            *bytes -= if stays { 0 } else { line.len() as u64 + 1 };
+            stays
+        });
+    }
+
+    fn in_order(&self) -> Vec<&LiveOperation> {
+        let mut operations: Vec<_> = self.operations.values().collect();
+        operations.sort_unstable_by_key(|live| live.number);
+        operations
+    }
+
+    fn recovered(&self) -> Recovered {
+        let mut recovered = Recovered::default();
+        for live in self.in_order() {
+            if let Ok(Record::Opened(opened)) = serde_json::from_slice(&live.opened)
+                && let Some(request) = request_of(opened)
+            {
+                recovered.operations.push((request, live.started.is_some()));
+            }
+        }
+        for line in self.drains.values() {
+            if let Ok(Record::Drained(pattern, reason)) = serde_json::from_slice(line) {
+                recovered.drains.push((pattern.into(), reason.into()));
+            }
+        }
+        recovered
+    }
+
+    /// Puts a new file with these lines in the place of the old, and returns it.
+    fn write_to(&self, path: &Path) -> io::Result<File> {
+        let fresh = path.with_extension("new");
+        let operations =
+            self.in_order().into_iter().flat_map(|live| [Some(&live.opened), live.started.as_ref()]);
+        let mut bytes = Vec::new();
+        for line in operations.flatten().chain(self.drains.values()) {
+            bytes.extend_from_slice(line);
+            bytes.push(b'\n');
+        }
+        std::fs::write(&fresh, bytes)?;
+        std::fs::rename(&fresh, path)?;
+        OpenOptions::new().append(true).open(path)
+    }
+}
+
+/// `None` for what this version can't read.
+fn request_of(opened: Opened) -> Option<Request> {
+    let function = DigestFunction::from_name(&opened.function)?;
+    let action = Digest::from_hex(function, &opened.hash, opened.size_bytes).ok()?;
+    let metadata = opened.metadata.and_then(|text| hex::decode(text).ok());
+    let metadata = metadata.and_then(|bytes| RequestMetadata::decode(bytes.as_slice()).ok());
+    Some(Request {
+        operation: OperationId(id_from_hex(&opened.operation)?),
+        key: ActionKey { instance: opened.instance.into(), action },
+        priority: opened.priority,
+        run: opened.run.into(),
+        principal: opened.principal.into(),
+        lookup: opened.lookup,
+        origin: Arc::new(Origin { queued_unix_nanos: opened.queued_unix_nanos, metadata }),
+    })
+}
+
+/// The file, on its thread.
+struct Lines {
+    path: PathBuf,
+    file: File,
+    /// Length of the file.
+    bytes: u64,
+    live: Live,
+}
+
+impl Lines {
+    /// Waits for records and writes all there are; says whether there may be more.
+    fn write_some(&mut self, received: &mpsc::Receiver<(Record, Option<Then>)>) -> bool {
+        let Ok(first) = received.recv() else { return false };
+        let batch: Vec<_> = std::iter::once(first).chain(received.try_iter().take(BATCH_MAX)).collect();
+        let mut bytes = Vec::new();
+        for (record, _) in &batch {
+            let line = serde_json::to_vec(record).expect("a record of texts and numbers is JSON");
+            self.live.take(record, &line);
+            bytes.extend_from_slice(&line);
+            bytes.push(b'\n');
+        }
+        if let Err(error) = self.append(&bytes) {
+            warn!(%error, path = %self.path.display(), "the journal can't be written: operations would not outlive a restart");
+        }
+        batch.into_iter().filter_map(|(_, then)| then).for_each(|then| then());
+        true
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > COMPACT_MIN && self.bytes > self.live.bytes * 4 {
+            // With what was to be appended, as that is part of what counts.
+            self.file = self.live.write_to(&self.path)?;
+            self.bytes = self.live.bytes;
+            return Ok(());
+        }
+        self.file.write_all(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(number: u128) -> Request {
+        let metadata = RequestMetadata { tool_invocation_id: "run".to_owned(), ..Default::default() };
+        Request {
+            operation: OperationId(number),
+            key: ActionKey {
+                instance: "main".into(),
+                action: Digest::of(DigestFunction::Blake3, &number.to_le_bytes()),
+            },
+            priority: -3,
+            run: "run".into(),
+            principal: "ci".into(),
+            lookup: false,
+            origin: Arc::new(Origin { queued_unix_nanos: 7, metadata: Some(metadata) }),
+        }
+    }
+
+    fn reopen(path: &Path) -> Recovered {
+        Journal::open(path).unwrap().1
+    }
+
+    #[test]
+    fn what_had_not_ended_is_there_after_a_restart_in_order_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (journal, nothing) = Journal::open(&path).unwrap();
+        assert!(nothing.operations.is_empty() && nothing.drains.is_empty());
+        for number in [3, 1, 2] {
+            journal.opened(&request(number), || ());
+        }
+        journal.started(OperationId(2));
+        journal.ended(OperationId(1));
+        journal.drained("mac-*", "a new disk");
+        journal.drained("old", "");
+        journal.undrained("old");
+        drop(journal);
+        let recovered = reopen(&path);
+        let names = recovered.operations.iter().map(|(request, ran)| (request.operation.0, *ran));
+        assert_eq!(names.collect::<Vec<_>>(), [(3, false), (2, true)]);
+        let (was, (is, _)) = (request(3), &recovered.operations[0]);
+        assert_eq!((&is.key, is.priority, &is.run, &is.principal), (&was.key, -3, &was.run, &was.principal));
+        assert_eq!((is.lookup, &is.origin), (false, &was.origin));
+        assert_eq!(recovered.drains, [("mac-*".into(), "a new disk".into())]);
+    }
+
+    #[test]
+    fn a_client_is_told_after_its_operation_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (journal, _) = Journal::open(&path).unwrap();
+        let (tell, told) = mpsc::channel();
+        let read = path.clone();
+        journal.opened(&request(5), move || tell.send(std::fs::read_to_string(read).unwrap()).unwrap());
+        assert!(told.recv().unwrap().contains("00000000000000000000000000000005"));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_short_costs_nothing_but_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (journal, _) = Journal::open(&path).unwrap();
+        journal.opened(&request(1), || ());
+        journal.opened(&request(2), || ());
+        drop(journal);
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+        assert_eq!(reopen(&path).operations.len(), 1);
+    }
+
+    #[test]
+    fn what_has_ended_does_not_stay_in_the_file_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (journal, _) = Journal::open(&path).unwrap();
+        journal.opened(&request(0), || ());
+        for number in 1..20_000 {
+            journal.opened(&request(number), || ());
+            journal.started(OperationId(number));
+            journal.ended(OperationId(number));
+        }
+        drop(journal);
+        assert!(std::fs::metadata(&path).unwrap().len() < 3 * COMPACT_MIN);
+        assert_eq!(reopen(&path).operations.len(), 1);
+        assert!(std::fs::metadata(&path).unwrap().len() < 1_000, "and a start leaves only what counts");
+    }
+}
