@@ -77,7 +77,9 @@ impl Queue {
         let mut needs = spec.needs.clone();
         needs.demand.memory_bytes = before.saturating_mul(2);
         needs.demand.memory_is_estimate = false;
-        if !self.workers.iter().any(|(_, worker)| worker.offer.can_run(&needs)) {
+        // One that does not say how much it has would be asked again and again.
+        let says_so = |offer: &super::Offer| offer.memory_bytes.is_some() && offer.can_run(&needs);
+        if !self.workers.iter().any(|(_, worker)| says_so(&worker.offer)) {
             return false;
         }
         self.tasks.at_mut(id).spec.as_mut().expect("it was there a moment ago").needs = needs;
