@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -46,7 +46,7 @@ fn live(setup: &Setup, order: &Order, handed: &Handed) -> Result<(), Failed> {
         Around::Namespaces => in_namespaces(setup, order)?,
         Around::Nothing => in_the_open(setup, order)?,
     };
-    send_root(&inputs, control)?;
+    send_root(&inputs, setup.around, control)?;
     chdir(&inputs.join(&order.working_directory)).at("enter the working directory")?;
     privileges::drop_all()?;
     if setup.around == Around::Nothing {
@@ -153,9 +153,16 @@ fn wall_in(grants: &Grants, filter: &Filter) -> Result<(), Failed> {
 }
 
 /// Opens the input root and hands it over. The mount lives as long as that descriptor.
-fn send_root(inputs: &Path, control: &OwnedFd) -> Result<(), Failed> {
+fn send_root(inputs: &Path, around: Around, control: &OwnedFd) -> Result<(), Failed> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = open(inputs, flags, Mode::empty()).at("open the input root")?;
+    let root = match around {
+        // Alone: what is mounted in it goes at some time after the command, and is no output until then.
+        Around::Namespaces => {
+            let tree = mounts::without_those_below(inputs)?;
+            openat(&tree, ".", flags, Mode::empty()).at("open the input root")?
+        }
+        Around::Nothing => open(inputs, flags, Mode::empty()).at("open the input root")?,
+    };
     // Nobody has a business in this process.
     prctl::set_dumpable(false).at("become undumpable")?;
     wire::send(control.as_fd(), &Report::Ready, Some(root.as_fd()));

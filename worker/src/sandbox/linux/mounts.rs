@@ -6,9 +6,11 @@
 //! the action's scratch folder.
 
 use std::fs;
+use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
+use nix::NixPath as _;
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -109,6 +111,20 @@ fn move_into(root: &Path) -> Result<(), Failed> {
     pivot_root(".", ".").at("change the root")?;
     umount2(".", MntFlags::MNT_DETACH).at("let go of the old root")?;
     chdir("/").at("enter the root")
+}
+
+/// The mount at a path once more, detached, and without the mounts that lie in it.
+#[allow(unsafe_code, reason = "nix has no `open_tree`")]
+pub(super) fn without_those_below(path: &Path) -> Result<OwnedFd, Failed> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let opened = path.with_nix_path(|path| {
+        // SAFETY: the path ends in a NUL and outlives the call, and no other argument is a pointer.
+        Errno::result(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) })
+    });
+    let number = opened.and_then(|opened| opened).at("part a mount from those in it")?;
+    let number = i32::try_from(number).expect("descriptors are small");
+    // SAFETY: the kernel has just given this descriptor to us alone.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Whether an absolute path of the worker's is there, under its own name, with `root=worker`.
