@@ -303,3 +303,14 @@ fn a_cache_that_was_damaged_is_no_harm() {
     damage(&|file| std::fs::remove_file(file).unwrap());
     assert_eq!(check_recognised(&project, "gcc -c a.c"), object);
 }
+
+#[test]
+fn a_way_back_after_a_symbolic_link_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(folder.path().join("real/deep")).unwrap();
+    symlink("real/deep", folder.path().join("link")).unwrap();
+    let root = folder.path().to_str().unwrap().to_owned();
+    let place = castwork::paths::Place::new(root.clone(), Some(root)).unwrap();
+    assert_eq!(place.locate("link/../x.h").unwrap_err().as_str(), "`..` after a symbolic link");
+    assert!(place.locate("link/x.h").is_ok());
+}

@@ -141,9 +141,10 @@ impl<'a> Client<'a> {
         fs::create_dir(&folder).unwrap();
         let own = folder.display();
         let url = farm.address().replace("grpc://", "http://");
+        // It wants a twentieth of the disk left free unless told, and calls its cache full on a machine that has less.
         let config = format!(
             "cachedir: {own}/cache\nsourcedir: {own}/sources\nworkspacedir: {own}/workspaces\nlogdir: {own}/logs\n\
-             cache:\n  quota: 1G\n\
+             cache:\n  quota: 1G\n  reserved-disk-space: 10M\n\
              remote-execution:\n  execution-service:\n    url: {url}\n  storage-service:\n    url: {url}\n  \
              action-cache-service:\n    url: {url}\n"
         );

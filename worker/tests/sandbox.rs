@@ -232,6 +232,29 @@ async fn a_root_of_inputs_holds_nothing_of_the_worker() {
     assert!(ended.root.kind_of("made").unwrap().is_some());
 }
 
+#[tokio::test]
+async fn what_was_mounted_for_an_action_is_no_output_of_it() {
+    let Some(stage) = Stage::set().await else { return };
+    let Some(program) = stage.static_program(LISTER) else {
+        eprintln!("skipped: no C compiler that can link statically");
+        return;
+    };
+    // The namespace goes some time after the command, so one look could come too late to see into it.
+    for round in 0..20 {
+        stage.copy_program(&program, "bin/lister");
+        let mut spec = stage.shell("");
+        spec.root = Root::Inputs;
+        spec.arguments = vec!["/bin/lister".to_owned()];
+        let ended = stage.run(&spec).await;
+        assert_eq!(ended.end, End::Exited(0));
+        for own in ["proc", "dev", "tmp"] {
+            let names = ended.root.folder(own).unwrap().names(1000).unwrap();
+            assert!(names.is_empty(), "round {round}, `/{own}`: {names:?}");
+        }
+        stage.again();
+    }
+}
+
 /// Lists `/` and writes a file there.
 const LISTER: &str = r#"
 #include <dirent.h>

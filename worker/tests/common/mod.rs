@@ -137,8 +137,10 @@ impl Stage {
     /// Puts a program into the CAS and a hard link to it into the inputs.
     pub(crate) fn copy_program(&self, from: &Path, path: &str) {
         let blob = self.folder.path().join("cas/program");
-        std::fs::copy(from, &blob).unwrap();
-        set_mode(&blob, 0o555).unwrap();
+        if !blob.exists() {
+            std::fs::copy(from, &blob).unwrap();
+            set_mode(&blob, 0o555).unwrap();
+        }
         self.link(&blob, path);
     }
 
