@@ -3,12 +3,14 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod caller;
 mod farm;
 mod finish;
 mod parallel;
 mod program;
 mod skip;
 
+pub use caller::{Caller, item, pieces, write_name};
 pub use farm::{Farm, Options};
 pub use finish::{Finished, finish, finish_following, progress};
 pub use parallel::{Event, each};

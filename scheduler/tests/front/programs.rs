@@ -8,9 +8,10 @@ use castwork_cas::Digest;
 use castwork_proto::bytestream::byte_stream_client::ByteStreamClient;
 use castwork_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use castwork_proto::reapi::{BatchUpdateBlobsRequest, FindMissingBlobsRequest};
+use castwork_tests::Caller;
 use tonic::transport::Channel;
 
-use crate::support::{SHA256, connect, item, noise, pieces, skip, write_name};
+use crate::support::{SHA256, item, noise, pieces, skip, write_name};
 
 /// A server in a process of its own.
 struct Program {
@@ -57,7 +58,7 @@ impl Program {
     }
 
     async fn channel(&self) -> Channel {
-        connect(&self.grpc).await
+        Caller::connect(&self.grpc).await.channel
     }
 
     /// Ends it as a power cut would, as far as the process is concerned.

@@ -10,9 +10,9 @@ const ARROWS: [(&str, &[&str]); 7] = [
     ("proto", &[]),
     ("cas", &["castwork-proto"]),
     ("worker", &["castwork-cas", "castwork-proto"]),
-    ("scheduler", &["castwork-cas", "castwork-proto", "castwork-worker"]),
+    ("scheduler", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-worker"]),
     ("client", &["castwork-cas", "castwork-proto"]),
-    // The harness that starts our programs is in `tests`.
+    // What plays a client, and starts our programs, is in `tests`.
     ("bench", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-worker"]),
     ("tests", &["castwork-cas", "castwork-proto"]),
 ];
