@@ -212,6 +212,47 @@ fn sync_folders(folders: &[PathBuf]) -> Vec<(PathBuf, io::Error)> {
     })
 }
 
+/// Has all names of blobs that are there now survive a loss of power.
+///
+/// After a kill there may be some that were given and not synced. They are found like any other, so whoever asks is
+/// told that they are kept.
+///
+/// # Errors
+/// If the folders can't be listed or synced.
+pub(crate) fn settle(layout: &Layout) -> io::Result<()> {
+    let folders = folders_of_blobs(&layout.blobs())?;
+    match sync_folders(&folders).pop() {
+        Some((_, error)) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// The folders that lie over blobs: `cas`, one a digest function, one a first byte.
+fn folders_of_blobs(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut folders = Vec::new();
+    let mut next = vec![root.to_owned()];
+    while let Some(folder) = next.pop() {
+        let is_over_files = folder.strip_prefix(root).is_ok_and(|below| below.components().count() == 2);
+        if !is_over_files {
+            match fs::read_dir(&folder) {
+                Ok(entries) => {
+                    for entry in entries {
+                        let entry = entry?;
+                        if entry.file_type()?.is_dir() {
+                            next.push(entry.path());
+                        }
+                    }
+                }
+                // Nothing large was ever kept.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(folders),
+                Err(error) => return Err(error),
+            }
+        }
+        folders.push(folder);
+    }
+    Ok(folders)
+}
+
 /// After a failed sync nobody knows what is on the disk, and a second sync would not tell: the file goes.
 fn distrust(path: &Path, error: &io::Error) -> io::Error {
     error!(%error, path = %path.display(), "a folder could not be synced; its new file is removed");
@@ -250,6 +291,29 @@ mod tests {
         });
         join_all(commits).await;
         assert!(committer.unsynced().lock().is_empty());
+    }
+
+    #[test]
+    fn every_folder_over_blobs_is_settled_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        assert_eq!(folders_of_blobs(&layout.blobs()).unwrap(), Vec::<PathBuf>::new());
+        settle(&layout).unwrap();
+        let mut expected = vec![layout.blobs()];
+        for (function, data) in
+            [(DigestFunction::Sha256, b"a"), (DigestFunction::Sha256, b"b"), (DigestFunction::Blake3, b"a")]
+        {
+            let path = layout.path(&FileKey::Blob(Digest::of(function, data)));
+            fs::create_dir_all(folder_of(&path)).unwrap();
+            fs::write(&path, data).unwrap();
+            expected.extend(path.ancestors().skip(1).take(2).map(Path::to_owned));
+        }
+        expected.sort();
+        expected.dedup();
+        let mut found = folders_of_blobs(&layout.blobs()).unwrap();
+        found.sort();
+        assert_eq!(found, expected);
+        settle(&layout).unwrap();
     }
 
     #[tokio::test]

@@ -137,6 +137,11 @@ impl Layout {
         [self.root.join("cas"), self.root.join("results")]
     }
 
+    /// Over all blobs that are not small.
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("cas")
+    }
+
     pub(crate) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }

@@ -138,6 +138,9 @@ impl Store {
         );
         let segments = Arc::new(segments.map_err(|source| disk("open", &layout.segments(), source))?);
         let marker = Marker::take(&layout.index());
+        if marker.is_none() && durable {
+            commit::settle(&layout).map_err(|source| disk("sync the folders of", &layout.blobs(), source))?;
+        }
         let free_bytes = free_bytes_of(&layout);
         let whole_bytes = config.bytes_max.min(free_bytes.unwrap_or(u64::MAX));
         let reserve_bytes = (whole_bytes / RESERVE_PART).min(RESERVE_BYTES_MAX);
