@@ -137,10 +137,7 @@ impl Store {
             Arc::clone(&counters),
         );
         let segments = Arc::new(segments.map_err(|source| disk("open", &layout.segments(), source))?);
-        let marker = Marker::take(&layout.index());
-        if marker.is_none() && durable {
-            commit::settle(&layout).map_err(|source| disk("sync the folders of", &layout.blobs(), source))?;
-        }
+        let marker = last_end(&layout, durable)?;
         let free_bytes = free_bytes_of(&layout);
         let whole_bytes = config.bytes_max.min(free_bytes.unwrap_or(u64::MAX));
         let reserve_bytes = (whole_bytes / RESERVE_PART).min(RESERVE_BYTES_MAX);
@@ -299,6 +296,15 @@ fn prepare(folder: &Path) -> Result<(Layout, FolderLock, bool), StoreOpenError> 
         Format::Later(version) => return Err(StoreOpenError::Later { path: layout.format(), version }),
     };
     Ok((layout, lock, is_older))
+}
+
+/// How the last server ended: in order if there is a marker. If not, what it left is settled.
+fn last_end(layout: &Layout, durable: bool) -> Result<Option<Marker>, StoreOpenError> {
+    let marker = Marker::take(&layout.index());
+    if marker.is_none() && durable {
+        commit::settle(layout).map_err(|source| disk("sync the folders of", &layout.blobs(), source))?;
+    }
+    Ok(marker)
 }
 
 /// Removes what an earlier server was writing or removing when it ended.
