@@ -7,8 +7,8 @@ use std::path::Path;
 use bytes::Bytes;
 use castwork_cas::Digest;
 
+use crate::compile_first;
 use crate::config::Config;
-use crate::direct::key::ManifestKey;
 use crate::direct::{Entry, Hashes, Manifest};
 use crate::environment;
 use crate::files;
@@ -44,6 +44,8 @@ pub struct Answered {
     pub has_fallen_back: bool,
     /// Whether the preprocessor had to be run.
     pub is_preprocessed: bool,
+    /// Set if the compiler has been run, and nothing of that can be kept: why.
+    pub refused: Option<Reason>,
 }
 
 /// Answers a compile that is understood.
@@ -57,30 +59,46 @@ pub fn answer(
     call: Understood,
 ) -> Result<Answered, Reason> {
     let mut stack = Stack::new(config);
-    let answered = |stack: Stack<'_>, (source, code), is_preprocessed| {
-        let Stack { reasons, has_fallen_back, .. } = stack;
-        Ok(Answered { source, code, reasons, has_fallen_back, is_preprocessed })
-    };
-    if let Some(source) = recognise(config, &call, &mut stack) {
-        return answered(stack, (source, 0), false);
+    let mut asks_for_preprocessing = false;
+    if let Some(source) = recognise(config, &call, &mut stack, &mut asks_for_preprocessing) {
+        return Ok(stack.answered(source, 0, false));
     }
-    let prepared = call.prepare(config)?;
+    let start = call.start(config)?;
+    if !asks_for_preprocessing && call.can_be_watched(&start) && !stack.may_run_elsewhere() {
+        return Ok(compile_first::answer(compiler, arguments, call, &start, stack));
+    }
+    let prepared = call.prepare_since(&start)?;
     let mut answering = Answering { compiler, arguments, prepared: &prepared, stack, inputs: None };
-    let ended = answering.answer();
-    answered(answering.stack, ended, true)
+    let (source, code) = answering.answer();
+    Ok(answering.stack.answered(source, code, true))
 }
 
 /// Answers by the first level of the key, if what is known of such calls fits.
-fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>) -> Option<Source> {
+///
+/// Sets `asks_for_preprocessing` if what is known says that this should come before compiling.
+fn recognise(
+    config: &Config,
+    call: &Understood,
+    stack: &mut Stack<'_>,
+    asks_for_preprocessing: &mut bool,
+) -> Option<Source> {
     let mut hashes = Hashes::new(&config.dir.join("memo"));
-    let key = call.key(&call.source(&mut hashes)?);
+    let source = call.source(&mut hashes)?;
+    let key = call.key(&source);
+    let known = stack.local_manifest(&key);
+    if known.is_none()
+        && let Some(other) = call.key_without_dependency_file(&source)
+    {
+        *asks_for_preprocessing |= stack.local_manifest(&other).is_some();
+    }
     let date = environment::of_process(environment::DATE);
     let mut fits = |manifest: &Manifest| {
+        *asks_for_preprocessing |= manifest.asks_for_preprocessing();
         let checked = manifest.check(&call.place, date.as_deref(), &mut hashes);
         tracing::debug!(misfit = ?checked.misfit, fits = checked.fitting.is_some(), "a manifest was found");
         checked.fitting.and_then(|entry| Some((entry.action.parse::<Digest>().ok()?, entry.clone())))
     };
-    let local = stack.local_manifest(&key).and_then(|manifest| fits(&manifest));
+    let local = known.and_then(|manifest| fits(&manifest));
     if let Some((action, entry)) = &local
         && let Some(answer) = stack.local_answer(action)
         && deliver(call, &answer, Some(entry), stack)
@@ -110,15 +128,9 @@ fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>) -> Optio
     }
     stack.keep_locally(&action, &answer);
     if is_new {
-        add_locally(stack, &key, entry);
+        stack.amend_manifests(&key, false, |manifest| manifest.add(entry.clone()));
     }
     Some(Source::RemoteHit)
-}
-
-fn add_locally(stack: &mut Stack<'_>, key: &ManifestKey, entry: Entry) {
-    let mut manifest = stack.local_manifest(key).unwrap_or_default();
-    manifest.add(entry);
-    stack.keep_manifest_locally(key, &manifest);
 }
 
 /// Leaves an answer where the compiler would have left it. If that fails, the compiler will say why.
@@ -152,13 +164,38 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
     true
 }
 
+impl Stack<'_> {
+    /// What came of a compile, with all that was noted on the way.
+    pub fn answered(self, source: Source, code: u8, is_preprocessed: bool) -> Answered {
+        let Stack { reasons, has_fallen_back, .. } = self;
+        Answered { source, code, reasons, has_fallen_back, is_preprocessed, refused: None }
+    }
+}
+
+/// Runs the compiler here; if it can't be started, the exit code to end with.
+pub fn run_here(compiler: &Path, arguments: &[OsString], call: &Understood) -> Result<Ran, u8> {
+    let mut arguments = arguments.to_vec();
+    if call.has_to_be_told_of_color() {
+        arguments.push("-fdiagnostics-color=always".into());
+    }
+    run::run(compiler, &arguments).map_err(|error| {
+        run::complain(&format!("can't start `{}`: {error}", compiler.display()));
+        127
+    })
+}
+
 /// The answering of a compile by its action.
-struct Answering<'a> {
-    compiler: &'a Path,
-    arguments: &'a [OsString],
-    prepared: &'a Prepared,
-    stack: Stack<'a>,
-    inputs: Option<Inputs>,
+pub struct Answering<'a> {
+    /// The compiler, as it was found.
+    pub compiler: &'a Path,
+    /// What it was called with.
+    pub arguments: &'a [OsString],
+    /// The compile with its action.
+    pub prepared: &'a Prepared,
+    /// Where to look, and to keep.
+    pub stack: Stack<'a>,
+    /// What a server has to have to run it, once somebody has asked.
+    pub inputs: Option<Inputs>,
 }
 
 impl Answering<'_> {
@@ -194,14 +231,22 @@ impl Answering<'_> {
 
     /// Keeps what lets the call be recognised the next time.
     fn remember(&mut self, remotely: bool) {
+        let call = &self.prepared.call;
+        if let Some(other) =
+            self.prepared.source().and_then(|source| call.key_without_dependency_file(&source))
+        {
+            self.stack.keep_manifest_locally(&other, &Manifest { is_blind: true, ..Manifest::default() });
+        }
         match self.prepared.entry() {
             Ok((key, entry)) => {
-                if remotely {
-                    self.stack.keep_entry_remotely(&key, &entry);
-                }
-                add_locally(&mut self.stack, &key, entry);
+                self.stack.amend_manifests(&key, remotely, |manifest| manifest.add(entry.clone()));
             }
-            Err(reason) => self.stack.reasons.push(Reason::of(format!("always preprocessed: {reason}"))),
+            Err(reason) => {
+                if let Some(key) = self.prepared.key() {
+                    self.stack.amend_manifests(&key, remotely, |manifest| manifest.is_blind = true);
+                }
+                self.stack.reasons.push(Reason::of(format!("always preprocessed: {reason}")));
+            }
         }
     }
 
@@ -227,25 +272,24 @@ impl Answering<'_> {
 
     /// Runs the compiler here, and keeps what came of it where that is right.
     fn local_run(&mut self) -> u8 {
-        let mut arguments = self.arguments.to_vec();
-        if self.prepared.call.has_to_be_told_of_color() {
-            arguments.push("-fdiagnostics-color=always".into());
-        }
-        let ran = match run::run(self.compiler, &arguments) {
-            Ok(ran) => ran,
-            Err(error) => {
-                run::complain(&format!("can't start `{}`: {error}", self.compiler.display()));
-                return 127;
+        match run_here(self.compiler, self.arguments, &self.prepared.call) {
+            Ok(ran) => {
+                let code = Platform::exit_code(ran.status);
+                if ran.status.success() {
+                    self.keep_what_came(ran);
+                }
+                code
             }
-        };
-        let code = Platform::exit_code(ran.status);
-        if ran.status.success() {
-            match self.answer_of(ran) {
-                Ok(answer) => self.keep(&answer),
-                Err(reason) => self.stack.reasons.push(reason),
-            }
+            Err(code) => code,
         }
-        code
+    }
+
+    /// Keeps what came of a run here, where that is right.
+    pub fn keep_what_came(&mut self, ran: Ran) {
+        match self.answer_of(ran) {
+            Ok(answer) => self.keep(&answer),
+            Err(reason) => self.stack.reasons.push(reason),
+        }
     }
 
     /// What a local run leaves, if it may be kept.

@@ -12,6 +12,7 @@ pub mod answering;
 pub mod clock;
 pub mod command_line;
 pub mod commands;
+pub mod compile_first;
 pub mod config;
 pub mod counters;
 pub mod dependencies;

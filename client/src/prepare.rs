@@ -8,7 +8,7 @@ use crate::action::{Action, Making};
 use crate::clock::Start;
 use crate::command_line::{Compile, Language};
 use crate::config::Config;
-use crate::dependencies::{Closure, gather};
+use crate::dependencies::{Closure, Watch, gather};
 use crate::direct::depfile::Depfile;
 use crate::direct::key::{self, ManifestKey};
 use crate::direct::manifest::Seen;
@@ -77,26 +77,64 @@ impl Understood {
 
     /// The key under which is kept what was seen with this command and such a source.
     pub fn key(&self, source: &Hash) -> ManifestKey {
-        let making = key::Making {
+        ManifestKey::new(&self.making(source), environment::of_process)
+    }
+
+    /// The key under which is kept that such a call was seen, if it wants a dependency file: with another one it comes to
+    /// the same action.
+    pub fn key_without_dependency_file(&self, source: &Hash) -> Option<ManifestKey> {
+        self.compile.dependency_file.with_system_headers?;
+        Some(ManifestKey::without_dependency_file(&self.making(source), environment::of_process))
+    }
+
+    fn making<'a>(&'a self, source: &'a Hash) -> key::Making<'a> {
+        key::Making {
             compile: &self.compile,
             toolchain: self.toolchain(),
             place: &self.place,
             messages: &self.messages,
             is_colored: self.is_colored,
             source,
-        };
-        ManifestKey::new(&making, environment::of_process)
+        }
     }
 
     /// Finds what the compile reads, and makes its action; writes the dependency file if one is wanted.
     ///
     /// # Errors
     /// The reason to pass the call through.
-    pub fn prepare(mut self, config: &Config) -> Result<Prepared, Reason> {
-        let start = start(config, &self.compile)?;
-        let gathered = gather(&self.compile, &mut self.memory, &self.place, &start);
+    pub fn prepare(self, config: &Config) -> Result<Prepared, Reason> {
+        let start = self.start(config)?;
+        self.prepare_since(&start)
+    }
+
+    /// The same, for files that must not have changed since a moment that is past already.
+    ///
+    /// # Errors
+    /// The reason to pass the call through.
+    pub fn prepare_since(mut self, start: &Start) -> Result<Prepared, Reason> {
+        let gathered = gather(&self.compile, &mut self.memory, &self.place, start);
         self.memory.save();
-        let closure = gathered?;
+        self.with(gathered?)
+    }
+
+    /// Whether the compile itself will tell what it reads.
+    pub fn can_be_watched(&self, start: &Start) -> bool {
+        Watch::new(&self.compile, self.toolchain(), &self.place, start).is_some()
+    }
+
+    /// Takes the time, from which on files must not change.
+    ///
+    /// # Errors
+    /// The reason to pass the call through.
+    pub fn start(&self, config: &Config) -> Result<Start, Reason> {
+        start(config, &self.compile)
+    }
+
+    /// Makes the action of the compile, given what it reads.
+    ///
+    /// # Errors
+    /// The reason to pass the call through.
+    pub fn with(self, closure: Closure) -> Result<Prepared, Reason> {
         let action = Action::make(&Making {
             compile: &self.compile,
             toolchain: self.toolchain(),
@@ -142,22 +180,32 @@ impl Prepared {
     /// # Errors
     /// Why it can't be.
     pub fn entry(&self) -> Result<(ManifestKey, Entry), Reason> {
-        let Self { call: Understood { compile, place, .. }, closure, action } = self;
+        let Self { call: Understood { place, .. }, closure, action } = self;
         let looked = closure.looked.as_ref().ok_or(Reason::new("search that was not looked at"))?;
         let looked = looked.as_ref().map_err(Clone::clone)?;
-        let source = place.locate(&compile.source)?.name;
-        let source = closure.inputs.get(&source).and_then(|input| input.digest.hash().try_into().ok());
         let entry = Entry::new(Seen {
             action: &action.digest,
             closure,
             looked,
             place,
-            is_bound_to_place: action.is_of_place,
+            is_bound_to_place: action.is_of_place || closure.is_place_unproven,
+            is_unproven: closure.is_place_unproven && !action.is_of_place,
             date: if closure.holds_date { environment::of_process(environment::DATE) } else { None },
             depfile: closure.rules.as_deref().map(|text| Depfile::learn(text, self.family(), place)),
         });
         let unnamed = Reason::new("files without a name in every place");
-        source.zip(entry).map(|(source, entry)| (self.call.key(&source), entry)).ok_or(unnamed)
+        self.key().zip(entry).ok_or(unnamed)
+    }
+
+    /// The key of what is known of such a call; `None` if the source has no name.
+    pub fn key(&self) -> Option<ManifestKey> {
+        Some(self.call.key(&self.source()?))
+    }
+
+    /// What the source holds; `None` if it has no name.
+    pub fn source(&self) -> Option<Hash> {
+        let source = self.call.place.locate(&self.call.compile.source).ok()?.name;
+        self.closure.inputs.get(&source)?.digest.hash().try_into().ok()
     }
 
     const fn family(&self) -> Family {

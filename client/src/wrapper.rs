@@ -62,6 +62,12 @@ fn count(dir: &Path, change: impl FnOnce(&mut Counters)) {
 }
 
 fn count_answer(counters: &mut Counters, answered: &Answered) {
+    if let Some(reason) = &answered.refused {
+        tracing::debug!(%reason, "nothing is kept");
+        counters.passed_through += 1;
+        counters.count(reason);
+        return;
+    }
     let Answered { source, reasons, has_fallen_back, is_preprocessed, .. } = answered;
     tracing::debug!(?source, "answered");
     counters.compiles += 1;

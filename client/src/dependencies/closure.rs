@@ -62,6 +62,8 @@ pub struct Closure {
     pub looked: Option<Result<Looked, Reason>>,
     /// The dependency file as it was written, if one was asked for.
     pub rules: Option<String>,
+    /// Whether the object may hold the name of the folder for all that is known, though `holds_place` says no.
+    pub is_place_unproven: bool,
 }
 
 impl Closure {
@@ -96,21 +98,12 @@ pub fn gather(
         seconds: preprocessed.seconds,
     };
     let text = text::read(&preprocessed.text, &looking)?;
-    let mut gathering = Gathering {
-        place,
-        start,
-        family: memory.toolchain.family,
-        closure: Closure { own_folders, ..Closure::default() },
-        scans: BTreeMap::new(),
-        absent: BTreeSet::new(),
-        macros: compile.arguments.iter().flat_map(defined_macros).collect(),
-        bytes_left: BYTES_MAX,
-    };
+    let mut gathering = Gathering::new(compile, memory.toolchain.family, own_folders, place, start);
     gathering.add_all(compile, &text, &preprocessed)?;
     gathering.add_folders(&search)?;
     gathering.check_twins()?;
     gathering.add_tested(&search)?;
-    gathering.check_precompiled(compile, &text, &search)?;
+    gathering.check_precompiled(compile, text.direct_includes.iter(), &search)?;
     let looked = Search {
         compile,
         toolchain: &memory.toolchain,
@@ -152,7 +145,7 @@ fn search_path(
 }
 
 /// The flags that may choose other folders of the compiler's own: all but those that surely don't.
-fn choosing_flags(compile: &Compile) -> Vec<String> {
+pub(super) fn choosing_flags(compile: &Compile) -> Vec<String> {
     let is_neutral = |word: &str| {
         matches!(word, "-w" | "-pipe")
             || ["-D", "-U", "-W", "-O", "-g"].iter().any(|flag| word.starts_with(flag))
@@ -180,20 +173,21 @@ fn defined_macros(argument: &Argument) -> Vec<String> {
 }
 
 /// Whether `-include stdc-predef.h` would find another one than the compiler does by itself.
-fn is_shadowed(found: &str, search: &SearchPath) -> bool {
+pub(super) fn is_shadowed(found: &str, search: &SearchPath) -> bool {
     let here = String::from(".");
     let first =
         std::iter::once(&here).chain(search.all()).map(|folder| Path::new(folder).join("stdc-predef.h"));
     first.into_iter().find(|path| path.is_file()).as_deref() != Some(Path::new(found))
 }
 
-struct Gathering<'a> {
+pub(super) struct Gathering<'a> {
     place: &'a Place,
     start: &'a Start,
     family: Family,
-    closure: Closure,
+    /// What has been found so far.
+    pub closure: Closure,
     /// What is in each file, by its name.
-    scans: BTreeMap<String, Scan>,
+    pub scans: BTreeMap<String, Scan>,
     /// Paths at which a file was looked for and not found, beside those of the search for headers.
     absent: BTreeSet<String>,
     /// Macros of the command line.
@@ -201,7 +195,27 @@ struct Gathering<'a> {
     bytes_left: u64,
 }
 
-impl Gathering<'_> {
+impl<'a> Gathering<'a> {
+    /// Begins with nothing.
+    pub(super) fn new(
+        compile: &Compile,
+        family: Family,
+        own_folders: IncludeDirs,
+        place: &'a Place,
+        start: &'a Start,
+    ) -> Self {
+        Self {
+            place,
+            start,
+            family,
+            closure: Closure { own_folders, ..Closure::default() },
+            scans: BTreeMap::new(),
+            absent: BTreeSet::new(),
+            macros: compile.arguments.iter().flat_map(defined_macros).collect(),
+            bytes_left: BYTES_MAX,
+        }
+    }
+
     fn add_all(&mut self, compile: &Compile, text: &Text, preprocessed: &Preprocessed) -> Result<(), Reason> {
         let takes_macros = compile
             .arguments
@@ -219,10 +233,10 @@ impl Gathering<'_> {
     }
 
     /// Refuses precompiled headers: gcc takes `x.h.gch` in place of `x.h`, and clang those given by `-include`.
-    fn check_precompiled(
+    pub(super) fn check_precompiled<'b>(
         &mut self,
-        compile: &Compile,
-        text: &Text,
+        compile: &'b Compile,
+        direct_includes: impl Iterator<Item = &'b String>,
         search: &SearchPath,
     ) -> Result<(), Reason> {
         let included = compile.arguments.iter().filter_map(|argument| match argument {
@@ -230,7 +244,8 @@ impl Gathering<'_> {
             _ => None,
         });
         let beside = Path::new(&compile.source).parent().unwrap_or(Path::new(""));
-        for name in text.direct_includes.iter().chain(included) {
+        let included: Vec<&String> = included.collect();
+        for name in direct_includes.chain(included) {
             let folders = [Path::new(""), beside].into_iter().chain(search.all().map(Path::new));
             for folder in folders {
                 for end in [".gch", ".pch"] {
@@ -251,7 +266,7 @@ impl Gathering<'_> {
     }
 
     /// What the search depended on, with what was looked for beside it.
-    fn looked(&mut self, searched: Result<Looked, Reason>) -> Result<Looked, Reason> {
+    pub(super) fn looked(&mut self, searched: Result<Looked, Reason>) -> Result<Looked, Reason> {
         if self.scans.values().any(|scan| scan.has_markers) {
             return Err("source that says by itself which file it is from".into());
         }
@@ -261,7 +276,7 @@ impl Gathering<'_> {
     }
 
     /// Reads a file and adds it under its virtual name.
-    fn add(&mut self, spelled: &str) -> Result<(), Reason> {
+    pub(super) fn add(&mut self, spelled: &str) -> Result<(), Reason> {
         let (real, name) = self.locate(spelled)?;
         if self.closure.inputs.contains_key(&name) {
             return Ok(());
@@ -302,7 +317,7 @@ impl Gathering<'_> {
     }
 
     /// Adds the folders that are searched, so that those that are there are there in the action.
-    fn add_folders(&mut self, search: &SearchPath) -> Result<(), Reason> {
+    pub(super) fn add_folders(&mut self, search: &SearchPath) -> Result<(), Reason> {
         for folder in search.all().filter(|folder| Path::new(folder).is_dir()) {
             let (_, name) = self.locate(folder)?;
             self.closure.folders.insert(name);
@@ -313,7 +328,7 @@ impl Gathering<'_> {
 
     /// Refuses equal files under two names where compilers tell files apart by more than their names: gcc compares
     /// times for `#pragma once`, clang inodes for everything, and both may be others on a worker.
-    fn check_twins(&self) -> Result<(), Reason> {
+    pub(super) fn check_twins(&self) -> Result<(), Reason> {
         let mut seen: HashMap<&Digest, &String> = HashMap::new();
         for (name, input) in &self.closure.inputs {
             let is_twin = !input.bytes.is_empty() && seen.insert(&input.digest, name).is_some();
@@ -325,7 +340,7 @@ impl Gathering<'_> {
     }
 
     /// Adds the files that `__has_include` finds, in whichever folder it may look.
-    fn add_tested(&mut self, search: &SearchPath) -> Result<(), Reason> {
+    pub(super) fn add_tested(&mut self, search: &SearchPath) -> Result<(), Reason> {
         let any = |is_so: fn(&Scan) -> bool| self.scans.values().any(is_so);
         if any(|scan| scan.has_first_piece) && any(|scan| scan.has_last_piece) {
             return Err("`__has_include` that is computed".into());

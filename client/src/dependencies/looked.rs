@@ -15,7 +15,7 @@ use crate::command_line::{Argument, Compile};
 use crate::local::Platform;
 use crate::paths::Place;
 use crate::reason::Reason;
-use crate::toolchain::{Family, Toolchain, probe_search_list};
+use crate::toolchain::{Family, Toolchain, ignored_folders, probe_search_list};
 
 /// What the search for headers depends on beside the files that were found. All paths are absolute, as they were looked
 /// up, and may hold `..`.
@@ -42,7 +42,7 @@ pub(super) struct Search<'a> {
     pub is_known: &'a dyn Fn(&str) -> bool,
 }
 
-const ELSEWHERE: Reason = Reason::new("header that is found in ways that are not understood");
+pub(super) const ELSEWHERE: Reason = Reason::new("header that is found in ways that are not understood");
 
 impl Search<'_> {
     /// Does the search again.
@@ -71,7 +71,7 @@ impl Search<'_> {
         walk.find(std::iter::once("").chain(chains.quoted()), "stdc-predef.h")?;
         self.follow(&chains, &mut walk, &entered_first)?;
         let mut folders: Vec<String> = self.path.all().map(|folder| self.place.absolute(folder)).collect();
-        folders.extend(ignored(self.about).map(|folder| self.place.absolute(folder)));
+        folders.extend(ignored_folders(self.about).map(|folder| self.place.absolute(folder)));
         let mut looked = Looked { absent: walk.absent, folders, listings: BTreeSet::new() };
         if self.toolchain.family == Family::Clang {
             self.add_choices_of_clang(&mut looked);
@@ -180,18 +180,8 @@ fn searches_otherwise(argument: &Argument) -> bool {
 }
 
 /// The folder of a file as preprocessors take it: all letters before the last slash.
-fn folder_of(file: &str) -> &str {
+pub(super) fn folder_of(file: &str) -> &str {
     file.rfind('/').map_or("", |slash| if slash == 0 { "/" } else { &file[..slash] })
-}
-
-/// Folders that the compiler was to search and did not: missing, or known under another name.
-fn ignored(about: &str) -> impl Iterator<Item = &str> {
-    about.lines().filter_map(|line| {
-        let rest = line
-            .strip_prefix("ignoring nonexistent directory \"")
-            .or_else(|| line.strip_prefix("ignoring duplicate directory \""))?;
-        rest.strip_suffix('"')
-    })
 }
 
 /// The folders that were searched, in order.

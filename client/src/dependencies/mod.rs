@@ -1,14 +1,18 @@
 //! What a compile reads: every file, by content, and everything else that its text shows.
 
 mod closure;
+mod compiled;
 mod has_include;
+mod includes;
 mod literal;
 mod looked;
 mod makefile;
+mod pasted;
 mod preprocess;
 mod scan;
 mod search;
 mod text;
 
 pub use closure::{Closure, Input, gather};
+pub use compiled::{Unclear, Watch};
 pub use looked::{Looked, is_file_for_compilers};

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::makefile;
 use crate::command_line::{Argument, Compile};
 use crate::reason::Reason;
-use crate::toolchain::{Family, Toolchain, probe_specs_read};
+use crate::toolchain::{Toolchain, check_program};
 
 /// What came out of preprocessing.
 pub(super) struct Preprocessed {
@@ -83,26 +83,6 @@ fn depend(compile: &Compile, command: &mut Command, temporary: &Path) -> std::pa
         command.arg("-MP");
     }
     name.into()
-}
-
-/// Checks that the program that preprocessed is the one whose content is in the key.
-fn check_program(about: &str, toolchain: &Toolchain) -> Result<(), Reason> {
-    let programs = about.lines().filter_map(|line| match toolchain.family {
-        Family::Gcc => line.strip_prefix(' ')?.split(' ').next().filter(|word| word.contains("cc1")),
-        Family::Clang => line.strip_prefix(" \"").filter(|line| line.contains("-cc1"))?.split('"').next(),
-    });
-    let are_known: Vec<bool> = programs
-        .map(|program| Path::new(program).canonicalize().ok() == toolchain.frontend.canonicalize().ok())
-        .collect();
-    if are_known.is_empty() || are_known.contains(&false) {
-        return Err("compiler that starts an unknown program".into());
-    }
-    let has_other_specs =
-        probe_specs_read(about).any(|specs| !toolchain.specs.iter().any(|known| known.as_os_str() == specs));
-    if about.contains("Configuration file:") || has_other_specs {
-        return Err("configuration from a file".into());
-    }
-    Ok(())
 }
 
 fn seconds_now() -> u64 {

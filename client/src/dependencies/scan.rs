@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 
 use super::has_include::Tests;
+use super::includes::{Include, include};
 use super::literal::position;
+use super::pasted::Pieces;
 use crate::reason::Reason;
 
 /// What a file has in it.
@@ -25,6 +27,14 @@ pub(super) struct Scan {
     pub has_markers: bool,
     /// What it tests for with `__has_include`.
     pub tests: Tests,
+    /// The headers that it names in `#include` lines, each once.
+    pub includes: Vec<Include>,
+    /// Whether a macro says what an `#include` line names.
+    pub has_computed_include: bool,
+    /// Whether a word is in it that stands for the name of a file.
+    pub has_name_of_file: bool,
+    /// Pieces of words that macros could paste together.
+    pub pieces: Pieces,
 }
 
 /// Scans the bytes of a source or header.
@@ -37,8 +47,10 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
         return Err("trigraph".into());
     }
     let mut scan = Scan::default();
+    let mut hidden = Hidden::new(&bytes);
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
+        hidden.come_to(&bytes, at);
         if *byte == b'#' {
             let rest = bytes[at + 1..].trim_ascii_start();
             if rest.starts_with(b"embed") && !rest.get(5).is_some_and(|byte| is_word_byte(*byte)) {
@@ -47,17 +59,23 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
             if rest.starts_with(b"import") {
                 scan.has_once = true;
             }
+            scan.include(&bytes, at, at + 1);
             scan.has_markers |= begins_with_number(rest) && may_begin_line(&bytes, at);
             at += 1;
         } else if bytes[at..].starts_with(b"%:") || bytes[at..].starts_with(b"??=") {
             // Other spellings of `#`.
-            let rest = &bytes[at + 2 + usize::from(*byte == b'?')..];
+            let after = at + 2 + usize::from(*byte == b'?');
+            let rest = &bytes[after..];
+            scan.include(&bytes, at, after);
             scan.has_markers |= begins_with_number(rest) && may_begin_line(&bytes, at);
             at += 2;
         } else if is_word_byte(*byte) {
             let rest = &bytes[at..];
             let length = rest.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(rest.len());
             scan.word(&bytes, at, length)?;
+            if at >= hidden.until {
+                scan.pieces.see(&rest[..length]);
+            }
             at += length;
         } else {
             at += 1;
@@ -66,10 +84,67 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
     Ok(scan)
 }
 
+/// Comments and literals: no macro takes its words from there.
+struct Hidden {
+    /// Where the one ends that began last.
+    until: usize,
+    /// Whether none is looked for: raw literals are told apart from others by more than their letters.
+    is_off: bool,
+}
+
+impl Hidden {
+    fn new(bytes: &[u8]) -> Self {
+        let mut rest = bytes;
+        let mut is_off = false;
+        while let Some(at) = position(rest, b"R\"") {
+            let begin =
+                rest[..at].iter().rposition(|byte| !is_word_byte(*byte)).map_or(0, |before| before + 1);
+            is_off |= matches!(&rest[begin..at], b"" | b"u8" | b"u" | b"U" | b"L");
+            rest = &rest[at + 2..];
+        }
+        Self { until: 0, is_off }
+    }
+
+    fn come_to(&mut self, bytes: &[u8], at: usize) {
+        if at < self.until || self.is_off || !matches!(bytes[at], b'/' | b'"' | b'\'') {
+            return;
+        }
+        let rest = &bytes[at..];
+        let line = || position(rest, b"\n").unwrap_or(rest.len());
+        let length = match rest {
+            [b'/', b'*', inside @ ..] => position(inside, b"*/").map_or(rest.len(), |end| end + 4),
+            [b'/', b'/', ..] => line(),
+            [b'/', ..] => return,
+            // Between digits it is none.
+            [b'\'', ..] if at > 0 && is_word_byte(bytes[at - 1]) => return,
+            [quote, inside @ ..] => {
+                let mut end = 0;
+                while inside.get(end).is_some_and(|byte| byte != quote && *byte != b'\n') {
+                    end += if inside[end] == b'\\' { 2 } else { 1 };
+                }
+                end.min(inside.len()) + 1
+            }
+            [] => return,
+        };
+        self.until = at + length;
+    }
+}
+
 impl Scan {
+    fn include(&mut self, bytes: &[u8], hash: usize, after: usize) {
+        match include(bytes, hash, after) {
+            Some(include) if include.name.is_none() => self.has_computed_include = true,
+            Some(include) if !self.includes.contains(&include) => self.includes.push(include),
+            _ => {}
+        }
+    }
+
     fn word(&mut self, bytes: &[u8], at: usize, length: usize) -> Result<(), Reason> {
         let word = &bytes[at..at + length];
         match word {
+            b"__FILE__" | b"__BASE_FILE__" | b"__builtin_FILE" | b"__builtin_source_location" => {
+                self.has_name_of_file = true;
+            }
             b"__DATE__" | b"__TIME__" => self.has_date = true,
             b"__TIMESTAMP__" => return Err("`__TIMESTAMP__`".into()),
             b"once" => self.has_once = true,
@@ -92,9 +167,11 @@ impl Scan {
 }
 
 /// Whether there is nothing before on the line but blanks and, maybe, the end of a comment.
-fn may_begin_line(bytes: &[u8], at: usize) -> bool {
+pub(super) fn may_begin_line(bytes: &[u8], at: usize) -> bool {
     let before = line_before(bytes, at);
-    before.trim_ascii_start().is_empty() || before.ends_with(b"*/")
+    let is_blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'\x0b' | b'\0');
+    // Some editors put a mark of the letters' order before all else.
+    before.strip_prefix(b"\xef\xbb\xbf").unwrap_or(before).iter().all(is_blank) || before.ends_with(b"*/")
 }
 
 /// Whether a number comes next, behind blanks and comments.

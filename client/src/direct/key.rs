@@ -40,7 +40,15 @@ pub struct ManifestKey {
 impl ManifestKey {
     /// Makes the key of a call.
     pub fn new(making: &Making<'_>, variable: impl Fn(&str) -> Option<String>) -> Self {
-        let text = said(making, variable);
+        Self::of(&said(making, variable, true))
+    }
+
+    /// The key of all calls that are one but for their dependency files.
+    pub fn without_dependency_file(making: &Making<'_>, variable: impl Fn(&str) -> Option<String>) -> Self {
+        Self::of(&said(making, variable, false))
+    }
+
+    fn of(text: &str) -> Self {
         let hash = Digest::of(DigestFunction::Sha256, text.as_bytes()).hash_hex();
         let command =
             reapi::Command { arguments: vec![FORMAT.to_owned(), hash], ..reapi::Command::default() };
@@ -57,7 +65,11 @@ impl ManifestKey {
 }
 
 /// Everything, in an order that is always the same; each part with its length, so that no two calls read alike.
-fn said(making: &Making<'_>, variable: impl Fn(&str) -> Option<String>) -> String {
+fn said(
+    making: &Making<'_>,
+    variable: impl Fn(&str) -> Option<String>,
+    with_dependency_file: bool,
+) -> String {
     let Making { compile, toolchain, place, messages, is_colored, source } = making;
     let mut said = Said::default();
     said.all(&[FORMAT, env!("CARGO_PKG_VERSION"), &hex::encode(source)]);
@@ -68,7 +80,11 @@ fn said(making: &Making<'_>, variable: impl Fn(&str) -> Option<String>) -> Strin
     for argument in &compile.arguments {
         of_argument(&mut said, argument, place);
     }
-    of_dependency_file(&mut said, compile, place);
+    if with_dependency_file {
+        of_dependency_file(&mut said, compile, place);
+    } else {
+        said.part("any depfile");
+    }
     for (name, reading) in VARIABLES {
         let is_read = match reading {
             Reading::Key => true,

@@ -24,6 +24,9 @@ pub struct Manifest {
     /// The sets.
     #[prost(message, repeated, tag = "1")]
     pub entries: Vec<Entry>,
+    /// Whether such a call is to be preprocessed before it is compiled: it can't be recognised, but its action can.
+    #[prost(bool, tag = "2")]
+    pub is_blind: bool,
 }
 
 /// A set of headers, with all that the search for them depended on. Paths are virtual.
@@ -65,6 +68,10 @@ pub struct Entry {
     /// The dependency file, if one is made.
     #[prost(message, optional, tag = "12")]
     pub depfile: Option<Depfile>,
+    /// Whether this is said to be right in one place only because nobody has preprocessed it yet: elsewhere that is to
+    /// be done, and may come to the same action.
+    #[prost(bool, tag = "13")]
+    pub is_unproven: bool,
 }
 
 /// Names under which there is no file in a folder.
@@ -101,6 +108,8 @@ pub struct Seen<'a> {
     pub place: &'a Place,
     /// Whether the action holds the project's name.
     pub is_bound_to_place: bool,
+    /// Whether it is not known that the object holds the project's name, only that it may.
+    pub is_unproven: bool,
     /// `SOURCE_DATE_EPOCH`, if the action holds it.
     pub date: Option<String>,
     /// The dependency file, if one is made.
@@ -136,6 +145,7 @@ impl Entry {
                 .collect(),
             place: if is_only_here { place_hash(place).to_vec() } else { Vec::new() },
             date: seen.date,
+            is_unproven: seen.is_unproven,
             depfile: seen.depfile,
         })
     }
@@ -187,6 +197,11 @@ impl Contents {
 }
 
 impl Manifest {
+    /// Whether preprocessing may find a result that compiling at once would miss.
+    pub fn asks_for_preprocessing(&self) -> bool {
+        self.is_blind || self.entries.iter().any(|entry| entry.is_unproven)
+    }
+
     /// Adds a set of headers as the latest, in place of one that says the same.
     pub fn add(&mut self, entry: Entry) {
         let is_other = |known: &Entry| {
@@ -259,7 +274,7 @@ mod tests {
 
     #[test]
     fn bytes_of_anything_else_are_no_manifest() {
-        let manifest = Manifest { entries: vec![entry(1)] };
+        let manifest = Manifest { entries: vec![entry(1)], is_blind: false };
         let bytes = manifest.to_bytes().unwrap();
         for end in 0..bytes.len() {
             assert_eq!(Manifest::from_bytes(&bytes[..end]), None);

@@ -167,13 +167,36 @@ impl<'a> Stack<'a> {
         }
     }
 
-    /// Adds an entry to the manifests of every remote tier that may be written to.
-    pub fn keep_entry_remotely(&mut self, key: &ManifestKey, entry: &crate::direct::Entry) {
-        self.keep_remotely(|remote| {
-            let mut manifest = remote.manifest(key)?.unwrap_or_default();
-            manifest.add(entry.clone());
-            remote.put_manifest(key, &manifest)
-        });
+    /// Amends the manifests of the local tier, and of every remote one that may be written to.
+    pub fn amend_manifests(&mut self, key: &ManifestKey, remotely: bool, amend: impl Fn(&mut Manifest)) {
+        if remotely {
+            self.keep_remotely(|remote| {
+                let mut manifest = remote.manifest(key)?.unwrap_or_default();
+                amend(&mut manifest);
+                remote.put_manifest(key, &manifest)
+            });
+        }
+        let mut manifest = self.local_manifest(key).unwrap_or_default();
+        amend(&mut manifest);
+        self.keep_manifest_locally(key, &manifest);
+    }
+
+    /// Whether a server may be asked to run actions.
+    pub fn may_run_elsewhere(&mut self) -> bool {
+        let mut may_run = false;
+        for (remote, is_read_only) in self.take_remotes() {
+            if let (Remote::Server(tier), false) = (&remote, is_read_only) {
+                match tier.capabilities() {
+                    Ok((executes, _)) => may_run |= executes && tier.may_execute(),
+                    Err(error) => {
+                        self.failed(&error);
+                        continue;
+                    }
+                }
+            }
+            self.put_back(remote, is_read_only);
+        }
+        may_run
     }
 
     /// Notes that a remote tier could not be used.

@@ -18,7 +18,7 @@ use crate::reason::Reason;
 
 pub use luggage::{Luggage, Packed};
 pub use memory::ToolchainMemory;
-pub use probe::{IncludeDirs, search_list as probe_search_list, specs_read as probe_specs_read};
+pub use probe::{IncludeDirs, check_program, ignored_folders, search_list as probe_search_list};
 
 /// Whose compiler it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub struct Assembler {
     pub path: PathBuf,
     /// The name that was looked up on `PATH`; `None` if the compiler knows the path itself.
     pub looked_up: Option<String>,
+    /// Whether it is GNU's, which tells by `--MD` what it read.
+    pub is_gnu: bool,
 }
 
 impl Assembler {

@@ -31,6 +31,8 @@ pub struct IncludeDirs {
     pub folders: Vec<String>,
     /// Apple's frameworks.
     pub frameworks: Vec<String>,
+    /// Those that it would search if they were there, and that it leaves out because it knows them by another name.
+    pub left_out: Vec<String>,
 }
 
 /// Asks a compiler everything that its identity is made of.
@@ -180,9 +182,15 @@ fn assembler(toolchain: &Toolchain) -> Option<Assembler> {
     let named = said(&toolchain.driver, &["-print-prog-name=as"]).ok()?.trim().to_owned();
     let path = PathBuf::from(&named);
     if path.is_absolute() {
-        return path.is_file().then_some(Assembler { path, looked_up: None });
+        let is_gnu = is_gnu(&path);
+        return path.is_file().then_some(Assembler { path, looked_up: None, is_gnu });
     }
-    Some(Assembler { path: on_path(&named)?, looked_up: Some(named) })
+    let path = on_path(&named)?;
+    Some(Assembler { is_gnu: is_gnu(&path), path, looked_up: Some(named) })
+}
+
+fn is_gnu(assembler: &Path) -> bool {
+    said(assembler, &["--version"]).is_ok_and(|version| version.contains("GNU assembler"))
 }
 
 /// The first program of that name on `PATH`.
@@ -213,7 +221,7 @@ fn check_clang(toolchain: &Toolchain) -> Result<(), Reason> {
 }
 
 /// The files that gcc says it reads its specs from.
-pub fn specs_read(about: &str) -> impl Iterator<Item = &str> {
+fn specs_read(about: &str) -> impl Iterator<Item = &str> {
     about.lines().filter_map(|line| line.strip_prefix("Reading specs from "))
 }
 
@@ -246,7 +254,9 @@ pub(super) fn include_dirs(
     let mut words: Vec<&str> = flags.iter().map(String::as_str).collect();
     words.extend(["-E", "-v", "-x", language.name(), "/dev/null"]);
     let about = complaints(&toolchain.driver, &words)?;
-    let mut dirs = IncludeDirs::default();
+    check_program(&about, toolchain)?;
+    let left_out = ignored_folders(&about).map(str::to_owned).collect();
+    let mut dirs = IncludeDirs { left_out, ..IncludeDirs::default() };
     for folder in search_list(&about) {
         match folder.strip_suffix(" (framework directory)") {
             Some(framework) => dirs.frameworks.push(framework.to_owned()),
@@ -254,6 +264,39 @@ pub(super) fn include_dirs(
         }
     }
     Ok(dirs)
+}
+
+/// Checks that the program that preprocessed is the one whose content is in the key, by what a compiler says under `-v`.
+///
+/// # Errors
+/// The reason to pass through.
+pub fn check_program(about: &str, toolchain: &Toolchain) -> Result<(), Reason> {
+    let programs = about.lines().filter_map(|line| match toolchain.family {
+        Family::Gcc => line.strip_prefix(' ')?.split(' ').next().filter(|word| word.contains("cc1")),
+        Family::Clang => line.strip_prefix(" \"").filter(|line| line.contains("-cc1"))?.split('"').next(),
+    });
+    let are_known: Vec<bool> = programs
+        .map(|program| Path::new(program).canonicalize().ok() == toolchain.frontend.canonicalize().ok())
+        .collect();
+    if are_known.is_empty() || are_known.contains(&false) {
+        return Err("compiler that starts an unknown program".into());
+    }
+    let has_other_specs =
+        specs_read(about).any(|specs| !toolchain.specs.iter().any(|known| known.as_os_str() == specs));
+    if about.contains("Configuration file:") || has_other_specs {
+        return Err("configuration from a file".into());
+    }
+    Ok(())
+}
+
+/// Folders that a compiler was to search and did not, by what it says under `-v`: missing, or known under another name.
+pub fn ignored_folders(about: &str) -> impl Iterator<Item = &str> {
+    about.lines().filter_map(|line| {
+        let rest = line
+            .strip_prefix("ignoring nonexistent directory \"")
+            .or_else(|| line.strip_prefix("ignoring duplicate directory \""))?;
+        rest.strip_suffix('"')
+    })
 }
 
 /// The folders that `#include <…>` searches, in what a compiler says under `-v`.

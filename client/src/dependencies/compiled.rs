@@ -1,0 +1,502 @@
+//! [`Watch`]: what a compile read, by what it left behind; no preprocessor is run.
+//!
+//! gcc writes down which files it entered (`-MD`), and GNU's assembler which it was told to read (`--MD`), so what an
+//! `.incbin` names is seen however it is spelled. Where the compiler looked in vain follows from the `#include` lines of
+//! the files that it entered: each line is looked up here, and one that leads to a file that was entered is taken to have
+//! been obeyed. All files are read when the compile has ended, and have to be older than its beginning. What does not
+//! show in this way is [`Unclear`], and then preprocessing tells.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::closure::{Gathering, choosing_flags, is_shadowed};
+use super::looked::{ELSEWHERE, Looked, folder_of, is_file_for_compilers};
+use super::makefile::prerequisites;
+use super::search::SearchPath;
+use super::text::Form;
+use super::{Closure, pasted::Pieces};
+use crate::clock::Start;
+use crate::command_line::flags::Search;
+use crate::command_line::{Argument, Compile};
+use crate::local::{Platform, Stamp};
+use crate::paths::Place;
+use crate::reason::Reason;
+use crate::toolchain::{Family, IncludeDirs, Toolchain, ToolchainMemory};
+
+/// Words that preprocessing is for, if they stand in the command itself.
+const TELLING_WORDS: [&str; 6] = ["__FILE__", "__DATE__", "__TIME", "__has_", "##", "_Pragma"];
+
+/// Why it is not known what a compile read.
+#[derive(Debug)]
+pub enum Unclear {
+    /// Preprocessing tells; for this reason it has to be asked.
+    UntilPreprocessed(&'static str),
+    /// Its result can't be kept, for this reason.
+    Refused(Reason),
+}
+
+impl From<Reason> for Unclear {
+    fn from(reason: Reason) -> Self {
+        Self::Refused(reason)
+    }
+}
+
+/// A compile that is to be asked what it read.
+pub struct Watch<'a> {
+    compile: &'a Compile,
+    place: &'a Place,
+    start: &'a Start,
+    /// Where the assembler writes down what it read.
+    assembled: PathBuf,
+    /// The folders that the command names, and which they were at the beginning.
+    folders: Vec<(String, Option<(u64, u64)>)>,
+}
+
+impl<'a> Watch<'a> {
+    /// Gets ready for a compile; `None` if it would not tell.
+    pub fn new(
+        compile: &'a Compile,
+        toolchain: &Toolchain,
+        place: &'a Place,
+        start: &'a Start,
+    ) -> Option<Self> {
+        let temporary = start.path().to_str()?;
+        let is_plain =
+            |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '-' | '_');
+        let is_told = toolchain.family == Family::Gcc
+            && toolchain.assembler.as_ref().is_some_and(|assembler| assembler.is_gnu)
+            && compile.dependency_file.with_system_headers != Some(false)
+            && compile.arguments.iter().all(is_transparent)
+            && temporary.chars().all(is_plain);
+        let folders = folders_of(compile).map(|folder| place.absolute(folder));
+        is_told.then(|| Self {
+            compile,
+            place,
+            start,
+            assembled: format!("{temporary}-as").into(),
+            folders: folders
+                .map(|folder| (identity_of(&folder), folder))
+                .map(|(is, named)| (named, is))
+                .collect(),
+        })
+    }
+
+    /// What the command has to be told in addition; the object is not changed by it.
+    pub fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec![format!("-Wa,--MD,{}", self.assembled.display()).into()];
+        if self.compile.dependency_file.with_system_headers.is_none() {
+            words.extend(["-MD", "-MF"].map(OsString::from));
+            words.push(self.start.path().into());
+            words.extend(["-MQ", "object"].map(OsString::from));
+        }
+        words
+    }
+
+    /// Finds what the compile read, when it has ended well.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub fn gather(&self, memory: &mut ToolchainMemory) -> Result<Closure, Unclear> {
+        let named = self.compile.dependency_file_name();
+        let file = named.as_deref().map_or(self.start.path(), Path::new);
+        let rules =
+            std::fs::read_to_string(file).map_err(|_| Unclear::UntilPreprocessed("no dependency file"))?;
+        let entered = prerequisites(&rules);
+        self.check_assembler(&entered)?;
+        let own = memory.include_dirs(&choosing_flags(self.compile))?;
+        let search = SearchPath::new(self.compile, &own);
+        search.check_links(self.place)?;
+        let chains = Chains::new(self.compile, &search, &own, self.place)?;
+        let mut gathering =
+            Gathering::new(self.compile, memory.toolchain.family, own.clone(), self.place, self.start);
+        gathering.add(&self.compile.source)?;
+        for name in &entered {
+            gathering.add(name)?;
+        }
+        gathering.add_folders(&search)?;
+        gathering.check_twins()?;
+        if gathering.scans.values().any(|scan| scan.has_markers || scan.has_computed_include) {
+            return Err(Unclear::UntilPreprocessed("computed or marked"));
+        }
+        gathering.add_tested(&search)?;
+        let source = self.place.locate(&self.compile.source)?.name;
+        let direct = gathering.scans[&source].includes.clone();
+        gathering.check_precompiled(
+            self.compile,
+            direct.iter().filter_map(|include| include.name.as_ref()),
+            &search,
+        )?;
+        let mut tracing = Tracing {
+            watch: self,
+            chains: &chains,
+            gathering: &gathering,
+            known: HashMap::new(),
+            looked: Looked::default(),
+            explained: BTreeSet::from([source]),
+            still: HashSet::new(),
+        };
+        let predefined = tracing.trace(&entered)?;
+        let mut looked = tracing.looked;
+        looked.folders =
+            search.all().chain(&own.left_out).map(|folder| self.place.absolute(folder)).collect();
+        let looked = gathering.looked(Ok(looked))?;
+        self.conclude(gathering, looked, predefined, &search, &entered, rules)
+    }
+
+    fn conclude(
+        &self,
+        gathering: Gathering<'_>,
+        looked: Looked,
+        predefined: Option<String>,
+        search: &SearchPath,
+        entered: &[String],
+        rules: String,
+    ) -> Result<Closure, Unclear> {
+        let mut pieces = Pieces::default();
+        for scan in gathering.scans.values() {
+            pieces.join(&scan.pieces);
+        }
+        if self.folders.iter().any(|(folder, then)| identity_of(folder) != *then) {
+            return Err(Unclear::Refused("file changed while compiling".into()));
+        }
+        if pieces.make_date() {
+            return Err(Unclear::UntilPreprocessed("words that could be pasted"));
+        }
+        let any = |is_so: fn(&super::scan::Scan) -> bool| gathering.scans.values().any(is_so);
+        let says_file = any(|scan| scan.has_name_of_file) || pieces.make_name_of_file();
+        let holds_date = any(|scan| scan.has_date);
+        let mut closure = gathering.closure;
+        closure.holds_date = holds_date;
+        closure.is_place_unproven = says_file
+            && entered.iter().chain([&self.compile.source]).any(|name| self.is_named_by_place(name));
+        closure.has_predefined = predefined.is_some();
+        closure.is_predefined_shadowed = predefined.is_some_and(|found| is_shadowed(&found, search));
+        closure.rules = self.compile.dependency_file.with_system_headers.map(|_| rules);
+        closure.looked = Some(Ok(looked));
+        Ok(closure)
+    }
+
+    /// Whether a file is spelled with the name of our folder, or the project's.
+    fn is_named_by_place(&self, spelled: &str) -> bool {
+        let root = self.place.root.as_deref();
+        spelled.starts_with('/')
+            && (spelled.contains(&self.place.folder) || root.is_some_and(|root| spelled.contains(root)))
+    }
+
+    /// Checks that the assembler read what the compiler wrote, and nothing else that is not in the key anyway.
+    fn check_assembler(&self, entered: &[String]) -> Result<(), Unclear> {
+        let read = std::fs::read_to_string(&self.assembled)
+            .map_err(|_| Unclear::UntilPreprocessed("the assembler doesn't tell"))?;
+        let mut read = prerequisites(&read);
+        // The text that the compiler made comes last, if it is a file.
+        if read.last().is_some_and(|last| is_text_of_compiler(last)) {
+            read.pop();
+        }
+        let identity = |spelled: &String| {
+            let stamp = Platform::stamp(&Path::new(&self.place.absolute(spelled)).metadata().ok()?);
+            Some((stamp.device, stamp.inode))
+        };
+        let source = &self.compile.source;
+        let known: HashSet<_> = entered.iter().chain([source]).filter_map(identity).collect();
+        // What it is told of the source is the last part of its name alone.
+        let is_name = |name: &String| {
+            Path::new(source).file_name().is_some_and(|last| last == name.as_str())
+                && Path::new(&self.place.absolute(name)).symlink_metadata().is_err()
+        };
+        let is_known =
+            |name: &String| identity(name).map_or_else(|| is_name(name), |file| known.contains(&file));
+        match read.iter().find(|name| !is_known(name)) {
+            Some(name) => {
+                tracing::debug!(name, "the assembler was told of another file");
+                Err(Unclear::UntilPreprocessed("the assembler read something else"))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Watch<'_> {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.assembled);
+    }
+}
+
+/// Whether a name is one that gcc gives to temporary text for the assembler.
+fn is_text_of_compiler(name: &str) -> bool {
+    let folder = std::env::temp_dir();
+    let path = Path::new(name);
+    let file = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
+    path.parent().is_some_and(|parent| parent.canonicalize().ok() == folder.canonicalize().ok())
+        && file.starts_with("cc")
+        && file.ends_with(".s")
+        && !path.exists()
+}
+
+/// Whether an argument hides nothing of what is read.
+fn is_transparent(argument: &Argument) -> bool {
+    match argument {
+        Argument::IncludeFile { flag, .. } => *flag != "-imacros",
+        // Names that the assembler is told are others then.
+        Argument::PrefixMap { .. } => false,
+        Argument::Words(words) => words.iter().all(|word| {
+            !word.starts_with("-flto") && !TELLING_WORDS.iter().any(|telling| word.contains(telling))
+        }),
+        Argument::SearchDir { .. } | Argument::LinkOnly(_) => true,
+    }
+}
+
+/// The folders that the command names.
+fn folders_of(compile: &Compile) -> impl Iterator<Item = &str> {
+    let of_headers = compile.arguments.iter().filter_map(|argument| match argument {
+        Argument::SearchDir { folder, .. } => Some(folder.as_str()),
+        Argument::IncludeFile { file, .. } => Some(folder_of(file)),
+        _ => None,
+    });
+    of_headers.chain([folder_of(&compile.source), "."])
+}
+
+fn identity_of(folder: &str) -> Option<(u64, u64)> {
+    let stamp = Platform::stamp(&Path::new(folder).metadata().ok().filter(std::fs::Metadata::is_dir)?);
+    Some((stamp.device, stamp.inode))
+}
+
+/// The folders that gcc searches, in order: those that are there, each once.
+struct Chains {
+    /// For quotes alone.
+    quote: Vec<String>,
+    both: Vec<String>,
+}
+
+impl Chains {
+    fn new(
+        compile: &Compile,
+        search: &SearchPath,
+        own: &IncludeDirs,
+        place: &Place,
+    ) -> Result<Self, Unclear> {
+        let users = compile
+            .arguments
+            .iter()
+            .filter(|argument| matches!(argument, Argument::SearchDir { search: Search::User, .. }))
+            .count();
+        let identity = |folder: &String| identity_of(&place.absolute(folder));
+        let mut chains = Self { quote: Vec::new(), both: Vec::new() };
+        let mut seen = HashSet::new();
+        for (at, folder) in search.both.iter().enumerate() {
+            let Some(identity) = identity(folder) else { continue };
+            if seen.insert(identity) {
+                chains.both.push(folder.clone());
+            } else if at >= users {
+                // Which of the two is left out is gcc's secret.
+                return Err(Unclear::UntilPreprocessed("a folder is there twice"));
+            }
+        }
+        for folder in &search.quote {
+            let Some(identity) = identity(folder) else { continue };
+            if !seen.insert(identity) {
+                return Err(Unclear::UntilPreprocessed("a folder is there twice"));
+            }
+            chains.quote.push(folder.clone());
+        }
+        // What was left out when the compiler was asked may have come since.
+        let has_come =
+            |folder: &String| identity_of(folder).is_some_and(|identity| !seen.contains(&identity));
+        if own.left_out.iter().any(has_come) {
+            Err(Unclear::UntilPreprocessed("a folder of the compiler's has come"))
+        } else {
+            Ok(chains)
+        }
+    }
+
+    fn quoted(&self) -> impl Iterator<Item = &str> {
+        self.quote.iter().chain(&self.both).map(String::as_str)
+    }
+
+    fn angled(&self) -> impl Iterator<Item = &str> {
+        self.both.iter().map(String::as_str)
+    }
+}
+
+/// What is at a place where a header may be.
+#[derive(Clone)]
+enum There {
+    Nothing,
+    /// A file that is among those that were read: its name.
+    Entered(String),
+    /// Another file.
+    Passed,
+}
+
+/// The looking up of all `#include` lines.
+struct Tracing<'a> {
+    watch: &'a Watch<'a>,
+    chains: &'a Chains,
+    gathering: &'a Gathering<'a>,
+    known: HashMap<String, There>,
+    looked: Looked,
+    explained: BTreeSet<String>,
+    /// Folders that were not moved meanwhile.
+    still: HashSet<PathBuf>,
+}
+
+impl<'a> Tracing<'a> {
+    /// Looks up all lines of all files that were entered; returns the header that gcc includes by itself, if it did.
+    fn trace(&mut self, entered: &'a [String]) -> Result<Option<String>, Unclear> {
+        let chains = self.chains;
+        for argument in &self.watch.compile.arguments {
+            let Argument::IncludeFile { file, .. } = argument else { continue };
+            self.line(std::iter::once("").chain(chains.quoted()), file)?
+                .ok_or(Unclear::UntilPreprocessed("a file that is included first"))?;
+        }
+        let is_alone = self.watch.compile.arguments.iter().any(|argument| {
+            matches!(argument, Argument::Words(words) if words.iter().any(|word| word == "-nostdinc"))
+        });
+        let mut predefined = self.line(chains.angled(), "stdc-predef.h")?;
+        self.line(std::iter::once("").chain(chains.quoted()), "stdc-predef.h")?;
+        if is_alone {
+            predefined = None;
+        }
+        let source = std::iter::once(&self.watch.compile.source);
+        for spelled in source.chain(entered) {
+            let name = self.watch.place.locate(spelled)?.name;
+            let Some(scan) = self.gathering.scans.get(&name) else {
+                return Err(Unclear::UntilPreprocessed("a file without a scan"));
+            };
+            for include in &scan.includes {
+                let header =
+                    include.name.as_deref().ok_or(Unclear::UntilPreprocessed("a computed header"))?;
+                match include.form {
+                    _ if header.starts_with('/') => {
+                        return Err(Unclear::UntilPreprocessed("an absolute header"));
+                    }
+                    Form::Quoted => {
+                        self.line(std::iter::once(folder_of(spelled)).chain(chains.quoted()), header)?;
+                    }
+                    Form::Angled => {
+                        self.line(chains.angled(), header)?;
+                    }
+                    Form::Next => self.next_line(header)?,
+                }
+            }
+        }
+        let inputs = &self.gathering.closure.inputs;
+        for name in entered {
+            let name = self.watch.place.locate(name)?.name;
+            if !self.explained.contains(&name) {
+                return Err(Unclear::UntilPreprocessed("a header that no line names"));
+            }
+        }
+        for input in inputs.values() {
+            self.check_still(&input.real)?;
+        }
+        Ok(predefined)
+    }
+
+    /// Looks a line up; if it was obeyed, what was looked for in vain is noted, and the file found is returned.
+    fn line<'b>(
+        &mut self,
+        folders: impl Iterator<Item = &'b str>,
+        header: &str,
+    ) -> Result<Option<String>, Unclear> {
+        let mut absent = Vec::new();
+        for folder in folders {
+            let path = self.path(folder, header);
+            match self.at(&path)? {
+                There::Nothing => absent.push(path),
+                // It was there all the time, so had the line been obeyed, it would have been entered.
+                There::Passed => return Ok(None),
+                There::Entered(name) => {
+                    self.looked.absent.extend(absent);
+                    self.explained.insert(name);
+                    return Ok(Some(path));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where an `#include_next` begins depends on how the file that asks was found: all that isn't there counts.
+    fn next_line(&mut self, header: &str) -> Result<(), Unclear> {
+        let chains = self.chains;
+        for folder in chains.quoted() {
+            let path = self.path(folder, header);
+            match self.at(&path)? {
+                There::Nothing => {
+                    self.looked.absent.insert(path);
+                }
+                There::Entered(name) => {
+                    self.explained.insert(name);
+                }
+                There::Passed => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self, folder: &str, header: &str) -> String {
+        let spelled = match folder {
+            "" => header.to_owned(),
+            folder => format!("{}/{header}", folder.trim_end_matches('/')),
+        };
+        self.watch.place.absolute(&spelled)
+    }
+
+    fn at(&mut self, path: &str) -> Result<There, Unclear> {
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let there = match is_file_for_compilers(Path::new(path)) {
+            None => return Err(ELSEWHERE.into()),
+            Some(false) => There::Nothing,
+            Some(true) => self.file(path)?,
+        };
+        self.known.insert(path.to_owned(), there.clone());
+        Ok(there)
+    }
+
+    fn file(&mut self, path: &str) -> Result<There, Unclear> {
+        let inputs = &self.gathering.closure.inputs;
+        // A file that is there for a test alone has no scan.
+        let located = self.watch.place.locate(path).ok().map(|located| located.name);
+        if let Some(name) = located.filter(|name| self.gathering.scans.contains_key(name)) {
+            return Ok(There::Entered(name));
+        }
+        let metadata =
+            Path::new(path).metadata().map_err(|_| Unclear::UntilPreprocessed("a file that is gone"))?;
+        let stamp = Platform::stamp(&metadata);
+        // gcc may have left it out for being one that it had entered under another name, or one that is equal to that.
+        let is_other = |name: &String, of: &Stamp| {
+            (of.device, of.inode) != (stamp.device, stamp.inode)
+                && !(self.gathering.scans.get(name).is_some_and(|scan| scan.has_once)
+                    && of.size_bytes == stamp.size_bytes)
+        };
+        if !inputs.iter().all(|(name, input)| is_other(name, &input.stamp))
+            || !stamp.is_settled_before(self.watch.start.instant_ns)
+        {
+            return Err(Unclear::UntilPreprocessed("a file that may be another"));
+        }
+        self.check_still(Path::new(path))?;
+        Ok(There::Passed)
+    }
+
+    /// Checks that no folder on the way to a file was put there, and no link changed, since the beginning.
+    fn check_still(&mut self, path: &Path) -> Result<(), Unclear> {
+        let mut way: Option<&Path> = Some(path);
+        while let Some(folder) = way {
+            if !self.still.insert(folder.to_owned()) {
+                return Ok(());
+            }
+            let metadata =
+                folder.symlink_metadata().map_err(|_| Unclear::UntilPreprocessed("a folder that is gone"))?;
+            let stamp = Platform::stamp(&metadata);
+            // A folder in which a file was made has both its times changed; one that was moved, only the latter.
+            let is_filled = metadata.is_dir() && stamp.modified_ns == stamp.changed_ns;
+            if !is_filled && !stamp.is_settled_before(self.watch.start.instant_ns) {
+                return Err(Unclear::Refused("file changed while compiling".into()));
+            }
+            way = folder.parent();
+        }
+        Ok(())
+    }
+}

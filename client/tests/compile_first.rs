@@ -1,0 +1,158 @@
+//! What nobody has compiled before is compiled at once: no preprocessor, and nothing kept that could be wrong.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use castwork::config::Config;
+use castwork::dependencies::{Closure, Unclear, Watch};
+use castwork::prepare::Understood;
+use support::{Project, program, shown};
+
+fn project() -> Project {
+    Project::with(&[
+        (
+            "src/a.c",
+            "#include <stdio.h>\n#include <assert.h>\n#include \"h.h\"\nint f(int x) { assert(x); return H; }\n",
+        ),
+        ("inc/h.h", "#define H 1\n"),
+    ])
+}
+
+#[test]
+fn a_compile_that_is_new_starts_no_preprocessor_and_is_known_afterwards() {
+    for line in
+        ["gcc -O2 -Iinc -c src/a.c", "gcc -O2 -g -MD -MF d -Iinc -c {root}/src/a.c", "g++ -Iinc -c src/a.c"]
+    {
+        let project = project();
+        let line = line.replace("{root}", &shown(&project.root));
+        project.check(&line);
+        project.check(&line);
+        let counters = project.counters();
+        assert_eq!(counters.local(), [2, 1, 1, 0], "{line}: {}", counters.0);
+        assert_eq!(counters.number("preprocessed"), 0, "{line}: {}", counters.0);
+    }
+}
+
+#[test]
+fn an_object_that_may_hold_its_place_is_preprocessed_in_another_and_shared_if_it_does_not() {
+    let text = "#ifdef NAMED\nconst char *file = __FILE__;\n#endif\nint x;\n";
+    let here = Project::with(&[("a.c", text)]);
+    let there = here.copy("there");
+    let third = here.copy("elsewhere");
+    let compile = |project: &Project, flag: &str, hits: [u64; 2]| {
+        project.check(&format!("gcc {flag} -c {}/a.c", project.root.display()));
+        let counters = project.counters();
+        let numbers = ["local_hits", "preprocessed"].map(|name| counters.number(name));
+        assert_eq!(numbers, hits, "{flag}: {}", counters.0);
+    };
+    compile(&here, "-DPLAIN", [0, 0]);
+    compile(&there, "-DPLAIN", [1, 1]);
+    compile(&third, "-DPLAIN", [1, 0]);
+    compile(&here, "-DNAMED", [0, 0]);
+    compile(&there, "-DNAMED", [0, 1]);
+    compile(&there, "-DNAMED", [1, 0]);
+    compile(&here, "-DNAMED", [1, 0]);
+}
+
+#[test]
+fn headers_that_macros_name_are_found_by_preprocessing_afterwards() {
+    let project = Project::with(&[
+        ("a.c", "#define HEADER \"h.h\"\n#include HEADER\nint f(void) { return H; }\n"),
+        ("i/h.h", "#define H 1\n"),
+    ]);
+    let line = "gcc -Ij -Ii -c a.c";
+    project.check(line);
+    assert_eq!(project.counters().number("preprocessed"), 1);
+    project.check(line);
+    assert_eq!(project.counters().local(), [1, 1, 0, 0]);
+    project.write("j/h.h", "#define H 2\n");
+    project.check(line);
+}
+
+#[test]
+fn what_an_assembler_statement_reads_is_seen_however_it_is_spelled() {
+    let project = Project::with(&[
+        (
+            "a.c",
+            "#define S(x) #x\n#define T(x) S(x)\n__asm__(\".data\\n\" T(.inc) T(bin) \" \\\"data\\\"\\n.text\");\n",
+        ),
+        ("data", "one\n"),
+    ]);
+    project.check("gcc -c a.c");
+    project.write("data", "two\n");
+    project.check("gcc -c a.c");
+    assert_eq!(project.counters().number("local_hits"), 0);
+}
+
+#[test]
+fn words_that_are_pasted_together_are_seen() {
+    let project = Project::with(&[(
+        "a.c",
+        "#define P(a, b) a##b\n#define Q(a, b) P(a, b)\nint x = sizeof Q(__DA, TE__);\nconst char *d = Q(__TI, ME__);\n",
+    )]);
+    let line = "gcc -c a.c";
+    assert!(project.cached(&format!("{line} -o a.o")).status.success());
+    assert!(project.cached(&format!("{line} -o a.o")).status.success());
+    assert_eq!(project.counters().number("local_hits"), 0);
+}
+
+/// Compiles `src/a.c` with what tells what it reads, does `meanwhile`, and asks.
+fn gathered(project: &Project, meanwhile: impl FnOnce(&Project)) -> Result<Closure, Unclear> {
+    // Working folder and environment belong to the whole process, and no other test here cares for them.
+    std::env::set_current_dir(&project.root).unwrap();
+    let variables = BTreeMap::from([
+        ("CASTWORK_DIR", shown(&project.cache)),
+        ("CASTWORK_PROJECT_ROOT", shown(&project.root)),
+    ]);
+    let config = Config::load(&BTreeMap::new(), |name| variables.get(name).cloned()).unwrap();
+    let gcc = program("gcc").unwrap();
+    let words = ["-Iearlier", "-Icurrent", "-c", "src/a.c", "-o", "a.o"].map(std::ffi::OsString::from);
+    let mut call = Understood::new(&config, &gcc, &words).unwrap();
+    let start = call.start(&config).unwrap();
+    let watch = Watch::new(&call.compile, &call.memory.toolchain, &call.place, &start).unwrap();
+    let ran = Command::new(&gcc).args(&words).args(watch.words()).status().unwrap();
+    assert!(ran.success());
+    meanwhile(project);
+    watch.gather(&mut call.memory)
+}
+
+#[test]
+fn what_changes_while_compiling_is_noticed() {
+    let begin = || {
+        let project = project();
+        project.write("old/h.h", "#define H 1\n");
+        project.write("new/h.h", "#define H 2\n");
+        project.write("earlier/x", "");
+        std::os::unix::fs::symlink("old", project.root.join("current")).unwrap();
+        // The clock of files goes on.
+        project.write("tick", "");
+        project
+    };
+    let project = begin();
+    let names: Vec<String> = gathered(&project, |_| {}).unwrap().inputs.into_keys().collect();
+    assert!(names.contains(&"p/current/h.h".to_owned()), "{names:?}");
+
+    type Change = fn(&Project);
+    let changes: [(&str, Change); 5] = [
+        ("edited", |project| project.write("old/h.h", "#define H 3\n")),
+        ("source edited", |project| project.write("src/a.c", "int x;\n")),
+        ("link changed", |project| {
+            std::fs::remove_file(project.root.join("current")).unwrap();
+            std::os::unix::fs::symlink("new", project.root.join("current")).unwrap();
+        }),
+        ("folder swapped", |project| {
+            std::fs::rename(project.root.join("old"), project.root.join("older")).unwrap();
+            std::fs::rename(project.root.join("new"), project.root.join("old")).unwrap();
+        }),
+        ("shadowed", |project| project.write("earlier/h.h", "#define H 4\n")),
+    ];
+    for (what, change) in changes {
+        let project = begin();
+        assert!(gathered(&project, change).is_err(), "{what}");
+    }
+}
