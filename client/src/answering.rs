@@ -18,6 +18,7 @@ use crate::prepare::{Prepared, Understood};
 use crate::reason::Reason;
 use crate::run::{self, Ran};
 use crate::tiers::{Answer, Inputs, Remote, ServerTier, Stack, TierError};
+use crate::why::Account;
 
 /// Where the answer to a compile came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +220,7 @@ impl Answering<'_> {
             && self.deliver(&answer)
         {
             self.stack.keep_locally(&action, &answer);
+            self.account();
             self.remember(true);
             return (Source::RemoteRun, 0);
         }
@@ -319,6 +321,13 @@ impl Answering<'_> {
         Ok(Answer { object: object.into(), stdout: stdout.into(), stderr: Bytes::from(stderr) })
     }
 
+    /// Writes down what this compile was made of, to explain why it was no hit.
+    fn account(&mut self) {
+        if let Some(account) = Account::of(self.prepared) {
+            self.stack.keep_account(account);
+        }
+    }
+
     /// Keeps an answer of our own in every tier that takes it.
     fn keep(&mut self, answer: &Answer) {
         let Self { prepared, stack, inputs, .. } = self;
@@ -330,6 +339,7 @@ impl Answering<'_> {
                 keep_at(tier, action, inputs.get_or_insert_with(|| prepared.inputs()), answer)
             }
         });
+        self.account();
         self.remember(true);
     }
 }

@@ -13,6 +13,7 @@ use crate::launch::{self, For};
 use crate::operator::{self, Operate};
 use crate::run::complain;
 use crate::tiers::FolderTier;
+use crate::why::{self, Which};
 
 /// What this program does.
 const ABOUT: &str =
@@ -24,6 +25,7 @@ Compiles each thing once: a compiler wrapper that answers from caches and from w
 
 Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] stats [--json] [--zero]
+       castwork [SETTINGS] why [--json] FILE|--last
        castwork [SETTINGS] config [--json]
        castwork [SETTINGS] doctor [--json]
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
@@ -65,6 +67,16 @@ enum Command {
         /// Begins a new count, after printing the old one.
         #[arg(long)]
         zero: bool,
+    },
+    /// Says what made a compile a miss, against the nearest earlier one: `castwork why src/a.c`.
+    ///
+    /// Exit code 0, or 1 if no such compile is known.
+    Why {
+        #[command(flatten)]
+        which: Which,
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Says what is set, and where.
     ///
@@ -190,6 +202,7 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
     };
     match command {
         Command::Stats { json, zero } => stats(&config, json, zero),
+        Command::Why { which, json } => why::run(&config, &which, json),
         Command::Doctor { json } => doctor::run(&config, json),
         Command::Exec { words } => launch::exec(&config, &words),
         Command::Env(flags) => launch::env(&config, flags.whom()),

@@ -31,6 +31,7 @@ pub mod reason;
 pub mod run;
 pub mod tiers;
 pub mod toolchain;
+pub mod why;
 pub mod wrapper;
 
 use std::ffi::OsString;

@@ -58,7 +58,15 @@ impl Place {
         if !Platform::HAS_VIRTUAL_PATHS {
             return Err("paths of this operating system".into());
         }
-        let folder = working_folder()?;
+        Self::of_folder(Path::new(&working_folder()?), root)
+    }
+
+    /// Finds where a folder is, as if this process were there.
+    ///
+    /// # Errors
+    /// The reason to pass through, if names of this kind can't be made virtual.
+    pub fn of_folder(folder: &Path, root: Option<&Path>) -> Result<Self, Reason> {
+        let folder = folder.to_str().ok_or(Reason::new("folder with an unusual name"))?.to_owned();
         let root = root.map(|root| root.to_string_lossy().into_owned()).or_else(|| project_root(&folder));
         Self::new(folder, root)
     }

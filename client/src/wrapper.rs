@@ -10,6 +10,7 @@ use crate::prepare::Understood;
 use crate::reason::Reason;
 use crate::run;
 use crate::toolchain::resolve::{self, Found};
+use crate::why::Last;
 
 /// A compiler that someone calls.
 pub struct Call {
@@ -41,11 +42,15 @@ pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
         });
     match answered {
         Ok(answered) => {
+            if let Some(reason) = &answered.refused {
+                note(&dir, call, reason);
+            }
             count(&dir, |counters| count_answer(counters, &answered));
             answered.code
         }
         Err(reason) => {
             tracing::debug!(%reason, "passed through");
+            note(&dir, call, &reason);
             count(&dir, |counters| {
                 counters.passed_through += 1;
                 counters.count(&reason);
@@ -53,6 +58,13 @@ pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
             run::pass_through(&program, &call.arguments)
         }
     }
+}
+
+/// Notes, for `castwork why --last`, that a call was no hit.
+fn note(dir: &Path, call: &Call, reason: &Reason) {
+    let words = call.arguments.iter().map(|word| word.to_string_lossy().into_owned());
+    let words = std::iter::once(call.name.clone()).chain(words).collect();
+    Last::Passed { words, reason: reason.to_string() }.note(dir);
 }
 
 fn count(dir: &Path, change: impl FnOnce(&mut Counters)) {

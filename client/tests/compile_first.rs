@@ -39,6 +39,30 @@ fn a_compile_that_is_new_starts_no_preprocessor_and_is_known_afterwards() {
 }
 
 #[test]
+fn what_the_compiler_is_told_in_addition_is_not_in_the_object() {
+    let project = project();
+    for flags in [
+        "-g",
+        "-g3 -gdwarf-4",
+        "-g -grecord-gcc-switches",
+        "-frecord-gcc-switches",
+        "-fverbose-asm -g",
+        "-fstack-protector-all -Wa,--noexecstack",
+        "-O3 -fno-asynchronous-unwind-tables -pipe",
+        "-fsanitize=address,undefined",
+        "-gsplit-dwarf",
+        "-flto",
+    ] {
+        project.cached(&format!("gcc {flags} -Iinc -c src/a.c -o a.o"));
+        let cached = std::fs::read(project.root.join("a.o")).unwrap();
+        project.plain(&format!("gcc {flags} -Iinc -c src/a.c -o a.o"));
+        // Link-time optimisation gives its sections random names.
+        let is_same = cached == std::fs::read(project.root.join("a.o")).unwrap();
+        assert!(is_same || flags == "-flto", "{flags}");
+    }
+}
+
+#[test]
 fn an_object_that_may_hold_its_place_is_preprocessed_in_another_and_shared_if_it_does_not() {
     let text = "#ifdef NAMED\nconst char *file = __FILE__;\n#endif\nint x;\n";
     let here = Project::with(&[("a.c", text)]);
@@ -101,6 +125,9 @@ fn words_that_are_pasted_together_are_seen() {
     assert_eq!(project.counters().number("local_hits"), 0);
 }
 
+/// Something that happens while a compile runs.
+type Change = fn(&Project);
+
 /// Compiles `src/a.c` with what tells what it reads, does `meanwhile`, and asks.
 fn gathered(project: &Project, meanwhile: impl FnOnce(&Project)) -> Result<Closure, Unclear> {
     // Working folder and environment belong to the whole process, and no other test here cares for them.
@@ -137,7 +164,6 @@ fn what_changes_while_compiling_is_noticed() {
     let names: Vec<String> = gathered(&project, |_| {}).unwrap().inputs.into_keys().collect();
     assert!(names.contains(&"p/current/h.h".to_owned()), "{names:?}");
 
-    type Change = fn(&Project);
     let changes: [(&str, Change); 5] = [
         ("edited", |project| project.write("old/h.h", "#define H 3\n")),
         ("source edited", |project| project.write("src/a.c", "int x;\n")),

@@ -261,7 +261,7 @@ fn nothing_differs_whatever_is_edited() {
         run(seed);
         return;
     }
-    let cases = number("CASTWORK_TESTS_CASES").unwrap_or(96);
+    let cases = number("CASTWORK_TESTS_CASES").unwrap_or(304);
     let first = number("CASTWORK_TESTS_FIRST").unwrap_or(0);
     let next = AtomicU64::new(first);
     let counts = [const { AtomicU64::new(0) }; 2];

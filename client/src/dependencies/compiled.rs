@@ -229,7 +229,7 @@ fn is_text_of_compiler(name: &str) -> bool {
     let file = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
     path.parent().is_some_and(|parent| parent.canonicalize().ok() == folder.canonicalize().ok())
         && file.starts_with("cc")
-        && file.ends_with(".s")
+        && path.extension().is_some_and(|extension| extension == "s")
         && !path.exists()
 }
 

@@ -114,17 +114,16 @@ impl Hidden {
         let length = match rest {
             [b'/', b'*', inside @ ..] => position(inside, b"*/").map_or(rest.len(), |end| end + 4),
             [b'/', b'/', ..] => line(),
-            [b'/', ..] => return,
             // Between digits it is none.
             [b'\'', ..] if at > 0 && is_word_byte(bytes[at - 1]) => return,
-            [quote, inside @ ..] => {
+            [quote @ (b'"' | b'\''), inside @ ..] => {
                 let mut end = 0;
                 while inside.get(end).is_some_and(|byte| byte != quote && *byte != b'\n') {
                     end += if inside[end] == b'\\' { 2 } else { 1 };
                 }
                 end.min(inside.len()) + 1
             }
-            [] => return,
+            _ => return,
         };
         self.until = at + length;
     }

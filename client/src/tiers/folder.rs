@@ -11,6 +11,7 @@ use prost::Message as _;
 
 use super::{Answer, OUTPUT_BYTES_MAX, TierError};
 use crate::direct::Manifest;
+use crate::why::Accounts;
 
 /// The level of compression: results are written once and read often.
 const LEVEL: i32 = 3;
@@ -65,6 +66,22 @@ impl FolderTier {
             Some(bytes) => self.put_bytes(key, bytes.into()),
             None => Ok(()),
         }
+    }
+
+    /// Returns the accounts that are kept under a key.
+    ///
+    /// # Errors
+    /// If files can't be read.
+    pub fn accounts(&self, key: &Digest) -> Result<Option<Accounts>, TierError> {
+        Ok(self.bytes(key)?.and_then(|bytes| Accounts::from_bytes(&bytes)))
+    }
+
+    /// Keeps accounts.
+    ///
+    /// # Errors
+    /// If files can't be written.
+    pub fn put_accounts(&self, key: &Digest, accounts: &Accounts) -> Result<(), TierError> {
+        accounts.to_bytes().map_or(Ok(()), |bytes| self.put_bytes(key, bytes.into()))
     }
 
     fn bytes(&self, name: &Digest) -> Result<Option<Bytes>, TierError> {

@@ -7,6 +7,7 @@ use crate::config::{Address, Config, RemoteEntry};
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
 use crate::reason::Reason;
+use crate::why::{Account, Accounts, Last};
 
 /// A tier beyond the local one.
 pub enum Remote {
@@ -94,6 +95,20 @@ impl<'a> Stack<'a> {
         if let Err(error) = local.put(action, answer) {
             tracing::debug!(error = &error as &dyn std::error::Error, "a result isn't kept");
             self.reasons.push(Reason::of(format!("not kept locally: {}", error.reason())));
+        }
+    }
+
+    /// Keeps an account of a compile that was no hit, to explain it by.
+    pub fn keep_account(&mut self, account: Account) {
+        let Some(local) = &self.local else { return };
+        let key = Accounts::key(&account.source);
+        let mut accounts = local.accounts(&key).ok().flatten().unwrap_or_default();
+        accounts.add(account);
+        match local.put_accounts(&key, &accounts) {
+            Ok(()) => Last::Compile(key.to_string()).note(&self.config.dir),
+            Err(error) => {
+                tracing::debug!(error = &error as &dyn std::error::Error, "an account isn't kept");
+            }
         }
     }
 
