@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use castwork_worker::sandbox::{
-    Bounds, Confined, End, INPUTS, Root, RunSpec, STAGE, Sandbox, Surroundings, remove_tree,
+    Bounds, Confined, End, Ended, INPUTS, Root, RunSpec, STAGE, Sandbox, Surroundings, remove_tree,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,14 +30,21 @@ pub async fn run(worker: &Path, rounds: usize) -> Result<String, String> {
         hidden: Vec::new(),
         level: None,
         bounds: Bounds::for_this_machine(1),
+        allows_network: false,
         program: Some(worker.to_owned()),
     };
     let sandbox = Confined::probe(&surroundings).await.map_err(|error| error.to_string())?;
-    let has_bwrap = timed(&mut bwrap(folder.path())).is_ok();
+    let costs = costs(&sandbox, folder.path(), rounds).await?;
+    let ends = leftovers(&sandbox, folder.path(), (rounds / 50).max(3)).await?;
+    Ok(format!("{costs}\n{ends}"))
+}
+
+async fn costs(sandbox: &Confined, folder: &Path, rounds: usize) -> Result<String, String> {
+    let has_bwrap = timed(&mut bwrap(folder)).is_ok();
     let (mut plain, mut peer, mut own) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=rounds {
-        let times = [timed(Command::new(TRUE).env_clear())?, confined(&sandbox, folder.path(), round).await?];
-        let by_peer = if has_bwrap { Some(timed(&mut bwrap(folder.path()))?) } else { None };
+        let times = [timed(Command::new(TRUE).env_clear())?, confined(sandbox, folder, round, &[]).await?];
+        let by_peer = if has_bwrap { Some(timed(&mut bwrap(folder))?) } else { None };
         // The first round pays for what is made once.
         if round > 0 {
             plain.push(times[0]);
@@ -45,11 +52,23 @@ pub async fn run(worker: &Path, rounds: usize) -> Result<String, String> {
             peer.extend(by_peer);
         }
     }
+    let needed = files_of_true()?;
+    let (mut in_a_row, mut by_inputs) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        in_a_row.push(confined(sandbox, folder, rounds + 1 + round, &[]).await?);
+    }
+    for round in 0..rounds {
+        by_inputs.push(confined(sandbox, folder, 2 * rounds + 1 + round, &needed).await?);
+    }
     let plain = Spread::new(plain);
     let mut rows = vec![row("plain", &plain, &plain), row(sandbox.level(), &Spread::new(own), &plain)];
     if has_bwrap {
         rows.push(row("bwrap, the same namespaces and mounts", &Spread::new(peer), &plain));
     }
+    let again = format!("{}, one right after the other", sandbox.level());
+    rows.push(row(&again, &Spread::new(in_a_row), &plain));
+    let again = format!("{}, `root=inputs`, one right after the other", sandbox.level());
+    rows.push(row(&again, &Spread::new(by_inputs), &plain));
     let heading = ["spawn to exit of `true`", "p50", "p99", "over plain, p50"];
     Ok(table::markdown(&heading, &rows))
 }
@@ -64,29 +83,89 @@ fn row(name: &str, spread: &Spread, plain: &Spread) -> Vec<String> {
     ]
 }
 
+/// How long it takes from the last thing that a command does until all that it has left is gone.
+async fn leftovers(sandbox: &Confined, folder: &Path, rounds: usize) -> Result<String, String> {
+    let mut rows = Vec::new();
+    for count in [0, 100, 1000] {
+        let mut times = Vec::new();
+        for round in 0..rounds {
+            let scratch = folder.join(STAGE).join(format!("left-{count}-{round}"));
+            let mut spec = prepared(sandbox, scratch)?;
+            let script = format!(
+                "trap '' TERM HUP INT; i=0; while [ $i -lt {count} ]; do setsid sleep 1000 & i=$((i+1)); done
+                sleep 1; date +%s%N"
+            );
+            spec.arguments = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
+            let ended = run_one(sandbox, &spec).await?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
+            let said = ended.stdout.path.clone().and_then(|path| std::fs::read_to_string(path).ok());
+            let said = said.and_then(|said| said.trim().parse().ok());
+            let said = Duration::from_nanos(said.ok_or("the command did not tell the time")?);
+            times.push(now.saturating_sub(said));
+            drop(ended);
+            remove_tree(&spec.scratch).map_err(|error| format!("remove a folder: {error}"))?;
+        }
+        let times = Spread::new(times);
+        rows.push(vec![count.to_string(), milliseconds(times.median()), milliseconds(times.percentile(99))]);
+    }
+    Ok(table::markdown(&["processes left behind", "all gone after, p50", "at most"], &rows))
+}
+
 /// One run in the sandbox. The folder for it is made before and removed after, which is not measured:
-/// it holds the inputs, and would be there without a sandbox.
-async fn confined(sandbox: &Confined, folder: &Path, round: usize) -> Result<Duration, String> {
-    let scratch = folder.join(STAGE).join(round.to_string());
+/// it holds the inputs, and would be there without a sandbox. If there are inputs, they are the root.
+async fn confined(
+    sandbox: &Confined,
+    folder: &Path,
+    round: usize,
+    inputs: &[PathBuf],
+) -> Result<Duration, String> {
+    let mut spec = prepared(sandbox, folder.join(STAGE).join(round.to_string()))?;
+    for path in inputs {
+        let place = spec.scratch.join(INPUTS).join(path.strip_prefix("/").unwrap_or(path));
+        std::fs::create_dir_all(place.parent().expect("it has a name"))
+            .and_then(|()| std::fs::copy(path, &place))
+            .map_err(|error| format!("copy `{}`: {error}", path.display()))?;
+        spec.root = Root::Inputs;
+    }
+    let begin = Instant::now();
+    let ended = run_one(sandbox, &spec).await?;
+    let took = begin.elapsed();
+    drop(ended);
+    remove_tree(&spec.scratch).map_err(|error| format!("remove a folder: {error}"))?;
+    Ok(took)
+}
+
+/// The program and all that its start needs, as the loader tells.
+fn files_of_true() -> Result<Vec<PathBuf>, String> {
+    let told = Command::new("ldd").arg(TRUE).output().map_err(|error| format!("start `ldd`: {error}"))?;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    let libraries = told.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok(libraries.chain([PathBuf::from(TRUE)]).collect())
+}
+
+fn prepared(sandbox: &Confined, scratch: PathBuf) -> Result<RunSpec, String> {
     std::fs::create_dir_all(scratch.join(INPUTS))
         .and_then(|()| sandbox.owner().take(&scratch.join(INPUTS)))
         .map_err(|error| format!("make a folder for inputs: {error}"))?;
-    let spec = RunSpec {
-        scratch: scratch.clone(),
+    Ok(RunSpec {
+        scratch,
         base: None,
         root: Root::Worker,
+        network: false,
         arguments: vec![TRUE.to_owned()],
         environment: Vec::new(),
         working_directory: String::new(),
         timeout: Duration::from_secs(60),
-    };
-    let begin = Instant::now();
-    let ended = sandbox.run(&spec, &CancellationToken::new()).await.map_err(|error| error.to_string())?;
-    let took = begin.elapsed();
-    let end = ended.end;
-    drop(ended);
-    remove_tree(&scratch).map_err(|error| format!("remove `{}`: {error}", scratch.display()))?;
-    if end == End::Exited(0) { Ok(took) } else { Err(format!("`{TRUE}` ended with {end:?}")) }
+    })
+}
+
+async fn run_one(sandbox: &Confined, spec: &RunSpec) -> Result<Ended, String> {
+    let ended = sandbox.run(spec, &CancellationToken::new()).await.map_err(|error| error.to_string())?;
+    if ended.end == End::Exited(0) {
+        Ok(ended)
+    } else {
+        Err(format!("the command ended with {:?}", ended.end))
+    }
 }
 
 fn bwrap(folder: &Path) -> Command {

@@ -29,6 +29,8 @@ pub(crate) struct CheckedAction {
     pub outputs: Outputs,
     /// What is `/`, if the platform says so; else it shows in the inputs.
     pub root: Option<Root>,
+    /// Whether it is to have the network.
+    pub network: bool,
     /// Files of the worker that have to be the client's.
     pub host_files: Vec<HostFile>,
 }
@@ -79,7 +81,7 @@ impl CheckedAction {
         let outputs = outputs(&command)?;
         #[allow(deprecated, reason = "clients of before REAPI 2.2 still set it there")]
         let platform = action.platform.as_ref().or(command.platform.as_ref());
-        let (root, host_files) = properties(platform)?;
+        let Properties { root, network, host_files } = properties(platform)?;
         Ok(Self {
             input_root,
             environment: environment(command.environment_variables)?,
@@ -87,6 +89,7 @@ impl CheckedAction {
             working_directory: command.working_directory,
             outputs,
             root,
+            network,
             host_files,
         })
     }
@@ -176,15 +179,24 @@ fn outputs(command: &reapi::Command) -> Result<Outputs, Failure> {
     })
 }
 
+/// What the platform properties say to the worker.
+#[derive(Default)]
+struct Properties {
+    root: Option<Root>,
+    network: bool,
+    host_files: Vec<HostFile>,
+}
+
 /// What the platform properties mean to the worker. The scheduler has matched the others; those
 /// that loosen the sandbox are checked here as well, because nothing else stands behind it.
-fn properties(platform: Option<&reapi::Platform>) -> Result<(Option<Root>, Vec<HostFile>), Failure> {
-    let (mut root, mut host_files) = (None, Vec::new());
+fn properties(platform: Option<&reapi::Platform>) -> Result<Properties, Failure> {
+    let Properties { mut root, mut network, mut host_files } = Properties::default();
     for property in platform.map_or(&[][..], |platform| &platform.properties) {
         match (property.name.as_str(), property.value.as_str()) {
             ("root", "worker") => root = Some(Root::Worker),
             ("root", "inputs") => root = Some(Root::Inputs),
-            ("network", "off") => {}
+            ("network", "off") => network = false,
+            ("network", "on") => network = true,
             ("root" | "network", value) => {
                 let name = &property.name;
                 return Err(Failure::Precondition(format!("no worker offers `{name}={value}`")));
@@ -197,12 +209,12 @@ fn properties(platform: Option<&reapi::Platform>) -> Result<(Option<Root>, Vec<H
         return Err(Failure::Invalid(format!("more than {HOST_FILES_MAX} `host-file` properties")));
     }
     if host_files.is_empty() {
-        return Ok((root, host_files));
+        return Ok(Properties { root, network, host_files });
     }
     if root == Some(Root::Inputs) {
         return Err(Failure::Invalid("`host-file` means nothing with `root=inputs`".to_owned()));
     }
-    Ok((Some(Root::Worker), host_files))
+    Ok(Properties { root: Some(Root::Worker), network, host_files })
 }
 
 fn host_file(value: &str) -> Result<HostFile, Failure> {
@@ -293,7 +305,9 @@ mod tests {
     #[test]
     fn properties_that_would_loosen_the_sandbox_are_refused_here_too() {
         assert_eq!(checked(&command(), &[("root", "inputs")]).unwrap().root, Some(Root::Inputs));
-        for (name, value) in [("network", "on"), ("root", "host")] {
+        assert!(checked(&command(), &[("network", "on")]).unwrap().network);
+        assert!(!checked(&command(), &[("network", "off")]).unwrap().network);
+        for (name, value) in [("network", "yes"), ("root", "host")] {
             assert!(matches!(checked(&command(), &[(name, value)]), Err(Failure::Precondition(_))));
         }
     }

@@ -69,6 +69,8 @@ pub struct WorkerConfig {
     pub hidden: Vec<PathBuf>,
     /// What one action may use; `None` for what suits the machine.
     pub bounds: Option<Bounds>,
+    /// Whether actions that ask for the network, by the property `network=on`, get the machine's.
+    pub allows_network: bool,
     /// The program that commands are confined by, which has to call
     /// [`enter_sandbox_if_asked`](crate::enter_sandbox_if_asked) first thing; `None` for the current one.
     pub sandbox_program: Option<PathBuf>,
@@ -89,6 +91,7 @@ impl WorkerConfig {
             drain_wait: DRAIN_WAIT_DEFAULT,
             hidden: Vec::new(),
             bounds: None,
+            allows_network: false,
             sandbox_program: None,
         }
     }
@@ -101,7 +104,7 @@ pub fn slots_default() -> usize {
 
 /// What the worker offers: what it knows of itself, with each name that is configured replaced.
 /// Sorted by name, then value, each once.
-pub fn properties(configured: &[(String, String)], roots: &[&str]) -> Vec<Property> {
+pub fn properties(configured: &[(String, String)], roots: &[&str], allows_network: bool) -> Vec<Property> {
     let isa = match std::env::consts::ARCH {
         "x86_64" => "x86-64",
         "aarch64" => "arm-a64",
@@ -109,6 +112,7 @@ pub fn properties(configured: &[(String, String)], roots: &[&str]) -> Vec<Proper
     };
     let own = [("OSFamily", std::env::consts::OS), ("ISA", isa), ("network", "off")];
     let own = own.into_iter().chain(roots.iter().map(|root| ("root", *root)));
+    let own = own.chain(allows_network.then_some(("network", "on")));
     let own = own.filter(|(name, _)| configured.iter().all(|(configured, _)| configured != name));
     let mut all: Vec<(&str, &str)> = own.collect();
     all.extend(configured.iter().map(|(name, value)| (name.as_str(), value.as_str())));
@@ -126,10 +130,10 @@ mod tests {
     fn properties_are_sorted_and_configured_names_replace_the_workers_own() {
         let configured = [("pool", "b"), ("pool", "a"), ("root", "worker"), ("pool", "a")];
         let configured = configured.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let all = properties(&configured, &["worker", "inputs"]);
+        let all = properties(&configured, &["worker", "inputs"], true);
         let all: Vec<_> =
             all.iter().map(|property| (property.name.as_str(), property.value.as_str())).collect();
-        let rest = [("network", "off"), ("pool", "a"), ("pool", "b"), ("root", "worker")];
+        let rest = [("network", "off"), ("network", "on"), ("pool", "a"), ("pool", "b"), ("root", "worker")];
         assert_eq!(all[2..], rest);
         assert_eq!((all[0].0, all[1].0), ("ISA", "OSFamily"));
     }

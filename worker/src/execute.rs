@@ -39,6 +39,8 @@ pub(crate) struct Workshop {
     pub name: String,
     /// Runs commands.
     pub sandbox: Arc<dyn Sandbox>,
+    /// Whether actions that ask for the network get it.
+    pub allows_network: bool,
     /// Blobs that are here.
     pub local: Local,
     /// Brings inputs and lays them out.
@@ -76,6 +78,12 @@ impl Workshop {
         times.worker_start = now();
         progress(Stage::FetchingInputs);
         let action = CheckedAction::from_lease(lease)?;
+        if action.network && !self.allows_network {
+            return Err(Failure::Precondition(
+                "this worker gives no action the network\nhint: start it with `--allow-network`, or ask for `network=off`"
+                    .to_owned(),
+            ));
+        }
         let action = Arc::new(action);
         let function = action.input_root.function();
         let remote =
@@ -206,6 +214,7 @@ fn spec(action: &CheckedAction, ready: &Ready, lease: &Lease) -> RunSpec {
         scratch: ready.scratch.path().to_owned(),
         base: ready.staged.base.as_ref().map(|base| Scratch::way_to_base(base.name())),
         root: ready.root,
+        network: action.network,
         arguments: action.arguments.clone(),
         environment: action.environment.clone(),
         working_directory: action.working_directory.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::config::{SandboxChoice, WorkerConfig};
+use crate::sandbox::Bounds;
 
 /// Runs actions for a Castwork scheduler.
 ///
@@ -32,6 +33,16 @@ pub struct Flags {
     /// that can be had [default: auto]
     #[arg(long, value_name = "auto|full|namespaces|filters|none")]
     sandbox: Option<String>,
+    /// Give the machine's network to actions that ask for it by the property `network=on`; others have only a
+    /// loopback interface of their own
+    #[arg(long)]
+    allow_network: bool,
+    /// Memory that all processes of one action may use together [default: twice its share of the machine]
+    #[arg(long, value_name = "BYTES")]
+    action_memory: Option<String>,
+    /// Processors that one action may use, such as 1.5; needs control groups [default: all, in equal shares]
+    #[arg(long, value_name = "N")]
+    action_cpus: Option<String>,
     /// Name for people, in results and lists [default: the host's]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -101,6 +112,9 @@ impl Flags {
         let sandbox = reader.parsed("sandbox", self.sandbox, sandbox);
         let bytes_max = reader.parsed("max-size", self.max_size, bytes);
         let drain_wait = reader.parsed("drain-wait", self.drain_wait, seconds);
+        let allows_network = reader.switch("allow-network", self.allow_network);
+        let memory_bytes = reader.parsed("action-memory", self.action_memory, bytes);
+        let cpu_percent = reader.parsed("action-cpus", self.action_cpus, processors);
         let log_format = reader.parsed("log-format", self.log_format, log_format);
         let properties = reader.properties(properties);
         let scheduler = reader.scheduler(scheduler);
@@ -117,6 +131,12 @@ impl Flags {
         config.bytes_max = bytes_max.unwrap_or(config.bytes_max);
         config.drain_wait = drain_wait.unwrap_or(config.drain_wait);
         config.ready_file = ready_file;
+        config.allows_network = allows_network;
+        if memory_bytes.is_some() || cpu_percent.is_some() {
+            let usual = Bounds::for_this_machine(config.slots);
+            let memory_bytes = memory_bytes.unwrap_or(usual.memory_bytes);
+            config.bounds = Some(Bounds { memory_bytes, cpu_percent, ..usual });
+        }
         // Whatever else stands in it, actions have no business there.
         config.hidden = file.and_then(|path| path.canonicalize().ok()).into_iter().collect();
         Ok((config, log_format.unwrap_or_default()))
@@ -155,9 +175,22 @@ impl Reader {
         match value? {
             toml::Value::String(text) => Some((place, text)),
             toml::Value::Integer(number) => Some((place, number.to_string())),
+            toml::Value::Float(number) => Some((place, number.to_string())),
             _ => {
                 self.complain(&place, "has to be text or a number");
                 None
+            }
+        }
+    }
+
+    fn switch(&mut self, key: &str, flag: bool) -> bool {
+        match self.table.remove(key) {
+            None => flag,
+            Some(toml::Value::Boolean(value)) => flag || value,
+            Some(_) => {
+                let place = format!("{}: `{key}`", self.file);
+                self.complain(&place, "has to be `true` or `false`");
+                flag
             }
         }
     }
@@ -203,7 +236,7 @@ impl Reader {
         for (place, text) in placed {
             match text.split_once('=') {
                 Some(("network", value)) if value != "off" => {
-                    self.complain(&place, "`network` can only be `off` in this version");
+                    self.complain(&place, "`network` can only be `off` here; `--allow-network` offers `on`");
                 }
                 Some(("root", value)) if !matches!(value, "worker" | "inputs") => {
                     self.complain(&place, "`root` can only be `worker` or `inputs`");
@@ -251,6 +284,18 @@ fn sandbox(text: &str) -> Result<SandboxChoice, &'static str> {
         "none" => Ok(SandboxChoice::None),
         _ => Err("is none of `auto`, `full`, `namespaces`, `filters` and `none`"),
     }
+}
+
+/// Reads `1.5`, as percent.
+fn processors(text: &str) -> Result<u64, &'static str> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let hundredths = format!("{part:0<2}");
+    let percent: Option<u64> = format!("{whole}{hundredths}").parse().ok();
+    let is_well_formed = !whole.is_empty() && is_number(whole) && is_number(part) && hundredths.len() == 2;
+    percent
+        .filter(|percent| is_well_formed && (1..=409_600).contains(percent))
+        .ok_or("is not a number of processors such as 2 or 0.5")
 }
 
 fn log_format(text: &str) -> Result<LogFormat, &'static str> {
@@ -329,6 +374,24 @@ mod tests {
             );
         }
         assert_eq!(complaints.len(), 8);
+    }
+
+    #[test]
+    fn processors_are_read_in_hundredths() {
+        assert_eq!(["2", "0.5", "1.25", "10.0"].map(processors), [200, 50, 125, 1000].map(Ok));
+        for wrong in ["", "0", ".5", "0.001", "-1", "1e3", "x"] {
+            assert!(processors(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_an_action_may_use_can_be_set_by_file() {
+        let config = resolve(&["--data-dir", "d"], "allow-network = true\naction-cpus = 0.5").unwrap();
+        assert!(config.allows_network);
+        assert_eq!(config.bounds.unwrap().cpu_percent, Some(50));
+        let config = resolve(&["--data-dir", "d", "--action-memory", "1GiB"], "").unwrap();
+        assert_eq!(config.bounds.unwrap().memory_bytes, 1 << 30);
+        assert!(resolve(&["--data-dir", "d"], "allow-network = 1").is_err());
     }
 
     #[test]

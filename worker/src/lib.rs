@@ -99,7 +99,7 @@ pub enum WorkerError {
 pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
     let data_dir = DataDir::open(&config.data_dir, config.slots)?;
     let sandbox = open_sandbox(&config, data_dir.path()).await?;
-    let properties = config::properties(&config.properties, &root_names(&*sandbox));
+    let properties = config::properties(&config.properties, &root_names(&*sandbox), config.allows_network);
     let offered = |root: &&str| properties.iter().any(|own| own.name == "root" && own.value == **root);
     let possible = root_names(&*sandbox);
     if let Some(root) = ["worker", "inputs"].iter().find(|root| offered(root) && !possible.contains(root)) {
@@ -127,7 +127,16 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
         bases: Arc::new(Bases::new(&data_dir.bases(), bases_max)),
     };
     let host_files = Arc::new(HostFiles::default());
-    let workshop = Arc::new(Workshop { name, sandbox, local, inputs, host_files, data_dir, remotes });
+    let workshop = Arc::new(Workshop {
+        name,
+        sandbox,
+        allows_network: config.allows_network,
+        local,
+        inputs,
+        host_files,
+        data_dir,
+        remotes,
+    });
     let attendance = Attendance::new(workshop, remote, hello, config.ready_file, config.drain_wait, stop);
     attendance.attend().await;
     info!("worker ended");
@@ -139,6 +148,11 @@ async fn open_sandbox(
     data_dir: &std::path::Path,
 ) -> Result<Arc<dyn Sandbox>, SandboxError> {
     if config.sandbox == SandboxChoice::None {
+        if config.bounds.is_some() {
+            let reason = "nothing bounds what an action uses without a sandbox".to_owned();
+            let hint = "leave out `--action-memory` and `--action-cpus`, or use another `--sandbox`";
+            return Err(SandboxError::Unavailable { reason, hint });
+        }
         tracing::warn!("commands are not confined, as configured: they can do whatever the worker can");
         return Ok(Arc::new(Unconfined));
     }
@@ -149,6 +163,7 @@ async fn open_sandbox(
         hidden,
         level: config.sandbox.level(),
         bounds: config.bounds.unwrap_or_else(|| Bounds::for_this_machine(config.slots)),
+        allows_network: config.allows_network,
         program: config.sandbox_program.clone(),
     };
     Ok(Arc::new(Confined::probe(&surroundings).await?))

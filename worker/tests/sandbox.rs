@@ -86,12 +86,9 @@ async fn no_privilege_is_left_and_none_can_be_had() {
     assert!(out.ends_with("1000\n1000\n4\n"), "{out}");
 }
 
-#[tokio::test]
-async fn there_is_no_network_but_its_own_loopback() {
-    let Some(stage) = Stage::set().await else { return };
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let script = format!(
+/// Tries to connect to a port of the machine, to an address that nobody has, and to itself.
+fn connects(port: u16) -> String {
+    format!(
         "cat > net.c <<'END'
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -112,10 +109,48 @@ int main(void) {{
 }}
 END
 cc net.c -o net && ./net"
-    );
+    )
+}
+
+#[tokio::test]
+async fn there_is_no_network_but_its_own_loopback() {
+    let Some(stage) = Stage::set().await else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = connects(listener.local_addr().unwrap().port());
     let ended = stage.run(&stage.shell(&script)).await;
     assert_eq!(text(&ended.stdout), "-1 -1 0\n", "{}", text(&ended.stderr));
     drop(listener);
+}
+
+#[tokio::test]
+async fn the_network_is_there_for_an_action_that_asked_for_it_and_for_no_other() {
+    let Some(stage) = Stage::set().await else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let script = connects(listener.local_addr().unwrap().port());
+    for network in [true, false, true] {
+        stage.again();
+        let mut spec = stage.shell(&script);
+        spec.network = network;
+        let said = text(&stage.run(&spec).await.stdout);
+        assert!(said.starts_with(if network { "0 " } else { "-1 -1 " }), "{network}: {said}");
+        // Nothing else is any different.
+        stage.again();
+        spec.arguments[2] = "hostname; id -u; ls /; unshare -Un true 2>&1 || echo refused".to_owned();
+        let said = text(&stage.run(&spec).await.stdout);
+        assert!(said.starts_with("castwork\n1000\n") && said.contains("refused"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn processor_time_is_bounded_where_control_groups_can_do_it() {
+    let bounds = Bounds { cpu_percent: Some(25), ..Bounds::for_this_machine(2) };
+    let Some(stage) = Stage::bounded(Vec::new(), bounds).await else { return };
+    let script = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done";
+    let begin = std::time::Instant::now();
+    let ended = stage.run(&stage.shell(script)).await;
+    let used = ended.usage.user + ended.usage.system;
+    // The first tenth of a second may be all its own. A busy machine only makes it longer.
+    assert!(begin.elapsed() > 2 * used.saturating_sub(Duration::from_millis(100)), "{used:?}");
 }
 
 #[tokio::test]

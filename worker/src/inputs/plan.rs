@@ -181,6 +181,7 @@ mod tests {
             working_directory: working_directory.to_owned(),
             outputs: Outputs { paths, ..Outputs::default() },
             root: Some(Root::Worker),
+            network: false,
             host_files: Vec::new(),
         };
         let mut plan = Plan::of(&tree)?;

@@ -18,6 +18,9 @@ pub struct Bounds {
     pub processes: u64,
     /// What it writes to the worker's disk, in bytes.
     pub disk_bytes: u64,
+    /// Processor time, in percent of one processor: 150 is one and a half. `None` for as much as there is;
+    /// actions that run at once have equal shares of it.
+    pub cpu_percent: Option<u64>,
     /// Files and folders that it makes on the worker's disk, and again in `/tmp` and in `/dev/shm`.
     pub files: u64,
     /// Size of `/tmp`, and of `/dev/shm`, in bytes.
@@ -71,6 +74,7 @@ impl Bounds {
         Self {
             memory_bytes: share.saturating_mul(2).min(most).max(MEMORY_BYTES_LEAST),
             processes: 1024,
+            cpu_percent: None,
             disk_bytes: 16 << 30,
             files: 200_000,
             tmp_bytes: (share / 2).clamp(TMP_BYTES.0, TMP_BYTES.1),

@@ -107,6 +107,8 @@ pub struct RunSpec {
     pub base: Option<PathBuf>,
     /// What the action sees as `/`.
     pub root: Root,
+    /// Whether it has the machine's network; only where [`Surroundings::allows_network`].
+    pub network: bool,
     /// Program and arguments; not empty, no NUL.
     pub arguments: Vec<String>,
     /// The whole environment; names not empty and without `=`, no NUL.
@@ -129,6 +131,8 @@ pub struct Surroundings {
     pub level: Option<Level>,
     /// What one action may use.
     pub bounds: Bounds,
+    /// Whether actions may be given the machine's network.
+    pub allows_network: bool,
     /// A program that calls [`enter_if_asked`] first thing; `None` for the current one.
     pub program: Option<PathBuf>,
 }

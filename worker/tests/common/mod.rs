@@ -77,6 +77,7 @@ impl Stage {
             hidden,
             level: filters_only().then_some(Level::Filters),
             bounds,
+            allows_network: !filters_only(),
             program: Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker"))),
         };
         let sandbox = match Confined::probe(&surroundings).await {
@@ -175,6 +176,7 @@ impl Stage {
             scratch: self.scratch(),
             base: None,
             root: Root::Worker,
+            network: false,
             arguments: vec!["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()],
             environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             working_directory: String::new(),

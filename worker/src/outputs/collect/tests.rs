@@ -30,6 +30,7 @@ impl Case {
                 ..Outputs::default()
             },
             root: Some(Root::Worker),
+            network: false,
             host_files: Vec::new(),
         };
         Self { base, local, action }

@@ -1,4 +1,5 @@
-//! Control groups, version 2 or 1: bounds on what all processes of a slot use together.
+//! Control groups, version 2 or 1: bounds on what all processes of a slot use together, and equal shares of
+//! processor time for all slots.
 //!
 //! A slot's group holds its keeper, which is small, so every action is in it from its first moment
 //! and none has to be moved. What is counted is compared before and after an action.
@@ -14,6 +15,9 @@ use crate::sandbox::Bounds;
 
 /// The keeper and process 1, which are not the action's own.
 const KEEPERS: u64 = 2;
+
+/// Time in which a group may use its share of processor time, in microseconds.
+const PERIOD_US: u64 = 100_000;
 
 /// How often, and how many times, an emptied group is tried to be removed: the kernel takes a moment
 /// to let go of the last process.
@@ -32,35 +36,43 @@ pub(super) enum Version {
 pub(super) struct Cgroups {
     pub version: Version,
     places: Arc<Places>,
+    /// Which of them is the one for processor time, if there is any.
+    cpu: Option<usize>,
     next: AtomicU64,
 }
 
 impl Cgroups {
-    /// Finds out whether this process may make groups that bound memory and processes, and removes
-    /// what a worker of that name left; else why not.
+    /// Finds out whether this process may make groups that bound memory and processes, and processor time
+    /// if that is to be bounded, and removes what a worker of that name left; else why not.
     pub(super) fn find(name: &str, bounds: &Bounds) -> Result<Self, String> {
         let read = |path: &str| fs::read_to_string(path).map_err(|error| format!("`{path}`: {error}"));
         let (mounts, own) = (read("/proc/self/mountinfo")?, read("/proc/self/cgroup")?);
         let two = own_folder(&mounts, &own, None).ok_or_else(|| "no version 2 is mounted".to_owned());
-        let two = two.and_then(|folder| enable(&folder).map(|folder| vec![folder]));
-        let (version, folders) = match two {
-            Ok(folders) => (Version::Two, folders),
+        let two = two.and_then(|folder| enable(&folder).map(|controllers| (folder, controllers)));
+        let (version, folders, cpu) = match &two {
+            Ok((folder, controllers)) => (Version::Two, vec![folder.clone()], controllers.cpu().then_some(0)),
             Err(why_not) => {
-                let folders: Option<Vec<_>> =
-                    ["memory", "pids"].iter().map(|name| own_folder(&mounts, &own, Some(name))).collect();
-                (Version::One, folders.ok_or(format!("{why_not}, and no version 1 either"))?)
+                let folder = |name| own_folder(&mounts, &own, Some(name));
+                let folders: Option<Vec<_>> = ["memory", "pids"].map(folder).into_iter().collect();
+                let mut folders = folders.ok_or(format!("{why_not}, and no version 1 either"))?;
+                folders.extend(folder("cpu").filter(|folder| may_make_in(folder)));
+                let cpu = (folders.len() > 2).then_some(2);
+                (Version::One, folders, cpu)
             }
         };
+        if bounds.cpu_percent.is_some() && cpu.is_none() {
+            return Err("nothing bounds processor time".to_owned());
+        }
         let places: Vec<_> = folders.iter().map(|folder| folder.join(format!("castwork-{name}"))).collect();
         for place in &places {
             let at = |error| format!("`{}`: {error}", place.display());
             remove_leftovers(place).map_err(at)?;
             fs::create_dir(place).map_err(at)?;
-            if version == Version::Two {
-                fs::write(place.join("cgroup.subtree_control"), "+memory +pids").map_err(at)?;
+            if let Ok((_, controllers)) = &two {
+                fs::write(place.join("cgroup.subtree_control"), controllers.on()).map_err(at)?;
             }
         }
-        let found = Self { version, places: Arc::new(Places(places)), next: AtomicU64::new(1) };
+        let found = Self { version, places: Arc::new(Places(places)), cpu, next: AtomicU64::new(1) };
         match found.make(bounds) {
             Ok(_) => Ok(found),
             Err(error) => Err(format!("no group can be bounded: {error}")),
@@ -71,7 +83,13 @@ impl Cgroups {
     pub(super) fn make(&self, bounds: &Bounds) -> io::Result<Cgroup> {
         let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let folders = self.places.0.iter().map(|place| place.join(&name)).collect();
-        let group = Cgroup { version: self.version, folders, _places: self.places.clone() };
+        let group = Cgroup {
+            version: self.version,
+            cpu: self.cpu,
+            bounds_cpu: bounds.cpu_percent.is_some(),
+            folders,
+            _places: self.places.clone(),
+        };
         group.folders.iter().try_for_each(fs::create_dir)?;
         group.bound(bounds)?;
         Ok(group)
@@ -94,6 +112,9 @@ impl Drop for Places {
 #[derive(Debug)]
 pub(super) struct Cgroup {
     version: Version,
+    cpu: Option<usize>,
+    /// Whether it bounds processor time, and does not just share it.
+    bounds_cpu: bool,
     folders: Vec<PathBuf>,
     /// Those are removed after the last group.
     _places: Arc<Places>,
@@ -101,6 +122,7 @@ pub(super) struct Cgroup {
 
 impl Cgroup {
     fn bound(&self, bounds: &Bounds) -> io::Result<()> {
+        self.bound_cpu(bounds)?;
         let (memory, processes) = (bounds.memory_bytes.to_string(), (bounds.processes + KEEPERS).to_string());
         match self.version {
             Version::Two => {
@@ -117,9 +139,30 @@ impl Cgroup {
         }
     }
 
+    fn bound_cpu(&self, bounds: &Bounds) -> io::Result<()> {
+        let (Some(cpu), Some(percent)) = (self.cpu, bounds.cpu_percent) else { return Ok(()) };
+        let quota_us = percent * (PERIOD_US / 100);
+        match self.version {
+            Version::Two => fs::write(self.folders[cpu].join("cpu.max"), format!("{quota_us} {PERIOD_US}")),
+            Version::One => {
+                fs::write(self.folders[cpu].join("cpu.cfs_period_us"), PERIOD_US.to_string())?;
+                fs::write(self.folders[cpu].join("cpu.cfs_quota_us"), quota_us.to_string())
+            }
+        }
+    }
+
     /// Puts a process into it; what that starts later is in it as well.
     pub(super) fn add(&self, pid: u32) -> io::Result<()> {
-        self.folders.iter().try_for_each(|folder| fs::write(folder.join("cgroup.procs"), pid.to_string()))
+        for (number, folder) in self.folders.iter().enumerate() {
+            let added = fs::write(folder.join("cgroup.procs"), pid.to_string());
+            // Equal shares are not for processes with real-time priority, which need no more than that.
+            let has_equal_shares_only =
+                self.version == Version::One && self.cpu == Some(number) && !self.bounds_cpu;
+            if !has_equal_shares_only {
+                added?;
+            }
+        }
+        Ok(())
     }
 
     /// How many of its processes the kernel has killed for want of memory, ever.
@@ -196,16 +239,39 @@ fn mount_of<'a>(line: &'a str, controller: Option<&str>) -> Option<(&'a str, &'a
     is_it.then_some((root, mount))
 }
 
-/// Has groups below `folder` bound memory and processes. Those controllers can't be had while
-/// processes are in the folder itself, so a worker that is alone there moves one down.
-fn enable(folder: &Path) -> Result<PathBuf, String> {
+/// Whether groups can be made in a folder. Not everybody who may bound memory may bound processor time.
+fn may_make_in(folder: &Path) -> bool {
+    nix::unistd::access(folder, nix::unistd::AccessFlags::W_OK).is_ok()
+}
+
+/// Controllers of version 2, with a blank between each.
+struct Controllers(String);
+
+impl Controllers {
+    fn has(&self, name: &str) -> bool {
+        self.0.split_whitespace().any(|own| own == name)
+    }
+
+    fn cpu(&self) -> bool {
+        self.has("cpu")
+    }
+
+    /// What has to be written to have them in the groups below.
+    fn on(&self) -> &'static str {
+        if self.cpu() { "+memory +pids +cpu" } else { "+memory +pids" }
+    }
+}
+
+/// Has groups below `folder` bound memory and processes, and processor time where that can be had. Those
+/// controllers can't be had while processes are in the folder itself, so a worker that is alone there moves one down.
+fn enable(folder: &Path) -> Result<Controllers, String> {
     let at = |error: io::Error| format!("`{}`: {error}", folder.display());
-    let there = fs::read_to_string(folder.join("cgroup.controllers")).map_err(at)?;
-    if ["memory", "pids"].iter().any(|name| !there.split_whitespace().any(|own| own == *name)) {
+    let there = Controllers(fs::read_to_string(folder.join("cgroup.controllers")).map_err(at)?);
+    if !there.has("memory") || !there.has("pids") {
         return Err(format!("`{}` does not bound memory and processes", folder.display()));
     }
     let control = folder.join("cgroup.subtree_control");
-    let on = "+memory +pids";
+    let on = there.on();
     match fs::write(&control, on) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
             let own = std::process::id().to_string();
@@ -219,7 +285,7 @@ fn enable(folder: &Path) -> Result<PathBuf, String> {
         }
         done => done.map_err(at)?,
     }
-    Ok(folder.to_owned())
+    Ok(there)
 }
 
 #[cfg(test)]

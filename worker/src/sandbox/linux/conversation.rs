@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
-use super::wire::{self, Order, Report, Reports};
+use super::wire::{Report, Reports};
 use crate::sandbox::{Bound, End, Folder, SandboxError, Usage};
 
 /// What has been heard from a sandbox so far.
@@ -31,12 +31,11 @@ pub(super) struct Heard {
 }
 
 impl Conversation {
-    /// Sends the order.
-    pub(super) async fn begin(socket: StdStream, order: &Order) -> Result<Self, SandboxError> {
+    /// Sends what is left to be sent of the order.
+    pub(super) async fn begin(socket: StdStream, order: &[u8]) -> Result<Self, SandboxError> {
         socket.set_nonblocking(true).map_err(SandboxError::at("use the socket"))?;
         let mut stream = UnixStream::from_std(socket).map_err(SandboxError::at("use the socket"))?;
-        let line = wire::line(order).map_err(SandboxError::at("write down the order"))?;
-        stream.write_all(&line).await.map_err(SandboxError::at("send the order"))?;
+        stream.write_all(order).await.map_err(SandboxError::at("send the order"))?;
         Ok(Self {
             stream,
             reports: Reports::default(),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
+use super::mounts::WORK;
 use crate::sandbox::Bounds;
 
 /// What the disk had free when an action began.
@@ -53,6 +54,8 @@ impl Used {
     /// own doing that the disk has lost so much.
     fn count(&mut self, top: &Path) -> Option<()> {
         let mut folders = vec![top.to_owned()];
+        // The kernel's own, which nobody may look into and no command can reach.
+        let not_its_doing = top.join(WORK);
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(&folder).ok()? {
                 let entry = entry.ok()?;
@@ -60,7 +63,7 @@ impl Used {
                 let Ok(metadata) = entry.metadata() else { continue };
                 self.files_left = self.files_left.checked_sub(1)?;
                 self.bytes_left = self.bytes_left.checked_sub(metadata.blocks() * 512)?;
-                if metadata.is_dir() {
+                if metadata.is_dir() && entry.path() != not_its_doing {
                     folders.push(entry.path());
                 }
             }
@@ -82,5 +85,12 @@ mod tests {
         assert!(fits(1 << 20, 2));
         assert!(!fits(1 << 20, 1));
         assert!(!fits(50_000, 2));
+    }
+
+    #[test]
+    fn what_the_kernel_needs_for_the_overlay_is_not_the_commands_doing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join(WORK).join("work")).unwrap();
+        assert!(Used { bytes_left: 1 << 20, files_left: 1 }.count(folder.path()).is_some());
     }
 }

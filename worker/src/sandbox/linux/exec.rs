@@ -1,15 +1,13 @@
-//! Becoming the command: last limits, then `execve` with exactly its arguments and environment.
+//! Becoming the command: `execve` with exactly its arguments and environment.
 
 use std::ffi::{CStr, CString};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
-use nix::unistd::{execve, setsid, write};
+use nix::unistd::{execve, write};
 
 use super::keeper::exit_now;
-use super::privileges;
 use super::wire::Order;
-use crate::sandbox::{Bounds, PATH_DEFAULT};
+use crate::sandbox::PATH_DEFAULT;
 
 /// A shell's exit code for a program that is not there.
 const NOT_FOUND: i32 = 127;
@@ -17,7 +15,7 @@ const NOT_FOUND: i32 = 127;
 /// A shell's exit code for a program that can't be started.
 const NOT_STARTED: i32 = 126;
 
-/// The command in the form that the kernel wants, made before the fork.
+/// The command in the form that the kernel wants.
 pub(super) struct Program {
     /// As it was asked for.
     name: String,
@@ -25,13 +23,12 @@ pub(super) struct Program {
     candidates: Vec<CString>,
     arguments: Vec<CString>,
     environment: Vec<CString>,
-    bounds: Bounds,
 }
 
 impl Program {
     /// Looks up nothing yet: the candidates are tried when it starts. `more` is a variable for an
     /// environment that doesn't have it.
-    pub(super) fn of(order: &Order, bounds: &Bounds, more: Option<&(String, String)>) -> Self {
+    pub(super) fn of(order: &Order, more: Option<&(String, String)>) -> Self {
         let name = order.arguments[0].clone();
         let path = order.environment.iter().find(|(key, _)| key == "PATH");
         let path = path.map_or(PATH_DEFAULT, |(_, value)| value.as_str());
@@ -45,13 +42,12 @@ impl Program {
                 .chain(more.filter(|(name, _)| order.environment.iter().all(|(own, _)| own != name)))
                 .map(|(key, value)| c_string(&format!("{key}={value}")))
                 .collect(),
-            bounds: *bounds,
         }
     }
 
     /// Replaces this process; if that fails, ends it as a shell would.
     pub(super) fn become_it(&self) -> ! {
-        let errno = match self.prepare_and_exec() {
+        let errno = match self.exec_any() {
             Ok(never) => match never {},
             Err(errno) => errno,
         };
@@ -64,11 +60,7 @@ impl Program {
         exit_now(code)
     }
 
-    fn prepare_and_exec(&self) -> Result<std::convert::Infallible, Errno> {
-        setsid()?;
-        // The standard library ignores SIGPIPE in every program, and ignoring is inherited.
-        default_signals()?;
-        privileges::set_limits(&self.bounds)?;
+    fn exec_any(&self) -> Result<std::convert::Infallible, Errno> {
         let mut found: Option<Errno> = None;
         for candidate in &self.candidates {
             match self.exec(candidate) {
@@ -100,13 +92,6 @@ fn candidates(name: &str, path: &str) -> Vec<CString> {
 
 fn c_string(text: &str) -> CString {
     CString::new(text).expect("a command's text was checked to have no NUL")
-}
-
-#[allow(unsafe_code, reason = "signal handlers are unsafe to set in general")]
-fn default_signals() -> Result<(), Errno> {
-    // SAFETY: the default action is no function of ours that could be unsafe in a handler.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
-    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }
 
 #[cfg(test)]

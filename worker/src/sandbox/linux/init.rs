@@ -1,5 +1,7 @@
-//! Process 1 of an action: mounts what is the action's alone, starts the command, and reaps what it
+//! Process 1 of an action: mounts what is the action's alone, has the command started, and reaps what it
 //! leaves.
+//!
+//! It is there before the action is, with all done that is the same whichever action comes.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -11,113 +13,147 @@ use nix::sys::prctl;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, chdir, dup2_stderr, dup2_stdout, fork};
+use nix::unistd::{ForkResult, Pid, chdir, fork};
 
-use super::exec::Program;
-use super::filter::{Around, Filter};
+use super::filter::Around;
 use super::keeper::exit_now;
 use super::step::{At, Failed};
-use super::walls::Grants;
 use super::wire::{self, Handed, Order, Report, Setup};
-use super::{descriptors, memory, mounts, privileges, walls};
+use super::{command, memory, mounts, privileges, walls};
 use crate::sandbox::{INPUTS, Root};
+
+/// Exit code that tells the keeper that the worker is gone.
+pub(super) const HUNG_UP: i32 = 3;
 
 /// How often memory is looked at where nothing else bounds it, in milliseconds.
 const LOOK_EVERY_MS: u8 = 100;
 
-/// Becomes process 1 of the new namespace, which ends with it.
-pub(super) fn be_first(setup: &Setup, order: &Order, handed: &Handed) -> ! {
-    if let Err(Failed { step, errno }) = live(setup, order, handed) {
-        wire::send(handed.control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
+/// Becomes process 1 of the new namespace, which ends with it. Waits for an action that comes over `worker`.
+pub(super) fn be_first(setup: &Setup, worker: &OwnedFd) -> ! {
+    let ready = Ready::for_any(setup);
+    let Ok(Some((handed, line))) = wire::receive_handed(worker.as_fd()) else { exit_now(HUNG_UP) };
+    let control = match handed.control.try_clone() {
+        Ok(control) => control,
+        Err(_) => exit_now(1),
+    };
+    if let Err(failed) = ready.and_then(|ready| ready.live(setup, handed, line, &control)) {
+        wire::send(control.as_fd(), &failed.report(), None);
     }
     exit_now(0)
 }
 
-/// Returning ends the namespace, if there is one, and with it every process in it.
-fn live(setup: &Setup, order: &Order, handed: &Handed) -> Result<(), Failed> {
-    let control = &handed.control;
-    dup2_stdout(&handed.stdout).at("take stdout")?;
-    dup2_stderr(&handed.stderr).at("take stderr")?;
-    descriptors::close_others(control).at("close descriptors")?;
-    let Surroundings { inputs, grants, more } = match setup.around {
-        Around::Namespaces => in_namespaces(setup, order)?,
-        Around::Nothing => in_the_open(setup, order)?,
-    };
-    send_root(&inputs, setup.around, control)?;
-    chdir(&inputs.join(&order.working_directory)).at("enter the working directory")?;
-    privileges::drop_all()?;
-    if setup.around == Around::Nothing {
-        walls::fence()?;
-    }
-    let program = Program::of(order, &setup.bounds, more.as_ref());
-    let filter = Filter::new(setup.around);
-    let ended = hear_of_children().at("wait for signals")?;
-    match fork_alone().at("start the command")? {
-        ForkResult::Child => {
-            // Not in process 1 itself, which so is outside of what the command may signal.
-            if let Err(Failed { step, errno }) = wall_in(&grants, &filter) {
-                wire::send(control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
-                exit_now(0);
+/// Process 1 with what it has before there is an action.
+struct Ready {
+    /// Who becomes the command, and the way to speak to it.
+    command: Pid,
+    socket: OwnedFd,
+    /// Readable when a child has ended.
+    ended: SignalFd,
+    /// The folder of actions, if it can't be had by its name any more.
+    stage: Option<OwnedFd>,
+}
+
+impl Ready {
+    fn for_any(setup: &Setup) -> Result<Self, Failed> {
+        let stage = match setup.around {
+            Around::Namespaces => {
+                // The worker's end needs nothing of this kind: then the sockets are closed.
+                prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the keeper dies")?;
+                let stage = mounts::stage()?;
+                mounts::add_own(&setup.bounds)?;
+                Some(stage)
             }
-            program.become_it()
+            Around::Nothing => {
+                prctl::set_child_subreaper(true).at("become a reaper")?;
+                None
+            }
+        };
+        privileges::take_no_more()?;
+        if setup.around == Around::Nothing {
+            privileges::drop_all()?;
+            walls::fence()?;
         }
-        ForkResult::Parent { child } => {
-            let memory_max = setup.watch_memory.then_some(setup.bounds.memory_bytes);
-            let end = see_off(child, control, &ended, memory_max).at("wait for the command")?;
-            let gone = kill_the_rest().at("kill what the command left")?;
-            wire::tell(control.as_fd(), &end.into_iter().chain([gone]).collect::<Vec<_>>());
-            Ok(())
+        // Nobody has a business in this process.
+        prctl::set_dumpable(false).at("become undumpable")?;
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (socket, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).at("make a socket")?;
+        let ended = hear_of_children().at("wait for signals")?;
+        match fork_alone().at("start the command")? {
+            ForkResult::Child => command::become_one(setup, &theirs),
+            ForkResult::Parent { child } => Ok(Self { command: child, socket, ended, stage }),
         }
+    }
+
+    /// Returning ends the namespace, if there is one, and with it every process in it.
+    fn live(self, setup: &Setup, handed: Handed, line: Vec<u8>, control: &OwnedFd) -> Result<(), Failed> {
+        let line = wire::whole_line(line, control).at("read the order")?;
+        wire::pass_on(self.socket.as_fd(), &handed, &line).at("pass the order on")?;
+        // The command's own processes alone hold its outputs: their end is the end of those.
+        drop(handed);
+        let order = wire::order_of(&line).at("read the order")?;
+        let place = Place::of(setup, &order);
+        match &self.stage {
+            Some(stage) => mounts::add_inputs(setup, &order, stage)?,
+            None => place.enter_in_the_open(setup, &order)?,
+        }
+        // To let go of a mount takes the kernel as long as all the rest, so that is left to this process's end.
+        let (root, _mount) = open_root(&place.inputs, setup.around)?;
+        if setup.around == Around::Namespaces && order.root == Root::Inputs {
+            // The command's process sees for itself when that is done, which is before this one is told.
+            wire::say_go(self.socket).at("start the command")?;
+            mounts::let_go_of_old_root()?;
+            privileges::drop_all()?;
+        } else {
+            privileges::drop_all()?;
+            wire::say_go(self.socket).at("start the command")?;
+        }
+        // The mount lives as long as this descriptor.
+        wire::send(control.as_fd(), &Report::Ready, Some(root.as_fd()));
+        drop(root);
+        let memory_max = setup.watch_memory.then_some(setup.bounds.memory_bytes);
+        let end = see_off(self.command, control, &self.ended, memory_max).at("wait for the command")?;
+        let gone = kill_the_rest().at("kill what the command left")?;
+        wire::tell(control.as_fd(), &end.into_iter().chain([gone]).collect::<Vec<_>>());
+        Ok(())
     }
 }
 
-/// What is around a command.
-struct Surroundings {
+/// Where an action's folders are, as its command sees them.
+pub(super) struct Place {
     /// The input root.
-    inputs: PathBuf,
-    /// What it may do where.
-    grants: Grants,
-    /// A variable that it gets unless it has it.
-    more: Option<(String, String)>,
+    pub inputs: PathBuf,
+    /// Where temporary files go, unless that is `/tmp`.
+    pub temporary: Option<PathBuf>,
 }
 
-fn in_namespaces(setup: &Setup, order: &Order) -> Result<Surroundings, Failed> {
-    // The worker's end needs nothing of this kind: then the control socket is closed.
-    prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the keeper dies")?;
-    mounts::add(setup, order)?;
-    let inputs = PathBuf::from(match order.root {
-        Root::Worker => mounts::BUILD,
-        Root::Inputs => "/",
-    });
-    // What the mounts allow as well: to read all that there is, and to change what is the action's.
-    let grants = Grants {
-        read: vec!["/".into()],
-        change: vec![inputs.clone(), "/tmp".into(), "/dev/shm".into()],
-        use_as_is: mounts::devices(),
-    };
-    Ok(Surroundings { inputs, grants, more: None })
+impl Place {
+    pub(super) fn of(setup: &Setup, order: &Order) -> Self {
+        match (setup.around, order.root) {
+            (Around::Namespaces, Root::Worker) => Self { inputs: mounts::BUILD.into(), temporary: None },
+            (Around::Namespaces, Root::Inputs) => Self { inputs: "/".into(), temporary: None },
+            (Around::Nothing, _) => {
+                let scratch = setup.stage.join(&order.scratch);
+                Self { inputs: scratch.join(INPUTS), temporary: Some(scratch.join("tmp")) }
+            }
+        }
+    }
+
+    /// Without namespaces the machine's own files are all there, and these among them.
+    fn enter_in_the_open(&self, setup: &Setup, order: &Order) -> Result<(), Failed> {
+        chdir(&setup.stage.join(&order.scratch)).at("enter the action's folder")?;
+        if let Some(temporary) = &self.temporary {
+            std::fs::create_dir(temporary).at("make a folder for temporary files")?;
+        }
+        Ok(())
+    }
 }
 
-/// Without namespaces the machine's own files are all there, and only what is granted can be had.
-fn in_the_open(setup: &Setup, order: &Order) -> Result<Surroundings, Failed> {
-    prctl::set_child_subreaper(true).at("become a reaper")?;
-    let scratch = setup.stage.join(&order.scratch);
-    chdir(&scratch).at("enter the action's folder")?;
-    let (inputs, temporary) = (scratch.join(INPUTS), scratch.join("tmp"));
-    std::fs::create_dir(&temporary).at("make a folder for temporary files")?;
-    let grants = Grants {
-        read: mounts::system_folders().chain(["/proc".into()]).collect(),
-        change: vec![inputs.clone(), temporary.clone()],
-        use_as_is: mounts::devices(),
-    };
-    let more = Some(("TMPDIR".to_owned(), temporary.to_string_lossy().into_owned()));
-    Ok(Surroundings { inputs, grants, more })
-}
-
-/// Ends every other process of the namespace, and lets go of the command's outputs; what was used.
+/// Ends every other process of the namespace; what was used.
 ///
 /// The kernel would do it when this process ends, but taking down the namespaces takes longer, and
 /// nobody has to wait for that.
@@ -134,10 +170,6 @@ fn kill_the_rest() -> Result<Report, Errno> {
             Err(errno) => return Err(errno),
         }
     }
-    // The other end takes that for the end of the outputs.
-    let nothing = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
-    dup2_stdout(&nothing)?;
-    dup2_stderr(&nothing)?;
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let microseconds = |time: TimeVal| u64::try_from(time.num_microseconds()).unwrap_or(0);
     Ok(Report::Gone {
@@ -147,26 +179,18 @@ fn kill_the_rest() -> Result<Report, Errno> {
     })
 }
 
-fn wall_in(grants: &Grants, filter: &Filter) -> Result<(), Failed> {
-    grants.enforce()?;
-    filter.install().at("filter system calls")
-}
-
-/// Opens the input root and hands it over. The mount lives as long as that descriptor.
-fn send_root(inputs: &Path, around: Around, control: &OwnedFd) -> Result<(), Failed> {
+/// Opens the input root; and the mount that it is in, if that is in no place.
+fn open_root(inputs: &Path, around: Around) -> Result<(OwnedFd, Option<OwnedFd>), Failed> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = match around {
+    match around {
         // Alone: what is mounted in it goes at some time after the command, and is no output until then.
         Around::Namespaces => {
-            let tree = mounts::without_those_below(inputs)?;
-            openat(&tree, ".", flags, Mode::empty()).at("open the input root")?
+            let mount = mounts::without_those_below(inputs)?;
+            let root = openat(&mount, ".", flags, Mode::empty()).at("open the input root")?;
+            Ok((root, Some(mount)))
         }
-        Around::Nothing => open(inputs, flags, Mode::empty()).at("open the input root")?,
-    };
-    // Nobody has a business in this process.
-    prctl::set_dumpable(false).at("become undumpable")?;
-    wire::send(control.as_fd(), &Report::Ready, Some(root.as_fd()));
-    Ok(())
+        Around::Nothing => Ok((open(inputs, flags, Mode::empty()).at("open the input root")?, None)),
+    }
 }
 
 #[allow(unsafe_code, reason = "there is no safe fork")]

@@ -1,12 +1,11 @@
 //! The keeper of a slot: a small, single-threaded process that has built once what every action in
-//! its slot needs, and starts one action after the other.
+//! its slot needs, and forks process 1 of one action after the other, each before its action is there.
 //!
 //! A worker has many threads and much memory, and neither `fork` nor namespaces go well with that.
 //! So each slot gets a fresh start of the same program, which `enter_if_asked` turns into this. The
 //! first thing it does is to give up the worker's user; what actions bring it reads only after that.
 
 use std::ffi::OsStr;
-use std::io::BufReader;
 use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
@@ -14,13 +13,13 @@ use nix::libc;
 use nix::sched::CloneFlags;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::waitpid;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::filter::Around;
 use super::namespaces::Network;
 use super::step::{At, Failed};
-use super::wire::{self, Handed, Order, Report, Setup};
+use super::wire::{self, Setup};
 use super::{descriptors, init, mounts, namespaces};
 
 /// The name under which the program starts itself to become a keeper.
@@ -45,35 +44,51 @@ pub fn enter_if_asked() {
 fn keep(worker: &OwnedFd) -> i32 {
     let Ok(setup) = wire::receive_setup(worker.as_fd()) else { return 2 };
     let mut slot = build(&setup, worker);
-    while let Ok(Some(handed)) = wire::receive_handed(worker.as_fd()) {
-        let started = match &slot {
-            Ok(_) => start(&setup, &handed),
-            Err(failed) => {
-                // Whoever sends an order has to get rid of it before they hear.
-                let _ = descriptors::reader(&handed.control).map(wire::read_order);
-                Err(failed.again())
-            }
+    loop {
+        let forked = match &slot {
+            Ok(_) => fork_into_namespaces(setup.around).at("start the first process"),
+            Err(failed) => Err(failed.again()),
         };
-        let first = match started {
-            Ok(first) => first,
-            Err(Failed { step, errno }) => {
-                wire::send(handed.control.as_fd(), &Report::Failed { step, errno: errno as i32 }, None);
-                // Whatever it is that is not as it should be: the next slot is built anew.
-                return 1;
-            }
+        let first = match forked {
+            // It makes itself ready, and then waits for the next action in this process's stead.
+            Ok(None) => init::be_first(&setup, worker),
+            Ok(Some(first)) => first,
+            // Whatever it is that is not as it should be: the next slot is built anew.
+            Err(failed) => return refuse(worker, &failed),
         };
-        // Its own processes alone hold the command's outputs: their end is the end of those.
-        drop(handed);
-        // It has told the worker of its end before, and taken down its namespaces since.
-        while waitpid(first, None) == Err(Errno::EINTR) {}
+        // It tells the worker of the command's end before its own, and takes down its namespaces after.
+        let ended = wait_for(first);
         end_strays();
+        if ended == Some(init::HUNG_UP) {
+            return 0;
+        }
         if let Ok(Some(network)) = &mut slot
             && network.renew_if_used().is_err()
         {
             return 1;
         }
     }
-    0
+}
+
+/// Answers the next action with a failure.
+fn refuse(worker: &OwnedFd, failed: &Failed) -> i32 {
+    if let Ok(Some((handed, line))) = wire::receive_handed(worker.as_fd()) {
+        // Whoever sends an order has to get rid of it before they hear.
+        let _ = wire::whole_line(line, &handed.control);
+        wire::send(handed.control.as_fd(), &failed.report(), None);
+    }
+    1
+}
+
+/// The exit code of a child, if it had one.
+fn wait_for(child: Pid) -> Option<i32> {
+    loop {
+        match waitpid(child, None) {
+            Ok(WaitStatus::Exited(_, code)) => return Some(code),
+            Err(Errno::EINTR) => {}
+            _ => return None,
+        }
+    }
 }
 
 /// Builds what actions share.
@@ -87,9 +102,9 @@ fn build(setup: &Setup, worker: &OwnedFd) -> Result<Option<Network>, Failed> {
         return Ok(None);
     }
     namespaces::enter()?;
-    let network = Network::raise()?;
+    let network = if setup.network { None } else { Some(Network::raise()?) };
     mounts::build(setup)?;
-    Ok(Some(network))
+    Ok(network)
 }
 
 /// Ends what the first process of an action left, which is nothing unless it was killed itself.
@@ -101,16 +116,6 @@ fn end_strays() {
         if waitpid(None, None) == Err(Errno::ECHILD) {
             return;
         }
-    }
-}
-
-/// Starts an action.
-fn start(setup: &Setup, handed: &Handed) -> Result<Pid, Failed> {
-    let socket = descriptors::reader(&handed.control).at("open the socket")?;
-    let order: Order = wire::read_order(BufReader::new(socket)).at("read the order")?;
-    match fork_into_namespaces(setup.around).at("start the first process")? {
-        None => init::be_first(setup, &order, handed),
-        Some(first) => Ok(first),
     }
 }
 

@@ -3,11 +3,13 @@
 //! A `slot` is where one action after the other runs. Its `keeper` is a fresh start of this program,
 //! single-threaded and small, that gives up the worker's user, makes what is expensive and the same
 //! for all actions (`namespaces`, most of the `mounts`), and then forks process 1 of each action
-//! (`init`), which adds what is that action's alone, gives up every privilege (`privileges`), closes
-//! files (`walls`) and system calls (`filter`) and starts the command (`exec`). The worker's side is
-//! here, in `slot`, `conversation`, `cgroups` and `disk`.
+//! (`init`), which adds what is that action's alone. That forks the process which becomes the command
+//! (`command`): it gives up every privilege (`privileges`), closes files (`walls`) and system calls
+//! (`filter`) and starts the program (`exec`). Both wait for their action with all done that can be.
+//! The worker's side is here, in `slot`, `conversation`, `cgroups` and `disk`.
 
 mod cgroups;
+mod command;
 mod conversation;
 mod descriptors;
 mod disk;
@@ -66,6 +68,11 @@ const HINT: &str = "run the worker as root, or allow unprivileged user namespace
 const HINT_FULL: &str = "run the worker as root, or as a systemd service with `Delegate=yes`, or do without \
     control groups by saying `--sandbox namespaces`";
 
+const HINT_NETWORK: &str = "leave out `--allow-network`, or use `--sandbox namespaces`";
+
+const HINT_CPU: &str =
+    "only control groups bound processor time: use `--sandbox full`, or leave out `--action-cpus`";
+
 const HINT_FILTERS: &str = "`--sandbox filters` needs Linux 6.12 or newer with Landlock, and the worker's files \
     outside of the folders that actions see, such as `/etc` and `/opt`";
 
@@ -98,6 +105,10 @@ impl Confined {
         let become_id =
             identity::for_actions().map_err(|reason| SandboxError::Unavailable { reason, hint: HINT })?;
         if surroundings.level == Some(Level::Filters) {
+            if surroundings.allows_network {
+                let reason = "the network can't be given to some actions only".to_owned();
+                return Err(SandboxError::Unavailable { reason, hint: HINT_NETWORK });
+            }
             let confined = Self::at(surroundings, become_id, Layout::Copies)?;
             confined.open_the_way(&surroundings.data_dir)?;
             return match confined.try_out().await {
@@ -136,6 +147,10 @@ impl Confined {
                 }
             },
         };
+        if surroundings.bounds.cpu_percent.is_some() && cgroups.is_none() {
+            let reason = "an action's processor time can't be bounded".to_owned();
+            return Err(SandboxError::Unavailable { reason, hint: HINT_CPU });
+        }
         let level = match surroundings.level {
             Some(level) => level,
             None if cgroups.is_some() => Level::Full,
@@ -153,6 +168,7 @@ impl Confined {
             hidden: hidden.clone(),
             bounds,
             watch_memory: cgroups.is_none(),
+            network: false,
         };
         let slots = Slots::new(program, setup, cgroups);
         Ok(Self { level, become_id, layout, hidden, bounds, stage, slots })
@@ -192,6 +208,7 @@ impl Confined {
             scratch: scratch.clone(),
             base: None,
             root: Root::Worker,
+            network: false,
             arguments: vec!["true".to_owned()],
             environment: Vec::new(),
             working_directory: String::new(),
@@ -270,11 +287,14 @@ impl Confined {
         cancel: &CancellationToken,
     ) -> Result<Ended, SandboxError> {
         let own_names = self.prepare(spec).map_err(SandboxError::at("prepare the action's folder"))?;
-        let Ends { control, stdout, stderr } = slot.begin().map_err(SandboxError::at("start in the slot"))?;
+        let order = wire::line(&self.order(spec)).map_err(SandboxError::at("write down the order"))?;
+        let Ends { control, stdout, stderr, is_sent } =
+            slot.begin(&order).map_err(SandboxError::at("start in the slot"))?;
         let stdout = Capture::start(stdout, spec.scratch.join("stdout"), self.bounds.output_bytes);
         let stderr_path = spec.scratch.join("stderr");
         let stderr = Capture::start(stderr, stderr_path.clone(), self.bounds.output_bytes);
-        let mut talk = Conversation::begin(control, &self.order(spec)).await?;
+        let rest = if is_sent { &[][..] } else { &order };
+        let mut talk = Conversation::begin(control, rest).await?;
         let cause = self.see_through(spec, &mut talk, slot, cancel).await?;
         let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
         let mut stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
@@ -321,7 +341,7 @@ impl Sandbox for Confined {
     }
 
     async fn run(&self, spec: &RunSpec, cancel: &CancellationToken) -> Result<Ended, SandboxError> {
-        let mut slot = self.slots.take().map_err(SandboxError::at("make a slot"))?;
+        let mut slot = self.slots.take(spec.network).map_err(SandboxError::at("make a slot"))?;
         let ended = self.run_in(&mut slot, spec, cancel).await;
         match &ended {
             Ok(Ended { end: End::Exited(_), .. }) => self.slots.put_back(slot).await,

@@ -1,8 +1,8 @@
-//! What the command sees: its root. Most of it is built once for a slot, and each action adds, in a
-//! mount namespace of its own, what is its alone.
+//! What the command sees: its root. Most of it is built once for a slot. Each action adds, in a mount
+//! namespace of its own, what is its alone; that too is there before the action is, but for its inputs.
 //!
 //! While a slot is built the current folder is the stage, the folder that scratch folders are in; the
-//! way to it may be closed to the user that this process has become. While an action is added it is
+//! way to it may be closed to the user that this process has become. While inputs are added it is
 //! the action's scratch folder.
 
 use std::fs;
@@ -12,13 +12,15 @@ use std::path::{Path, PathBuf};
 
 use nix::NixPath as _;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::unistd::{chdir, pivot_root};
+use nix::sys::stat::{Mode, stat};
+use nix::unistd::{chdir, fchdir, pivot_root};
 
 use super::step::{At, Failed};
 use super::wire::{Order, Setup};
-use crate::sandbox::{Bounds, INPUTS, Layout, Root};
+use crate::sandbox::{Bounds, INPUTS, Layout, Root, STAGE};
 
 /// Where the inputs are with `root=worker`: the same on every worker, because compilers write
 /// the name of their folder into what they make.
@@ -49,6 +51,9 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
+/// How often to look whether the old root is gone: minutes, of which microseconds are needed.
+const OLD_ROOT_LOOKS_MAX: u32 = 100_000_000;
+
 /// Bounds of file systems that hold only names: a skeleton is all that is in them.
 const SKELETON: &str = "size=1m,nr_inodes=1k,mode=0755";
 
@@ -58,7 +63,7 @@ const GUARDED: MsFlags = MsFlags::MS_NOSUID.union(MsFlags::MS_NODEV);
 /// Builds what all actions of a slot share, and moves into it; the worker's own root is out of reach
 /// afterwards.
 ///
-/// It is the root that actions with `root=worker` see, but that `/tmp` is the stage and `/proc` the
+/// It is the root that actions with `root=worker` see, but that the stage is in `/tmp` and `/proc` is the
 /// worker's: without one that can be seen, the kernel allows nobody to mount another. An action covers
 /// both, for good.
 pub(super) fn build(setup: &Setup) -> Result<(), Failed> {
@@ -74,43 +79,75 @@ pub(super) fn build(setup: &Setup) -> Result<(), Failed> {
     mount_devices(&root.join(DEV))?;
     bind(Path::new("/proc"), &root.join(PROC))?;
     // Not recursive: the root itself is mounted in there.
-    mount(Some("."), &root.join(TMP), NONE, MsFlags::MS_BIND, NONE).at("bind the folder of actions")?;
-    restrict(&root.join(TMP), false)?;
+    let stage = root.join(TMP).join(STAGE);
+    make_folder(&stage)?;
+    mount(Some("."), &stage, NONE, MsFlags::MS_BIND, NONE).at("bind the folder of actions")?;
+    restrict(&stage, false)?;
     close_skeleton(root)?;
-    move_into(root)
+    move_into(root)?;
+    let_go_of_old_root()
 }
 
-/// Adds what is one action's alone.
-pub(super) fn add(setup: &Setup, order: &Order) -> Result<(), Failed> {
-    chdir(&Path::new("/tmp").join(&order.scratch)).at("enter the action's folder")?;
+/// The folder of actions, whose place will be covered. Not it itself: then no `..` would lead to it.
+pub(super) fn stage() -> Result<OwnedFd, Failed> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    open(&Path::new("/").join(TMP).join(STAGE), flags, Mode::empty()).at("open the folder of actions")
+}
+
+/// Mounts what every action has of its own, whichever it is: `/proc`, `/dev/shm` and `/tmp`.
+pub(super) fn add_own(bounds: &Bounds) -> Result<(), Failed> {
+    let flags = GUARDED | MsFlags::MS_NOEXEC;
+    let root = Path::new("/");
+    mount(Some("proc"), &root.join(PROC), Some("proc"), flags, Some("subset=pid,hidepid=invisible"))
+        .at("mount `/proc`")?;
+    mount_tmpfs(&root.join("dev/shm"), &writable(bounds))?;
+    mount_tmpfs(&root.join(TMP), &writable(bounds))
+}
+
+/// Mounts the inputs of an action, whose folder is in `stage`. With `root=inputs` the old root still has to be let
+/// go of.
+pub(super) fn add_inputs(setup: &Setup, order: &Order, stage: &OwnedFd) -> Result<(), Failed> {
+    fchdir(stage).and_then(|()| chdir(&order.scratch)).at("enter the action's folder")?;
     for name in [UPPER, WORK] {
         make_folder(Path::new(name))?;
     }
     match order.root {
-        Root::Worker => {
-            mount_inputs(setup.layout, order, Path::new(BUILD))?;
-            mount_own(Path::new("/"), &setup.bounds)
-        }
+        Root::Worker => mount_inputs(setup.layout, order, Path::new(BUILD)),
         Root::Inputs => {
             let root = Path::new(ROOT);
             make_folder(root)?;
             mount_inputs(setup.layout, order, root)?;
             for name in OWN_FOLDERS {
                 own_folder(root, name)?;
+                bind(&Path::new("/").join(name), &root.join(name))?;
             }
-            bind(Path::new("/dev"), &root.join(DEV))?;
-            mount_own(root, &setup.bounds)?;
             move_into(root)
         }
     }
 }
 
-/// Changes the root, and lets go of the old one.
+/// Changes the root, for all processes of the mount namespace. The old one lies over it, and is the current folder.
 fn move_into(root: &Path) -> Result<(), Failed> {
     chdir(root).at("enter the new root")?;
-    pivot_root(".", ".").at("change the root")?;
+    pivot_root(".", ".").at("change the root")
+}
+
+/// Unmounts the old root. It is gone at once, but the kernel takes its time until it says so.
+pub(super) fn let_go_of_old_root() -> Result<(), Failed> {
     umount2(".", MntFlags::MNT_DETACH).at("let go of the old root")?;
     chdir("/").at("enter the root")
+}
+
+/// Returns when nothing lies over the root any more, so that there is no way out of it.
+pub(super) fn wait_for_end_of_old_root() -> Result<(), Failed> {
+    for _ in 0..OLD_ROOT_LOOKS_MAX {
+        let (root, above) = (stat("/").at("look at the root")?, stat("/..").at("look above the root")?);
+        if (root.st_dev, root.st_ino) == (above.st_dev, above.st_ino) {
+            return Ok(());
+        }
+        std::thread::yield_now();
+    }
+    Err(Failed { step: "see the end of the old root".to_owned(), errno: Errno::ETIMEDOUT })
 }
 
 /// The mount at a path once more, detached, and without the mounts that lie in it.
@@ -194,15 +231,6 @@ fn hide(root: &Path, hidden: &[PathBuf]) -> Result<(), Failed> {
         }
     }
     Ok(())
-}
-
-/// `/proc`, `/tmp` and `/dev/shm`, which no one else has.
-fn mount_own(root: &Path, bounds: &Bounds) -> Result<(), Failed> {
-    let flags = GUARDED | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), &root.join(PROC), Some("proc"), flags, Some("subset=pid,hidepid=invisible"))
-        .at("mount `/proc`")?;
-    mount_tmpfs(&root.join("dev/shm"), &writable(bounds))?;
-    mount_tmpfs(&root.join(TMP), &writable(bounds))
 }
 
 fn writable(bounds: &Bounds) -> String {

@@ -31,11 +31,15 @@ struct CapabilityWord {
     inheritable: u32,
 }
 
-/// Gives up every privilege, for good.
-pub(super) fn drop_all() -> Result<(), Failed> {
+/// Sees to it that there will be no more privileges than there are.
+pub(super) fn take_no_more() -> Result<(), Failed> {
     prctl::set_no_new_privs().at("give up new privileges")?;
     leave_keyring().at("leave the session's keyring")?;
-    drop_bounding_set().at("drop the bounding set")?;
+    drop_bounding_set().at("drop the bounding set")
+}
+
+/// Gives up those that there are, for good.
+pub(super) fn drop_all() -> Result<(), Failed> {
     drop_capabilities().at("drop capabilities")
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -32,6 +32,8 @@ const ENDED_MAX: usize = 2000;
 pub(super) struct Slot {
     keeper: Child,
     socket: OwnedFd,
+    /// Whether its actions have the machine's network.
+    network: bool,
     runs: u32,
     memory_kills: u64,
     /// What bounds it, if control groups can.
@@ -43,6 +45,8 @@ pub(super) struct Ends {
     pub control: UnixStream,
     pub stdout: tokio::net::unix::pipe::Receiver,
     pub stderr: tokio::net::unix::pipe::Receiver,
+    /// Whether the order is on its way.
+    pub is_sent: bool,
 }
 
 impl Slot {
@@ -61,23 +65,23 @@ impl Slot {
             cgroup.add(pid)?;
         }
         wire::send_setup(socket.as_fd(), setup)?;
-        Ok(Self { keeper, socket, runs: 0, memory_kills: 0, cgroup })
+        Ok(Self { keeper, socket, network: setup.network, runs: 0, memory_kills: 0, cgroup })
     }
 
-    /// Has the keeper start an action, whose order it will read from the socket.
-    pub(super) fn begin(&mut self) -> io::Result<Ends> {
+    /// Has an action started. If its order is too long to be sent along, it is read from the socket.
+    pub(super) fn begin(&mut self, order: &[u8]) -> io::Result<Ends> {
         self.runs += 1;
         let (ours, theirs) = UnixStream::pair()?;
         let (stdout, theirs_out) = io::pipe()?;
         let (stderr, theirs_err) = io::pipe()?;
         let handed = Handed { control: theirs.into(), stdout: theirs_out.into(), stderr: theirs_err.into() };
-        wire::hand_over(self.socket.as_fd(), &handed)?;
+        let is_sent = wire::hand_over(self.socket.as_fd(), &handed, order)?;
         let receiver = |pipe: io::PipeReader| {
             let fd = OwnedFd::from(pipe);
             nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK))?;
-            tokio::net::unix::pipe::Receiver::from_owned_fd(fd)
+            tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(fd)
         };
-        Ok(Ends { control: ours, stdout: receiver(stdout)?, stderr: receiver(stderr)? })
+        Ok(Ends { control: ours, stdout: receiver(stdout)?, stderr: receiver(stderr)?, is_sent })
     }
 
     /// Whether the kernel has killed any of its processes for want of memory since this was last asked.
@@ -124,25 +128,26 @@ pub(super) struct Slots {
     program: PathBuf,
     setup: Setup,
     cgroups: Option<Cgroups>,
-    idle: Mutex<VecDeque<Slot>>,
+    /// Those without the network, and those with it.
+    idle: [Mutex<VecDeque<Slot>>; 2],
 }
 
 impl Slots {
     pub(super) fn new(program: PathBuf, setup: Setup, cgroups: Option<Cgroups>) -> Self {
-        Self { program, setup, cgroups, idle: Mutex::default() }
+        Self { program, setup, cgroups, idle: Default::default() }
     }
 
     /// The one that has waited longest, or a new one.
-    pub(super) fn take(&self) -> io::Result<Slot> {
+    pub(super) fn take(&self, network: bool) -> io::Result<Slot> {
         {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle(network);
             idle.retain_mut(Slot::is_alive);
             if idle.len() >= IDLE_LEAST {
                 return Ok(idle.pop_front().expect("there are some"));
             }
         }
         let cgroup = self.cgroups.as_ref().map(|cgroups| cgroups.make(&self.setup.bounds)).transpose()?;
-        Slot::start(&self.program, &self.setup, cgroup)
+        Slot::start(&self.program, &Setup { network, ..self.setup.clone() }, cgroup)
     }
 
     /// Takes back one whose action ended by itself, with nothing wrong about it.
@@ -150,7 +155,11 @@ impl Slots {
         if slot.runs >= RUNS_MAX {
             return slot.end().await;
         }
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push_back(slot);
+        self.idle(slot.network).push_back(slot);
+    }
+
+    fn idle(&self, network: bool) -> MutexGuard<'_, VecDeque<Slot>> {
+        self.idle[usize::from(network)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has no other action run in a slot.

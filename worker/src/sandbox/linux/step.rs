@@ -2,6 +2,8 @@
 
 use nix::errno::Errno;
 
+use super::wire::Report;
+
 /// A step that failed. Travels to the worker as numbers and text.
 #[derive(Debug)]
 pub(super) struct Failed {
@@ -12,6 +14,11 @@ pub(super) struct Failed {
 }
 
 impl Failed {
+    /// What the worker is told.
+    pub(super) fn report(&self) -> Report {
+        Report::Failed { step: self.step.clone(), errno: self.errno as i32 }
+    }
+
     /// The same once more.
     pub(super) fn again(&self) -> Self {
         Self { step: self.step.clone(), errno: self.errno }

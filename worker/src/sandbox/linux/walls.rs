@@ -26,21 +26,31 @@ pub(super) struct Grants {
     pub use_as_is: Vec<PathBuf>,
 }
 
-impl Grants {
-    /// Forbids the calling process, and whatever it starts, everything else, for good; also to
-    /// signal, and to reach by abstract sockets, anyone outside. Places that are not there are left
-    /// out.
-    ///
-    /// `no_new_privs` has to be set.
-    pub(super) fn enforce(&self) -> Result<(), Failed> {
+/// Rules that are not in force yet.
+pub(super) struct Wall(RulesetCreated);
+
+impl Wall {
+    /// One that allows nothing.
+    pub(super) fn new() -> Result<Self, Failed> {
+        ruleset(AccessFs::from_all(YOUNGEST)).map(Self).map_err(|error| failed(&error))
+    }
+
+    /// Allows what is granted. Places that are not there are left out.
+    pub(super) fn with(self, grants: &Grants) -> Result<Self, Failed> {
         let all = AccessFs::from_all(YOUNGEST);
         let devices = AccessFs::MakeChar | AccessFs::MakeBlock;
         let as_is = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate | AccessFs::IoctlDev;
-        let mut rules = ruleset(all).map_err(|error| failed(&error))?;
-        rules = add(rules, &self.read, AccessFs::from_read(YOUNGEST))?;
-        rules = add(rules, &self.change, all & !devices & !AccessFs::IoctlDev)?;
-        rules = add(rules, &self.use_as_is, as_is)?;
-        rules.restrict_self().map(drop).map_err(|error| failed(&error))
+        let rules = add(self.0, &grants.read, AccessFs::from_read(YOUNGEST))?;
+        let rules = add(rules, &grants.change, all & !devices & !AccessFs::IoctlDev)?;
+        add(rules, &grants.use_as_is, as_is).map(Self)
+    }
+
+    /// Forbids the calling process, and whatever it starts, everything else, for good; also to
+    /// signal, and to reach by abstract sockets, anyone outside.
+    ///
+    /// `no_new_privs` has to be set.
+    pub(super) fn raise(self) -> Result<(), Failed> {
+        self.0.restrict_self().map(drop).map_err(|error| failed(&error))
     }
 }
 

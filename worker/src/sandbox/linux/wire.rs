@@ -1,9 +1,11 @@
 //! What the worker and a slot's keeper say to each other.
 //!
 //! One socket for as long as the slot is there: the worker sends one [`Setup`], and then for each
-//! action a [`Handed`] set of descriptors. One of those is a socket of the action's own: the worker
-//! sends one [`Order`] over it and later, if the command has to die, closes its side; it gets
-//! [`Report`]s. Messages are lines of JSON; a report may carry a descriptor.
+//! action a [`Handed`] set of descriptors with an [`Order`]. One of those is a socket of the action's
+//! own: an order that is too long goes there, and later, if the command has to die, the worker closes
+//! its side; it gets [`Report`]s. Messages are lines of JSON; a report may carry a descriptor.
+//!
+//! Whoever becomes the command hears of it from process 1 in the same way.
 
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -15,17 +17,21 @@ use nix::sys::socket::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::descriptors;
 use super::filter::Around;
 use crate::sandbox::{Bounds, Layout, Root};
 
 /// Longest line, in bytes: the arguments and environment that a system takes are much less.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
+/// Longest line that is sent together with descriptors, in bytes, and longest piece of others.
+pub(super) const PIECE_BYTES_MAX: usize = 64 << 10;
+
 /// Longest setup, in bytes.
 const SETUP_BYTES_MAX: usize = 128 << 10;
 
 /// Everything about a slot that is the same for all its actions.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Setup {
     /// The folder that all scratch folders are in.
     pub stage: PathBuf,
@@ -41,6 +47,8 @@ pub(super) struct Setup {
     pub bounds: Bounds,
     /// Whether memory is to be watched because nothing else bounds it.
     pub watch_memory: bool,
+    /// Whether actions have the machine's network.
+    pub network: bool,
 }
 
 /// What comes with an action.
@@ -100,12 +108,20 @@ pub(super) enum Report {
     },
 }
 
-/// Reads the order.
-pub(super) fn read_order(socket: impl Read) -> io::Result<Order> {
+/// Understands an order.
+pub(super) fn order_of(line: &[u8]) -> io::Result<Order> {
+    Ok(serde_json::from_slice(line)?)
+}
+
+/// The line that came with descriptors, or else the one that comes over the action's own socket.
+pub(super) fn whole_line(came: Vec<u8>, control: &OwnedFd) -> io::Result<Vec<u8>> {
+    if came.len() > 1 {
+        return Ok(came);
+    }
     let mut line = Vec::new();
-    let mut socket = io::BufReader::new(socket.take(LINE_BYTES_MAX));
+    let mut socket = io::BufReader::new(descriptors::reader(control)?.take(LINE_BYTES_MAX));
     io::BufRead::read_until(&mut socket, b'\n', &mut line)?;
-    Ok(serde_json::from_slice(&line)?)
+    Ok(line)
 }
 
 /// A message as it is sent.
@@ -129,25 +145,68 @@ pub(super) fn receive_setup(socket: BorrowedFd<'_>) -> io::Result<Setup> {
     Ok(serde_json::from_slice(&bytes[..got])?)
 }
 
-/// Sends what comes with an action.
-pub(super) fn hand_over(socket: BorrowedFd<'_>, handed: &Handed) -> io::Result<()> {
-    let raw = [&handed.control, &handed.stdout, &handed.stderr].map(AsRawFd::as_raw_fd);
-    let rights = [ControlMessage::ScmRights(&raw)];
-    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"!")], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
-    Ok(())
+/// Sends what comes with an action, and its order if that is short enough. Whether it was.
+pub(super) fn hand_over(socket: BorrowedFd<'_>, handed: &Handed, line: &[u8]) -> io::Result<bool> {
+    let is_short = line.len() <= PIECE_BYTES_MAX;
+    send_with(socket, handed, if is_short { line } else { b"\n" })?;
+    Ok(is_short)
 }
 
-/// Waits for the next action; `None` if there will be none.
-pub(super) fn receive_handed(socket: BorrowedFd<'_>) -> io::Result<Option<Handed>> {
-    let mut piece = [0; 1];
+/// Waits for the next action, and its order unless that was too long; `None` if there will be none.
+pub(super) fn receive_handed(socket: BorrowedFd<'_>) -> io::Result<Option<(Handed, Vec<u8>)>> {
+    let mut piece = vec![0; PIECE_BYTES_MAX];
     let mut rights = cmsg_space!([RawFd; 3]);
     let (got, mut descriptors) = receive(socket, &mut piece, &mut rights, MsgFlags::empty())?;
     if got == 0 {
         return Ok(None);
     }
+    piece.truncate(got);
     let mut next = || descriptors.pop().ok_or_else(|| io::Error::other("a descriptor is missing"));
     let (stderr, stdout, control) = (next()?, next()?, next()?);
-    Ok(Some(Handed { control, stdout, stderr }))
+    Ok(Some((Handed { control, stdout, stderr }, piece)))
+}
+
+/// Sends the same to who takes it at once, however long the order is.
+pub(super) fn pass_on(socket: BorrowedFd<'_>, handed: &Handed, line: &[u8]) -> io::Result<()> {
+    let mut pieces = line.chunks(PIECE_BYTES_MAX);
+    send_with(socket, handed, pieces.next().unwrap_or(b"\n"))?;
+    for piece in pieces {
+        send_bytes(socket.as_raw_fd(), piece, MsgFlags::MSG_NOSIGNAL)?;
+    }
+    Ok(())
+}
+
+/// Waits for that; `None` if nobody is there any more.
+pub(super) fn take_over(socket: BorrowedFd<'_>) -> io::Result<Option<(Handed, Vec<u8>)>> {
+    let Some((handed, mut line)) = receive_handed(socket)? else { return Ok(None) };
+    let mut piece = vec![0; PIECE_BYTES_MAX];
+    while line.last() != Some(&b'\n') {
+        match recv(socket.as_raw_fd(), &mut piece, MsgFlags::empty())? {
+            0 => return Ok(None),
+            got => line.extend_from_slice(&piece[..got]),
+        }
+    }
+    Ok(Some((handed, line)))
+}
+
+/// Gives the word to start, the last one.
+pub(super) fn say_go(socket: OwnedFd) -> io::Result<()> {
+    send_bytes(socket.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+/// Waits for it, and until the socket is closed, so that the command can't see that there was one; `false` if the
+/// word will never be given.
+pub(super) fn hear_go(socket: BorrowedFd<'_>) -> bool {
+    let hear = || recv(socket.as_raw_fd(), &mut [0], MsgFlags::empty());
+    hear().is_ok_and(|got| got > 0) && hear().is_ok_and(|got| got == 0)
+}
+
+fn send_with(socket: BorrowedFd<'_>, handed: &Handed, bytes: &[u8]) -> io::Result<()> {
+    let raw = [&handed.control, &handed.stdout, &handed.stderr].map(AsRawFd::as_raw_fd);
+    let rights = [ControlMessage::ScmRights(&raw)];
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
 }
 
 /// Sends a report. Nobody may be there to read it, which is no concern of the sender's.
