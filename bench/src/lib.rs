@@ -5,6 +5,7 @@
 
 pub mod contest;
 pub mod execute;
+pub mod layout;
 pub mod queue;
 pub mod sandbox;
 pub mod spread;

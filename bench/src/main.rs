@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use castwork_bench::{execute, queue, sandbox, store, wrapper};
+use castwork_bench::{execute, layout, queue, sandbox, store, wrapper};
 use castwork_tests::{Farm, binary};
 use clap::Parser;
 
@@ -34,6 +34,12 @@ enum Bench {
         /// How many call at once in the last row
         #[arg(long, default_value_t = 8)]
         callers: usize,
+    },
+    /// What inputs cost on a worker: a large tree, and a compiler that travels
+    Layout {
+        /// Actions after the first of each kind
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
     },
     /// Durable batches against the disk's own sync, lookups, and what many small blobs cost
     Store {
@@ -77,6 +83,10 @@ async fn main() -> ExitCode {
         Bench::Execute { rounds, callers } => {
             let farm = Farm::start(1, 2);
             execute::run(&farm.address(), rounds, callers).await
+        }
+        Bench::Layout { rounds } => {
+            let farm = Farm::start(1, 2);
+            layout::run(&farm.address(), rounds).await
         }
         Bench::Store { scheduler, rounds, many } => {
             let scheduler = scheduler.unwrap_or_else(|| binary("castwork-scheduler"));

@@ -62,6 +62,8 @@ pub(crate) struct Executed {
     pub result: ActionResult,
     /// What the command used.
     pub usage: Usage,
+    /// Whether it was killed because that was more memory than it may use.
+    pub out_of_memory: bool,
 }
 
 impl Workshop {
@@ -105,13 +107,13 @@ impl Workshop {
 
         progress(Stage::UploadingOutputs);
         times.upload = (now(), None);
-        let usage = ended.usage;
+        let (usage, out_of_memory) = (ended.usage, ended.end == End::Over(Bound::Memory));
         let (mut result, blobs, failure) = self.gather(ended, &action, function).await?;
         let uploaded = unless_cancelled(cancel, upload(&remote, &self.local, &blobs)).await?;
         times.upload.1 = now();
         let facts = ready.facts(self.sandbox.level(), usage, uploaded);
         result.execution_metadata = Some(times.metadata(&self.name, took, &facts));
-        Ok(Executed { status: failure, result, usage })
+        Ok(Executed { status: failure, result, usage, out_of_memory })
     }
 
     /// What has to hold before, and still after, the run.

@@ -47,11 +47,16 @@ pub(crate) async fn run(
 }
 
 fn outcome(lease_id: String, executed: Result<Executed, Failure>) -> Outcome {
-    let (status, result, memory_bytes_max) = match executed {
-        Ok(executed) => (executed.status, Some(executed.result), executed.usage.memory_bytes_max),
-        Err(failure) => (failure.to_status(), None, 0),
-    };
-    Outcome { lease_id, status: Some(status), result, memory_bytes_max, ..Outcome::default() }
+    match executed {
+        Ok(Executed { status, result, usage, out_of_memory }) => Outcome {
+            lease_id,
+            status: Some(status),
+            result: Some(result),
+            memory_bytes_max: usage.memory_bytes_max,
+            out_of_memory,
+        },
+        Err(failure) => Outcome { lease_id, status: Some(failure.to_status()), ..Outcome::default() },
+    }
 }
 
 fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
@@ -59,7 +64,7 @@ fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
     let run = lease.request_metadata.as_ref().map_or("", |metadata| metadata.tool_invocation_id.as_str());
     let took_ms = milliseconds(took);
     match executed {
-        Ok(Executed { status, result, usage }) => {
+        Ok(Executed { status, result, usage, .. }) => {
             let Usage { user, system, memory_bytes_max } = *usage;
             info!(
                 action,

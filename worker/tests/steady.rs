@@ -52,30 +52,30 @@ impl Held {
         let count = |path: &str| std::fs::read_dir(path).map_or(0, Iterator::count);
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let own = stage.folder.path().to_string_lossy();
+        let keepers = keepers();
         Self {
             descriptors: count("/proc/self/fd"),
             // Others mount things, too.
             mounts: mounts.lines().filter(|line| line.contains(&*own)).count(),
-            keepers: keepers().len(),
+            keepers: keepers.len(),
             scratch: std::fs::read_dir(stage.folder.path().join("stage")).unwrap().count(),
             // Of all controllers: the kernel counts them for the whole machine, so only ours.
-            cgroups: count_groups(std::path::Path::new("/sys/fs/cgroup"), 6),
+            cgroups: count_groups(std::path::Path::new("/sys/fs/cgroup"), &keepers, 6),
         }
     }
 }
 
 /// Groups of slots of this process's workers.
-fn count_groups(folder: &std::path::Path, depth: usize) -> usize {
+fn count_groups(folder: &std::path::Path, own: &[i32], depth: usize) -> usize {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
     let below =
         entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let own = keepers();
     let holds_own = std::fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|procs| {
         folder.to_string_lossy().contains("/castwork-")
             && procs.lines().any(|pid| own.contains(&pid.parse().unwrap_or(0)))
     });
     let inner: usize =
-        if depth == 0 { 0 } else { below.map(|entry| count_groups(&entry.path(), depth - 1)).sum() };
+        if depth == 0 { 0 } else { below.map(|entry| count_groups(&entry.path(), own, depth - 1)).sum() };
     inner + usize::from(holds_own)
 }
 

@@ -14,6 +14,7 @@ use castwork_proto::rpc;
 use castwork_proto::worker::CancelLease;
 use castwork_proto::worker::scheduler_message::Message as Says;
 use castwork_proto::worker::worker_message::Message as Heard;
+use castwork_worker::sandbox::Bounds;
 use castwork_worker::{SandboxChoice, Stop, WorkerError};
 use common::farm::{Farm, code, config, lease};
 use common::scheduler::{FUNCTION, Scheduler};
@@ -64,6 +65,36 @@ async fn what_a_worker_is_stands_in_its_hello() {
     let properties: Vec<_> =
         hello.properties.iter().map(|own| format!("{}={}", own.name, own.value)).collect();
     assert_eq!(properties[1..], ["OSFamily=linux", "network=off", "root=inputs", "root=worker"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_may_give_the_network_offers_it_and_gives_it_to_who_asks() {
+    let Some(mut farm) = Farm::set_with(|config| config.allows_network = true).await else { return };
+    let offered = |farm: &Farm, value| {
+        farm.session.hello.properties.iter().any(|own| own.name == "network" && own.value == value)
+    };
+    assert!(offered(&farm, "on") && offered(&farm, "off"));
+    // The machine's interfaces against a loopback of its own.
+    let script = "tail -n +3 /proc/self/net/dev | wc -l";
+    let here = std::fs::read_to_string("/proc/self/net/dev").unwrap().lines().count() - 2;
+    for (id, properties, interfaces) in [("1", &[("network", "on")][..], here), ("2", &[][..], 1)] {
+        let lease = lease(&farm.scheduler, id, &[], script, &[], properties);
+        let result = farm.run(lease).await.result.unwrap();
+        assert_eq!(farm.text(result.stdout_digest.as_ref()).trim(), interfaces.to_string(), "{properties:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_action_that_runs_out_of_memory_says_so_apart_from_its_exit_code() {
+    let bounds = Bounds { memory_bytes: 128 << 20, ..Bounds::for_this_machine(2) };
+    let Some(mut farm) = Farm::set_with(|config| config.bounds = Some(bounds)).await else { return };
+    // All of it is one line, which is kept until its end.
+    let outcome =
+        farm.run(farm.lease("1", &[], "head -c 600000000 /dev/zero | tail -n 1 | wc -c", &[])).await;
+    assert!(outcome.out_of_memory, "{:?}", outcome.status);
+    assert_eq!((code(&outcome).0, outcome.result.unwrap().exit_code), (rpc::Code::Ok, 137));
+    let outcome = farm.run(farm.lease("2", &[], "kill -9 $$", &[])).await;
+    assert!(!outcome.out_of_memory);
 }
 
 #[tokio::test]

@@ -26,10 +26,17 @@ pub(crate) struct Farm {
 impl Farm {
     /// `None`, with the reason printed, where this machine can't confine anything.
     pub(crate) async fn set() -> Option<Self> {
+        Self::set_with(|_| {}).await
+    }
+
+    /// The same, with a worker that is told more.
+    pub(crate) async fn set_with(tell: impl FnOnce(&mut WorkerConfig)) -> Option<Self> {
         super::Stage::set().await?;
         let mut scheduler = Scheduler::start().await;
         let (folder, stop) = (TempDir::new().unwrap(), Stop::default());
-        let worker = tokio::spawn(castwork_worker::run(config(&scheduler, &folder), stop.clone()));
+        let mut config = config(&scheduler, &folder);
+        tell(&mut config);
+        let worker = tokio::spawn(castwork_worker::run(config, stop.clone()));
         let session = scheduler.session().await;
         Some(Self { scheduler, session, folder, stop, worker })
     }

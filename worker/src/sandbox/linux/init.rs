@@ -36,10 +36,7 @@ const LOOK_EVERY_MS: u8 = 100;
 pub(super) fn be_first(setup: &Setup, worker: &OwnedFd) -> ! {
     let ready = Ready::for_any(setup);
     let Ok(Some((handed, line))) = wire::receive_handed(worker.as_fd()) else { exit_now(HUNG_UP) };
-    let control = match handed.control.try_clone() {
-        Ok(control) => control,
-        Err(_) => exit_now(1),
-    };
+    let Ok(control) = handed.control.try_clone() else { exit_now(1) };
     if let Err(failed) = ready.and_then(|ready| ready.live(setup, handed, line, &control)) {
         wire::send(control.as_fd(), &failed.report(), None);
     }

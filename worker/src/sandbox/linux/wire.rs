@@ -192,6 +192,7 @@ pub(super) fn take_over(socket: BorrowedFd<'_>) -> io::Result<Option<(Handed, Ve
 /// Gives the word to start, the last one.
 pub(super) fn say_go(socket: OwnedFd) -> io::Result<()> {
     send_bytes(socket.as_raw_fd(), b"!", MsgFlags::MSG_NOSIGNAL)?;
+    drop(socket);
     Ok(())
 }
 
