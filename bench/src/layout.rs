@@ -48,8 +48,8 @@ pub async fn run(address: &str, rounds: usize) -> Result<String, String> {
         let header = |at: usize| {
             File::new(format!("build/h{at}.h"), format!("inline int f{at}() {{ return {at}; }}\n"))
         };
-        let includes: String = (0..HEADERS).map(|at| format!("#include \"h{at}.h\"\n")).collect();
-        let main = File::new("build/main.cc", format!("{includes}int number = {round};\n"));
+        let includes: Vec<String> = (0..HEADERS).map(|at| format!("#include \"h{at}.h\"\n")).collect();
+        let main = File::new("build/main.cc", format!("{}int number = {round};\n", includes.concat()));
         tools.iter().cloned().chain((0..HEADERS).map(header)).chain([main]).collect()
     };
     let arguments = [COMPILER, "-c", "build/main.cc", "-o", "/tmp/main.o"].map(str::to_owned).to_vec();
