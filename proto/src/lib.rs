@@ -27,6 +27,11 @@ pub mod castwork {
             include!("generated/castwork.admin.v1.rs");
         }
     }
+    pub mod runs {
+        pub mod v1 {
+            include!("generated/castwork.runs.v1.rs");
+        }
+    }
     pub mod worker {
         pub mod v1 {
             include!("generated/castwork.worker.v1.rs");
@@ -46,11 +51,40 @@ pub mod google {
     }
 }
 
+pub mod opentelemetry {
+    pub mod proto {
+        pub mod collector {
+            pub mod trace {
+                pub mod v1 {
+                    include!("generated/opentelemetry.proto.collector.trace.v1.rs");
+                }
+            }
+        }
+        pub mod common {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.common.v1.rs");
+            }
+        }
+        pub mod resource {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.resource.v1.rs");
+            }
+        }
+        pub mod trace {
+            pub mod v1 {
+                include!("generated/opentelemetry.proto.trace.v1.rs");
+            }
+        }
+    }
+}
+
 pub use build::bazel::remote::execution::v2 as reapi;
 pub use build::bazel::semver;
 pub use castwork::admin::v1 as admin;
+pub use castwork::runs::v1 as runs;
 pub use castwork::worker::v1 as worker;
 pub use google::{bytestream, longrunning, rpc};
+pub use opentelemetry::proto as otlp;
 
 /// The descriptors of all the `.proto` files, for gRPC server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");

@@ -7,16 +7,21 @@ use std::{env, fs};
 
 use prost::Message as _;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 14] = [
     "build/bazel/remote/execution/v2/remote_execution.proto",
     "build/bazel/semver/semver.proto",
     "castwork/admin/v1/admin.proto",
+    "castwork/runs/v1/runs.proto",
     "castwork/worker/v1/worker.proto",
     "google/bytestream/bytestream.proto",
     "google/longrunning/operations.proto",
     "google/rpc/code.proto",
     "google/rpc/error_details.proto",
     "google/rpc/status.proto",
+    "opentelemetry/proto/collector/trace/v1/trace_service.proto",
+    "opentelemetry/proto/common/v1/common.proto",
+    "opentelemetry/proto/resource/v1/resource.proto",
+    "opentelemetry/proto/trace/v1/trace.proto",
 ];
 
 #[test]

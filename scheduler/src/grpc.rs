@@ -10,6 +10,7 @@ use castwork_proto::reapi::action_cache_server::ActionCacheServer;
 use castwork_proto::reapi::capabilities_server::CapabilitiesServer;
 use castwork_proto::reapi::content_addressable_storage_server::ContentAddressableStorageServer;
 use castwork_proto::reapi::execution_server::ExecutionServer;
+use castwork_proto::runs::runs_server::RunsServer;
 use castwork_proto::worker::workers_server::WorkersServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,7 @@ use crate::front::execution::ExecutionService;
 use crate::front::layer::{blame_the_client, count};
 use crate::front::limits::{Limits, REQUEST_BYTES_MAX};
 use crate::front::operations::OperationsService;
+use crate::front::runs::RunsService;
 use crate::front::workers::WorkersService;
 use crate::store::{DiskBlobs, Durability};
 
@@ -75,7 +77,7 @@ pub(crate) struct Parts {
 }
 
 /// Names of the services, for `grpc.health.v1`.
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     <CapabilitiesServer<CapabilitiesService> as NamedService>::NAME,
     <ContentAddressableStorageServer<CasService> as NamedService>::NAME,
     <ByteStreamServer<ByteStreamService> as NamedService>::NAME,
@@ -84,6 +86,7 @@ const SERVICES: [&str; 8] = [
     <OperationsServer<OperationsService> as NamedService>::NAME,
     <WorkersServer<WorkersService> as NamedService>::NAME,
     <AdminServer<AdminService> as NamedService>::NAME,
+    <RunsServer<RunsService> as NamedService>::NAME,
 ];
 
 /// Says of every service, and of the server, whether it serves; load balancers act on it.
@@ -106,7 +109,8 @@ fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
     let capabilities = CapabilitiesService::new(instances.clone(), &limits, &PRIORITIES, durability);
     let mappings = services.results.clone();
     let chunks = Chunks::new(blobs.clone(), mappings, limits.blob_bytes_max, limits.turn_wait);
-    let cas = CasService::new(instances, blobs, chunks, limits);
+    let cas = CasService::new(instances, blobs, chunks, limits, services.runs.clone());
+    let runs = RunsService::new(&services);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -122,6 +126,7 @@ fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
         .add_service(open!(dispatch.operations_service()))
         .add_service(open!(dispatch.workers_service()))
         .add_service(open!(dispatch.admin_service()))
+        .add_service(open!(RunsServer::new(runs)))
         .add_service(reflection().build_v1().expect(legible))
         .add_service(reflection().build_v1alpha().expect(legible))
 }

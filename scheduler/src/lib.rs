@@ -2,7 +2,8 @@
 //!
 //! [`serve`] is the composition root: it decides which store sits under which service. `front` turns
 //! messages into checked types and errors into gRPC codes; `store` keeps blobs and results on
-//! disk; `queue` decides what runs where, as a pure state machine, and `dispatch` acts on it.
+//! disk; `queue` decides what runs where, as a pure state machine, and `dispatch` acts on it; `runs` counts what
+//! became of each build.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -14,6 +15,7 @@ mod grpc;
 mod http;
 pub mod queue;
 mod ready;
+pub mod runs;
 pub mod serve;
 pub mod services;
 pub mod store;

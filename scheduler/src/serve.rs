@@ -21,6 +21,7 @@ use crate::front::limits::Limits;
 use crate::grpc::{self, Parts};
 use crate::http::{self, Facts, HttpCache};
 use crate::ready::ReadyFile;
+use crate::runs::{Causes, Runs};
 use crate::store::pins::Pins;
 use crate::store::{Store, StoreConfig, StoreOpenError};
 use crate::{Counters, Services};
@@ -35,6 +36,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// In the data folder: the operations that have not ended.
 const JOURNAL: &str = "operations.journal";
 
+/// In the data folder: what became of each run.
+const RUNS: &str = "runs.lines";
+
+/// How often that is written down.
+const SAVE_RUNS_EVERY: Duration = Duration::from_secs(1);
+
 /// A server that serves.
 pub struct Server {
     grpc_address: SocketAddr,
@@ -48,6 +55,8 @@ pub struct Server {
     grpc: JoinHandle<Result<(), tonic::transport::Error>>,
     http: JoinHandle<()>,
     sweeper: JoinHandle<()>,
+    saver: JoinHandle<()>,
+    runs: Arc<Runs>,
     worker: Option<Worker>,
     ready_file: Option<ReadyFile>,
 }
@@ -87,18 +96,21 @@ impl Server {
         let http_listener = bind("HTTP", config.http_listen).await?;
         let (grpc_address, http_address) = (address(&grpc_listener)?, address(&http_listener)?);
 
+        let runs = open_runs(config, &store)?;
         let services = Services {
             blobs: Arc::new(store.blobs()),
             results: Arc::new(Complete::new(store.results(), store.blobs())),
             instances: Arc::new(Instances::new(config.instances.clone())),
             pins,
             counters: Arc::clone(&counters),
+            runs: Arc::clone(&runs),
         };
         let journal = config.data_dir.join(JOURNAL);
         let opened = Journal::open(&journal).map_err(|source| ServeError::Journal { path: journal, source });
         let (journal, recovered) = opened?;
         let dispatch = dispatch::resume(services.clone(), dispatch_limits, journal, recovered);
-        let bytestream = ByteStreamService::new(services.instances.clone(), store.blobs(), limits.clone());
+        let bytestream =
+            ByteStreamService::new(services.instances.clone(), store.blobs(), limits.clone(), runs.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         let stop = CancellationToken::new();
         grpc::state_health(&health, ServingStatus::Serving).await;
@@ -126,6 +138,7 @@ impl Server {
         };
         let http = tokio::spawn(http::serve(http_listener, facts));
         let sweeper = tokio::spawn(sweep(bytestream.clone()));
+        let saver = tokio::spawn(save(Arc::clone(&runs)));
         let mut server = Self {
             grpc_address,
             http_address,
@@ -137,6 +150,8 @@ impl Server {
             grpc,
             http,
             sweeper,
+            saver,
+            runs,
             worker: None,
             ready_file: None,
         };
@@ -230,6 +245,11 @@ impl Server {
         drain("gRPC", &mut self.grpc).await;
         drain("HTTP", &mut self.http).await;
         self.sweeper.abort();
+        self.saver.abort();
+        let runs = Arc::clone(&self.runs);
+        if tokio::task::spawn_blocking(move || runs.save()).await.is_err() {
+            error!("what became of runs was not written down");
+        }
         if tokio::time::timeout(DRAIN_MAX, self.bytestream.finish()).await.is_err() {
             warn!("some uploads did not end in time");
         }
@@ -255,6 +275,24 @@ async fn sweep(bytestream: ByteStreamService) {
         ticks.tick().await;
         bytestream.sweep();
     }
+}
+
+/// Writes down what became of runs. That blocks, but hardly: it is not synced.
+async fn save(runs: Arc<Runs>) {
+    let mut ticks = tokio::time::interval(SAVE_RUNS_EVERY);
+    loop {
+        ticks.tick().await;
+        let runs = Arc::clone(&runs);
+        // A panic there is in the log, and the next time may go well.
+        let _ = tokio::task::spawn_blocking(move || runs.save()).await;
+    }
+}
+
+fn open_runs(config: &Config, store: &Store) -> Result<Arc<Runs>, ServeError> {
+    let path = config.data_dir.join(RUNS);
+    let causes = Causes { results: Arc::new(store.results()), evicted: store.evicted_results() };
+    let opened = Runs::open(&path, causes).map_err(|source| ServeError::Journal { path, source })?;
+    Ok(Arc::new(opened))
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {

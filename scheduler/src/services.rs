@@ -6,6 +6,7 @@ use castwork_cas::{ActionCache, BlobStore};
 
 use crate::counters::Counters;
 use crate::front::instance::Instances;
+use crate::runs::Runs;
 use crate::store::pins::Pins;
 
 /// The parts that the services share. Cheap to clone.
@@ -22,4 +23,6 @@ pub struct Services {
     pub pins: Pins,
     /// What the server has done, for `/metrics`.
     pub counters: Arc<Counters>,
+    /// What became of each run, for its report.
+    pub runs: Arc<Runs>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use castwork_cas::remote::{Remote, RemoteConfig};
 use castwork_cas::{DigestFunction, StoreError};
+use castwork_proto::reapi::{RequestMetadata, ToolDetails};
 use castwork_proto::worker::Lease;
 
 /// Longest wait for an answer, and for the next bytes of a transfer.
@@ -46,7 +47,14 @@ impl Remotes {
     pub(crate) fn for_lease(&self, lease: &Lease, function: DigestFunction) -> Result<Remote, StoreError> {
         let remote = self.get(&lease.instance_name, function)?;
         Ok(match &lease.request_metadata {
-            Some(metadata) => remote.with_request_metadata(metadata),
+            Some(metadata) => {
+                // It is we who ask, for a client's sake.
+                let tool_details = Some(ToolDetails {
+                    tool_name: "castwork-worker".to_owned(),
+                    tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+                });
+                remote.with_request_metadata(&RequestMetadata { tool_details, ..metadata.clone() })
+            }
             None => remote,
         })
     }

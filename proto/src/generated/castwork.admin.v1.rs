@@ -329,6 +329,10 @@ pub struct FindActionsResponse {
     /// Whether there are more than were listed.
     #[prost(bool, tag = "2")]
     pub is_cut: bool,
+    /// What became of such actions a while ago, the newest first; as far as it is
+    /// remembered.
+    #[prost(message, repeated, tag = "3")]
+    pub ended: ::prost::alloc::vec::Vec<EndedAction>,
 }
 impl ::prost::Name for FindActionsResponse {
     const NAME: &'static str = "FindActionsResponse";
@@ -338,6 +342,42 @@ impl ::prost::Name for FindActionsResponse {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/castwork.admin.v1.FindActionsResponse".into()
+    }
+}
+/// What became of an action.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndedAction {
+    #[prost(string, tag = "1")]
+    pub instance_name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub action_digest: ::core::option::Option<
+        super::super::super::build::bazel::remote::execution::v2::Digest,
+    >,
+    #[prost(string, tag = "3")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "4")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    /// `hit`, `miss`, `ran`, `shared`, `failed`, `stored`, or the code of a refusal.
+    #[prost(string, tag = "5")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Why the cache had no answer, as in a run's report; empty if it had one.
+    #[prost(string, tag = "6")]
+    pub miss_cause: ::prost::alloc::string::String,
+    /// Who ran it; may be empty.
+    #[prost(string, tag = "7")]
+    pub worker: ::prost::alloc::string::String,
+    /// How long its command took.
+    #[prost(message, optional, tag = "8")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for EndedAction {
+    const NAME: &'static str = "EndedAction";
+    const PACKAGE: &'static str = "castwork.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.admin.v1.EndedAction".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.admin.v1.EndedAction".into()
     }
 }
 /// An action that is looked after.

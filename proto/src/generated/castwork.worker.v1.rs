@@ -202,6 +202,10 @@ pub struct Lease {
     pub request_metadata: ::core::option::Option<
         super::super::super::build::bazel::remote::execution::v2::RequestMetadata,
     >,
+    /// Which span of which trace this is a part of, as W3C's `traceparent`; empty
+    /// if nobody traces it.
+    #[prost(string, tag = "10")]
+    pub traceparent: ::prost::alloc::string::String,
 }
 impl ::prost::Name for Lease {
     const NAME: &'static str = "Lease";

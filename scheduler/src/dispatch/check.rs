@@ -17,6 +17,7 @@ use super::{Limits, command};
 use crate::Services;
 use crate::front::errors::with_cause;
 use crate::queue::{Checked, Needs, Spec};
+use crate::runs::Cause;
 use crate::store::pins::PinGuard;
 
 /// What a check came to.
@@ -36,11 +37,17 @@ pub(super) struct Pinned {
 
 /// Sees whether an action is fit to be run; the cheapest question first.
 pub(super) async fn check(services: &Services, limits: &Limits, key: &ActionKey, lookup: bool) -> Findings {
-    if lookup && let Some(result) = look_up(services, key).await {
-        return Findings { verdict: Checked::Answered(cached(result)), prepared: None, pins: None };
+    if lookup {
+        if let Some(result) = look_up(services, key).await {
+            return Findings { verdict: Checked::Answered(cached(result)), prepared: None, pins: None };
+        }
+        services.runs.missed(key, services.runs.cause_of(key).await);
     }
     match fitness(services, limits, key).await {
         Ok((spec, prepared, pins)) => {
+            if !spec.mergeable {
+                services.runs.missed(key, Cause::DoNotCache);
+            }
             Findings { verdict: Checked::Ready(spec), prepared: Some(prepared), pins: Some(pins) }
         }
         Err(status) => Findings { verdict: Checked::Answered(failed(status)), prepared: None, pins: None },

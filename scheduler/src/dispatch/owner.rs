@@ -22,13 +22,14 @@ use super::links::{Attachment, Links};
 use super::message::Message;
 use super::prepared::{Prepared, PreparedActions};
 use super::publish::Publication;
-use super::response::{code_of, failed};
+use super::response::{code_name, code_of, failed};
 use super::watch::{State, Waiter, Watch, operation_name};
 use crate::Services;
 use crate::queue::{
     Effect, Ending, Event, LeaseId, OperationId, Origin, Queue, Refusal, Report, Request, Saying, SessionId,
     Stage, TaskId, WorkerId,
 };
+use crate::runs::{self, Asker, Runs};
 
 /// The queue and everything that its effects act upon.
 pub(super) struct Owner {
@@ -48,6 +49,8 @@ pub(super) struct Owner {
     /// Set while an operation is opened that the queue does not take.
     refusal: Option<Refusal>,
     pub(super) journal: Option<Journal>,
+    /// Is told how each operation ended.
+    runs: Arc<Runs>,
     leaves: mpsc::UnboundedSender<OperationId>,
     left: mpsc::UnboundedReceiver<OperationId>,
 }
@@ -55,6 +58,10 @@ pub(super) struct Owner {
 pub(super) struct Operation {
     key: ActionKey,
     state: watch::Sender<State>,
+    origin: Arc<Origin>,
+    lookup: bool,
+    /// Whether it came to an action that another one waited for already.
+    is_shared: bool,
 }
 
 /// Tells who asked what became of opening an operation.
@@ -77,6 +84,7 @@ impl Owner {
             started: Instant::now(),
             operations: BTreeMap::new(),
             links: Links::default(),
+            runs: Arc::clone(&services.runs),
             jobs: Jobs::new(services, &limits),
             prepared: PreparedActions::new(limits.prepared_bytes_max),
             limits,
@@ -140,7 +148,13 @@ impl Owner {
         let name = request.operation;
         let noted = self.journal.is_some().then(|| request.clone());
         self.add(&request);
+        let shared_before = self.queue.tally().shared;
         self.apply(Event::Opened(request));
+        if self.queue.tally().shared > shared_before
+            && let Some(operation) = self.operations.get_mut(&name)
+        {
+            operation.is_shared = true;
+        }
         let answer = match self.refusal.take() {
             Some(refusal) => Err(Status::new(code_of(&refusal), refusal.to_string())),
             None => Ok(self.watch(name, Some(permit)).expect("an operation is there once it is opened")),
@@ -157,7 +171,10 @@ impl Owner {
 
     fn add(&mut self, request: &Request) {
         let state = watch::Sender::new(State::default());
-        self.operations.insert(request.operation, Operation { key: request.key.clone(), state });
+        let Request { operation, key, origin, lookup, .. } = request;
+        let (key, origin) = (key.clone(), Arc::clone(origin));
+        self.operations
+            .insert(*operation, Operation { key, state, origin, lookup: *lookup, is_shared: false });
     }
 
     /// Goes on with what an earlier life has left.
@@ -309,6 +326,7 @@ impl Owner {
             journal.ended(name);
         }
         let Some(operation) = self.operations.get(&name) else { return };
+        operation.count(&self.runs, &ending);
         match &ending {
             Ending::Answered(response) => {
                 let code = response.status.as_ref().map_or(0, |status| status.code);
@@ -352,6 +370,7 @@ impl Owner {
             timeout: Some(timeout),
             queued_unix_nanos: origin.queued_unix_nanos,
             request_metadata: origin.metadata.clone(),
+            traceparent: String::new(),
         };
         self.send(worker, ToWorker::Lease(lease));
     }
@@ -373,5 +392,27 @@ impl Owner {
         if let Some(pins) = self.pins.remove(&task) {
             self.pins_len -= pins.len;
         }
+    }
+}
+
+impl Operation {
+    /// Tells how it ended to who counts that.
+    fn count(&self, runs: &Runs, ending: &Ending) {
+        let response = match ending {
+            Ending::Answered(response) => Some(response),
+            Ending::Refused(_) => None,
+        };
+        let code = match ending {
+            Ending::Answered(response) => response.status.as_ref().map_or(Code::Ok, |it| it.code.into()),
+            Ending::Refused(refusal) => code_of(refusal),
+        };
+        let result = response.and_then(|response| response.result.as_ref().map(|it| (response, it)));
+        let ended = match result {
+            Some((response, result)) if response.cached_result => runs::Ending::Cached(result),
+            Some((_, result)) if code == Code::Ok => runs::Ending::Ran { result, is_shared: self.is_shared },
+            _ => runs::Ending::Refused(code_name(code)),
+        };
+        let asker = self.origin.metadata.as_ref().and_then(Asker::of);
+        runs.executed(asker.as_ref(), &self.key, self.lookup, &ended);
     }
 }

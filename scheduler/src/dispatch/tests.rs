@@ -35,6 +35,7 @@ impl Fixture {
             instances: Arc::new(Instances::new([])),
             pins: Pins::default(),
             counters: Arc::new(Counters::default()),
+            runs: Arc::default(),
         };
         let pins = services.pins.clone();
         Self { _folder: folder, blobs, pins, dispatch: start(services, limits) }

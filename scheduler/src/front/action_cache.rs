@@ -15,6 +15,7 @@ use super::instance::{Instance, required_digest};
 use super::limits::{ANSWER_BYTES_MAX, INLINE_BYTES_MAX};
 use super::outputs;
 use crate::Services;
+use crate::runs::Asker;
 
 /// Bytes of an `Action` message, at most.
 const ACTION_BYTES_MAX: u64 = 1 << 20;
@@ -110,15 +111,18 @@ impl ActionCache for ActionCacheService {
         &self,
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
+        let asker = Asker::from_headers(request.metadata());
         let request = request.into_inner();
         let key =
             self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
         let found = self.services.results.get(&key).await.map_err(to_status)?;
         let Some(mut result) = found else {
             self.services.counters.result_misses.add(1);
+            self.services.runs.miss(asker.as_ref(), &key, self.services.runs.cause_of(&key).await);
             return Err(Status::not_found(format!("no result of action `{}`", key.action)));
         };
         self.services.counters.result_hits.add(1);
+        self.services.runs.hit(asker.as_ref(), &key, &result);
         strip_if_large(&mut result);
         self.inline(&request, key.action.function(), &mut result).await;
         Ok(Response::new(result))
@@ -128,6 +132,7 @@ impl ActionCache for ActionCacheService {
         &self,
         request: Request<UpdateActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
+        let asker = Asker::from_headers(request.metadata());
         let request = request.into_inner();
         let key =
             self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
@@ -138,7 +143,10 @@ impl ActionCache for ActionCacheService {
         // Some clients take a result without it for broken.
         result.execution_metadata.get_or_insert_default();
         match self.services.results.put(&key, result.clone()).await {
-            Ok(()) => Ok(Response::new(result)),
+            Ok(()) => {
+                self.services.runs.stored(asker.as_ref(), &key, &result);
+                Ok(Response::new(result))
+            }
             Err(StoreError::Missing(digest)) => {
                 Err(missing_blobs("an output of the action is missing", &[digest]))
             }

@@ -20,9 +20,13 @@ use crate::queue::{
     Amounts, ClassView, DrainView, Moment, Properties, RunView, Stage, TaskView, View, WorkerView,
     name_matches,
 };
+use crate::runs::{Ended, timestamp};
 
 /// Actions that one answer lists, at most.
 const ACTIONS_MAX: usize = 1_000;
+
+/// Times that an action ended which one answer lists, at most.
+const ENDED_MAX: usize = 20;
 
 /// Bytes of a reason or a pattern, at most.
 const TEXT_BYTES_MAX: usize = 1_024;
@@ -73,12 +77,19 @@ impl Admin for AdminService {
         request: Request<FindActionsRequest>,
     ) -> Result<Response<FindActionsResponse>, Status> {
         let selector = selector(request.into_inner().selector)?;
+        let ended = match &selector {
+            Selector { hash_start: Some(start), run: None, operation: None } => {
+                self.dispatch.services().runs.ended(start, ENDED_MAX)
+            }
+            _ => Vec::new(),
+        };
         let now = self.dispatch.overview().await?.view.now;
         let mut found = self.dispatch.find(selector, ACTIONS_MAX + 1).await?;
         let is_cut = found.len() > ACTIONS_MAX;
         found.truncate(ACTIONS_MAX);
         let actions = found.iter().map(|task| action_of(task, now)).collect();
-        Ok(Response::new(FindActionsResponse { actions, is_cut }))
+        let ended = ended.iter().map(ended_of).collect();
+        Ok(Response::new(FindActionsResponse { actions, is_cut, ended }))
     }
 
     async fn cancel_actions(
@@ -232,6 +243,19 @@ fn action_of(task: &TaskView, now: Moment) -> admin::Action {
         since: task.since.and_then(|since| duration(now.saturating_sub(since))),
         expected: duration(task.expected),
         reason: task.reason.clone(),
+    }
+}
+
+fn ended_of(ended: &Ended) -> admin::EndedAction {
+    admin::EndedAction {
+        instance_name: ended.key.instance.to_string(),
+        action_digest: Some(ended.key.action.to_proto()),
+        run: ended.run.to_string(),
+        at: Some(timestamp(ended.at_ms)),
+        outcome: ended.outcome.to_owned(),
+        miss_cause: ended.cause.map(|cause| cause.name().to_owned()).unwrap_or_default(),
+        worker: ended.worker.to_string(),
+        took: duration(Duration::from_millis(ended.took_ms)),
     }
 }
 

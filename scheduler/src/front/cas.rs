@@ -22,6 +22,7 @@ use super::errors::{bad, to_status};
 use super::instance::{Instances, required_digest};
 use super::limits::{ANSWER_BYTES_MAX, Limits};
 use super::tree::{self, Pages};
+use crate::runs::{Asker, Runs};
 use crate::store::DiskBlobs;
 
 /// How blobs are cut, whatever the client would like.
@@ -37,12 +38,19 @@ pub struct CasService {
     blobs: DiskBlobs,
     chunks: Chunks,
     limits: Limits,
+    runs: Arc<Runs>,
 }
 
 impl CasService {
     /// Serves `blobs`, whole or in `chunks`.
-    pub fn new(instances: Arc<Instances>, blobs: DiskBlobs, chunks: Chunks, limits: Limits) -> Self {
-        Self { instances, blobs, chunks, limits }
+    pub fn new(
+        instances: Arc<Instances>,
+        blobs: DiskBlobs,
+        chunks: Chunks,
+        limits: Limits,
+        runs: Arc<Runs>,
+    ) -> Self {
+        Self { instances, blobs, chunks, limits, runs }
     }
 
     /// The next message of a stream that goes on.
@@ -92,13 +100,16 @@ impl ContentAddressableStorage for CasService {
         &self,
         request: Request<BatchUpdateBlobsRequest>,
     ) -> Result<Response<BatchUpdateBlobsResponse>, Status> {
+        let asker = Asker::from_headers(request.metadata());
         let request = request.into_inner();
+        let bytes = request.requests.iter().map(|request| request.data.len() as u64).sum();
         let instance = self.instances.check(&request.instance_name)?;
         let first = request.requests.first().and_then(|request| request.digest.as_ref());
         let function = instance.function(request.digest_function, first)?;
         instance.may_write(function)?;
         let responses =
             batch::update(&self.blobs, request.requests, function, self.limits.blob_bytes_max).await?;
+        self.runs.moved(asker.as_ref(), &request.instance_name, bytes, 0);
         Ok(Response::new(BatchUpdateBlobsResponse { responses }))
     }
 
@@ -106,6 +117,7 @@ impl ContentAddressableStorage for CasService {
         &self,
         request: Request<BatchReadBlobsRequest>,
     ) -> Result<Response<BatchReadBlobsResponse>, Status> {
+        let asker = Asker::from_headers(request.metadata());
         let request = request.into_inner();
         let instance = self.instances.check(&request.instance_name)?;
         let function = instance.function(request.digest_function, request.digests.first())?;
@@ -115,6 +127,8 @@ impl ContentAddressableStorage for CasService {
             .map(|digest| required_digest(Some(digest), function, "digests"))
             .collect::<Result<Vec<Digest>, Status>>()?;
         let responses = batch::read(&self.blobs, &wanted, &request.acceptable_compressors).await?;
+        let bytes = responses.iter().map(|response| response.data.len() as u64).sum();
+        self.runs.moved(asker.as_ref(), &request.instance_name, 0, bytes);
         Ok(Response::new(BatchReadBlobsResponse { responses }))
     }
 

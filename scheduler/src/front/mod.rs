@@ -17,5 +17,6 @@ pub mod metadata;
 pub mod operations;
 mod outputs;
 mod report;
+pub mod runs;
 mod tree;
 pub mod workers;

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::{info, warn};
 
+use super::evicted::EvictedResults;
 use super::index::{Index, IndexError};
 use super::layout::{FileKey, Layout};
 use super::ledger::{Ledger, Use, now_ms};
@@ -28,6 +29,7 @@ pub(crate) struct Evictor {
     pub(crate) segments: Arc<Segments>,
     pub(crate) pins: Pins,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) evicted_results: Arc<EvictedResults>,
     /// Numbers the files that are on their way out.
     pub(crate) removed: AtomicU64,
 }
@@ -109,6 +111,7 @@ impl Evictor {
                 None => break,
                 Some(Next::File(key, entry)) => match self.remove(&key) {
                     Fate::Removed => {
+                        self.evicted_results.note(&key);
                         index.remove(&[key])?;
                         evicted.count += 1;
                         evicted.file_bytes += entry.bytes;
@@ -131,6 +134,7 @@ impl Evictor {
         self.counters.evictions.add(evicted.count);
         self.counters.evicted_bytes.add(evicted.bytes());
         if evicted.count > 0 {
+            self.evicted_results.save();
             info!(count = evicted.count, bytes = evicted.bytes(), excess_bytes, "evicted");
         }
         Ok(evicted)
@@ -147,7 +151,9 @@ impl Evictor {
         let (FileKey::Blob(digest) | FileKey::Result(_, digest)) = &key;
         let mut bytes = None;
         self.pins.unless_pinned(digest, || bytes = self.segments.evict(&key, place, used_ms));
-        if bytes.is_none() {
+        if bytes.is_some() {
+            self.evicted_results.note(&key);
+        } else {
             // Behind all others, or the next round looks at it first again.
             self.segments.touch(&key);
         }

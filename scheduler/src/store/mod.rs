@@ -10,6 +10,7 @@
 mod blobs;
 mod commit;
 mod evict;
+mod evicted;
 mod format;
 mod index;
 mod keeper;
@@ -38,6 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 pub use self::blobs::DiskBlobs;
+pub(crate) use self::evicted::EvictedResults;
 pub use self::results::DiskResults;
 pub use self::upload::Upload;
 pub use self::verify::Verification;
@@ -62,6 +64,9 @@ const RESERVE_BYTES_MAX: u64 = 1 << 30;
 
 /// The reserve is this part of the bound, or of what is free, if that is less.
 const RESERVE_PART: u64 = 20;
+
+/// In the data folder: which results were let go.
+const EVICTED_RESULTS: &str = "results.evicted";
 
 /// Where the store is, and how large it may become.
 #[derive(Clone, Debug)]
@@ -116,6 +121,7 @@ pub struct Store {
     shared: Arc<Shared>,
     keeper: Mutex<Option<JoinHandle<()>>>,
     verifier: Mutex<Option<Verifier>>,
+    evicted_results: Arc<EvictedResults>,
     bytes_max: u64,
 }
 
@@ -147,12 +153,14 @@ impl Store {
         let ledger = Ledger::new(kept_bytes, bound_bytes, segment_bytes);
         let threads = |source| StoreOpenError::Disk { step: "start a thread".to_owned(), source };
         let committer = Committer::start(layout.clone(), durable).map_err(threads)?;
+        let evicted_results = Arc::new(EvictedResults::open(&config.folder.join(EVICTED_RESULTS)));
         let evictor = Evictor {
             layout: layout.clone(),
             ledger: Arc::clone(&ledger),
             segments: Arc::clone(&segments),
             pins: pins.clone(),
             counters: Arc::clone(&counters),
+            evicted_results: Arc::clone(&evicted_results),
             removed: AtomicU64::new(0),
         };
         let keeper = Keeper {
@@ -190,6 +198,7 @@ impl Store {
             shared,
             keeper: Mutex::new(Some(keeper)),
             verifier: Mutex::new(verifier),
+            evicted_results,
             bytes_max: config.bytes_max,
         })
     }
@@ -202,6 +211,11 @@ impl Store {
     /// The results.
     pub fn results(&self) -> DiskResults {
         DiskResults::new(Arc::clone(&self.shared))
+    }
+
+    /// Which results were let go.
+    pub(crate) fn evicted_results(&self) -> Arc<EvictedResults> {
+        Arc::clone(&self.evicted_results)
     }
 
     /// How full it is, for `/metrics`.

@@ -84,6 +84,7 @@ impl Farm {
             instances: Arc::new(Instances::new([("other".to_owned(), DigestFunction::Sha256)])),
             pins: Pins::default(),
             counters: Arc::new(Counters::default()),
+            runs: Arc::default(),
         };
         let (journal, recovered) = Journal::open(&folder.path().join("journal")).unwrap();
         let dispatch = dispatch::resume(services, limits, journal, recovered);

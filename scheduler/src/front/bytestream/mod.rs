@@ -24,6 +24,7 @@ use self::uploads::Uploads;
 use super::errors::{bad, to_status, with_cause};
 use super::instance::{Instances, clip};
 use super::limits::Limits;
+use crate::runs::{Asker, Runs};
 use crate::store::DiskBlobs;
 
 /// See the module. Cheap to clone.
@@ -36,6 +37,7 @@ struct Inner {
     instances: Arc<Instances>,
     blobs: DiskBlobs,
     limits: Limits,
+    runs: Arc<Runs>,
     uploads: Uploads,
     writers: Turns,
     readers: Turns,
@@ -45,10 +47,11 @@ struct Inner {
 
 impl ByteStreamService {
     /// Serves `blobs`.
-    pub fn new(instances: Arc<Instances>, blobs: DiskBlobs, limits: Limits) -> Self {
+    pub fn new(instances: Arc<Instances>, blobs: DiskBlobs, limits: Limits, runs: Arc<Runs>) -> Self {
         let inner = Inner {
             instances,
             blobs,
+            runs,
             uploads: Uploads::new(limits.uploads_kept_max, limits.upload_kept),
             writers: Turns::new(limits.uploads_max),
             readers: Turns::new(limits.downloads_max),
@@ -108,11 +111,14 @@ impl ByteStream for ByteStreamService {
 
     async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let inner = &self.inner;
+        let asker = Asker::from_headers(request.metadata());
         let request = request.into_inner();
         let name = inner.read_name(&request.resource_name)?;
         let range = read::range(&name, request.read_offset, request.read_limit)?;
         let turn = inner.readers.take(inner.limits.turn_wait).await?;
         let stream = inner.blobs.get(&name.digest, range).await.map_err(to_status)?;
+        let bytes = name.digest.size_bytes() - range.offset;
+        inner.runs.moved(asker.as_ref(), &name.instance, 0, range.limit.map_or(bytes, |it| it.min(bytes)));
         Ok(Response::new(read::responses(stream, name.compressor, turn, inner.limits.download_idle)))
     }
 
@@ -122,8 +128,14 @@ impl ByteStream for ByteStreamService {
         request: Request<Streaming<WriteRequest>>,
     ) -> Result<Response<WriteResponse>, Status> {
         let turn = self.inner.writers.take(self.inner.limits.turn_wait).await?;
+        let asker = Asker::from_headers(request.metadata());
         let (inner, messages) = (Arc::clone(&self.inner), request.into_inner());
-        let task = self.inner.tasks.spawn(async move { write::write(&inner, messages, turn).await });
+        let task = self.inner.tasks.spawn(async move {
+            let (name, committed) = write::write(&inner, messages, turn).await?;
+            let bytes = u64::try_from(committed).unwrap_or(0);
+            inner.runs.moved(asker.as_ref(), &name.instance, bytes, 0);
+            Ok::<_, Status>(committed)
+        });
         let committed_size = task.await.map_err(|error| {
             tracing::error!(%error, "an upload ended in a panic");
             Status::internal("the upload failed in the server")

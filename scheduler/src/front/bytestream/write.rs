@@ -19,13 +19,13 @@ pub(super) fn as_size(bytes: u64) -> i64 {
     i64::try_from(bytes).expect("a blob's size was checked to fit")
 }
 
-/// Takes one stream of an upload and returns its committed size: of a plain upload the blob's bytes, of a
+/// Takes one stream of an upload and returns its name and committed size: of a plain upload the blob's bytes, of a
 /// compressed one the bytes as they were sent, or -1 if it was there before.
 pub(super) async fn write(
     inner: &Inner,
     messages: Streaming<WriteRequest>,
     turn: Turn,
-) -> Result<i64, Status> {
+) -> Result<(WriteName, i64), Status> {
     let incoming = Incoming::begin(messages, inner.limits.upload_idle, turn).await?;
     let name = inner.write_name(incoming.name())?;
     let bytes_max = inner.limits.blob_bytes_max;
@@ -34,13 +34,15 @@ pub(super) async fn write(
     }
     if inner.blobs.has_verified(&name.digest).await {
         // The client need not send the rest: the answer ends its stream.
-        return Ok(match name.compressor {
+        let committed = match name.compressor {
             Compressor::Identity => as_size(name.digest.size_bytes()),
             Compressor::Zstd => -1,
-        });
+        };
+        return Ok((name, committed));
     }
     let (ticket, upload) = begin(inner, &name, incoming.offset())?;
-    Writing { inner, name, ticket, upload }.run(incoming).await
+    let committed = Writing { inner, name: name.clone(), ticket, upload }.run(incoming).await?;
+    Ok((name, committed))
 }
 
 /// Finds the upload, and checks that the client begins where it has come to.
