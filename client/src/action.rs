@@ -267,20 +267,24 @@ fn environment_message(variables: BTreeMap<String, String>) -> Vec<reapi::comman
     variables.into_iter().map(|(name, value)| reapi::command::EnvironmentVariable { name, value }).collect()
 }
 
-/// What a worker has to be, and to have.
-fn platform(toolchain: &Toolchain) -> reapi::Platform {
-    let isa = match std::env::consts::ARCH {
+/// The instruction set of this machine, as platforms name it.
+pub fn isa() -> &'static str {
+    match std::env::consts::ARCH {
         "x86_64" => "x86-64",
         "aarch64" => "arm-a64",
         other => other,
-    };
+    }
+}
+
+/// What a worker has to be, and to have.
+fn platform(toolchain: &Toolchain) -> reapi::Platform {
     let root = match toolchain.travel {
         Travel::Along(_) => "inputs",
         Travel::Stays(_) => "worker",
     };
     let property = |name: &str, value: String| reapi::platform::Property { name: name.to_owned(), value };
     let mut properties = vec![
-        property("ISA", isa.to_owned()),
+        property("ISA", isa().to_owned()),
         property("OSFamily", Platform::OS_FAMILY.to_owned()),
         property("root", root.to_owned()),
     ];

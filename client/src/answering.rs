@@ -3,12 +3,14 @@
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 use castwork_cas::Digest;
 
 use crate::compile_first;
 use crate::config::Config;
+use crate::counters::Configuration;
 use crate::direct::{Entry, Hashes, Manifest};
 use crate::environment;
 use crate::files;
@@ -58,8 +60,9 @@ pub fn answer(
     compiler: &Path,
     arguments: &[OsString],
     call: Understood,
+    configuration: &Configuration,
 ) -> Result<Answered, Reason> {
-    let mut stack = Stack::new(config);
+    let mut stack = Stack::new(config, configuration);
     let mut asks_for_preprocessing = false;
     if let Some(source) = recognise(config, &call, &mut stack, &mut asks_for_preprocessing) {
         return Ok(stack.answered(source, 0, false));
@@ -288,8 +291,9 @@ impl Answering<'_> {
 
     /// Keeps what came of a run here, where that is right.
     pub fn keep_what_came(&mut self, ran: Ran) {
+        let took = ran.took;
         match self.answer_of(ran) {
-            Ok(answer) => self.keep(&answer),
+            Ok(answer) => self.keep(&answer, took),
             Err(reason) => self.stack.reasons.push(reason),
         }
     }
@@ -329,14 +333,15 @@ impl Answering<'_> {
     }
 
     /// Keeps an answer of our own in every tier that takes it.
-    fn keep(&mut self, answer: &Answer) {
+    fn keep(&mut self, answer: &Answer, took: Duration) {
         let Self { prepared, stack, inputs, .. } = self;
         let action = &prepared.action.digest;
         stack.keep_locally(action, answer);
         stack.keep_remotely(|remote| match remote {
             Remote::Folder(tier) => tier.put(action, answer),
             Remote::Server(tier) => {
-                keep_at(tier, action, inputs.get_or_insert_with(|| prepared.inputs()), answer)
+                let inputs = inputs.get_or_insert_with(|| prepared.inputs());
+                keep_at(tier, action, inputs, answer, took)
             }
         });
         self.account();
@@ -344,9 +349,15 @@ impl Answering<'_> {
     }
 }
 
-fn keep_at(tier: &ServerTier, action: &Digest, inputs: &Inputs, answer: &Answer) -> Result<(), TierError> {
+fn keep_at(
+    tier: &ServerTier,
+    action: &Digest,
+    inputs: &Inputs,
+    answer: &Answer,
+    took: Duration,
+) -> Result<(), TierError> {
     let (_, takes_results) = tier.capabilities()?;
-    if takes_results { tier.put(action, inputs, answer) } else { Ok(()) }
+    if takes_results { tier.put(action, inputs, answer, took) } else { Ok(()) }
 }
 
 fn file_name(path: &Path) -> String {

@@ -11,6 +11,7 @@ use crate::counters::Counters;
 use crate::doctor;
 use crate::launch::{self, For};
 use crate::operator::{self, Operate};
+use crate::report::{self, ReportFlags};
 use crate::run::complain;
 use crate::tiers::FolderTier;
 use crate::why::{self, Which};
@@ -26,6 +27,7 @@ Compiles each thing once: a compiler wrapper that answers from caches and from w
 Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] stats [--json] [--zero]
        castwork [SETTINGS] why [--json] FILE|--last
+       castwork [SETTINGS] report [--run ID] [--markdown|--json] [--require-hit-rate PERCENT [--grace-first-run]]
        castwork [SETTINGS] config [--json]
        castwork [SETTINGS] doctor [--json]
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
@@ -44,7 +46,9 @@ Settings, also as CASTWORK_... in the environment and in ~/.config/castwork/conf
 pub const HELP_END: &str = "
 CASTWORK_DISABLE=1 hands every call to the compiler as it is.
 
-Exit code: the compiler's; of subcommands 0, 1 if something is wrong, 2 for a wrong call.
+Exit code: the compiler's; of subcommands 0, 1 if something is wrong, 2 for a wrong call, 3 if there is
+nothing of what was asked for, and of `report` 4 if too little came from a cache. `castwork SUBCOMMAND --help`
+says more.
 ";
 
 /// The subcommands.
@@ -78,6 +82,14 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Says what became of a run: hits, misses and why, runs, fallbacks, bytes, time saved.
+    ///
+    /// A run is what `CASTWORK_RUN_ID` or the CI system names. The server tells what it saw of it, and of this machine
+    /// what it is told now; without a server there are the local counters.
+    ///
+    /// Exit code 0; 1 if the server can't be asked and nothing is counted here; 2 for a wrong call; 3 if nothing is
+    /// known of the run, or nothing was compiled in it; 4 if fewer compiles were hits than --require-hit-rate asks for.
+    Report(ReportFlags),
     /// Says what is set, and where.
     ///
     /// Exit code 0, or 1 if something in it is wrong.
@@ -203,6 +215,7 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
     match command {
         Command::Stats { json, zero } => stats(&config, json, zero),
         Command::Why { which, json } => why::run(&config, &which, json),
+        Command::Report(flags) => report::run(&config, &flags),
         Command::Doctor { json } => doctor::run(&config, json),
         Command::Exec { words } => launch::exec(&config, &words),
         Command::Env(flags) => launch::env(&config, flags.whom()),

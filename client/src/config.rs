@@ -1,5 +1,7 @@
 //! [`Config`]: what is set, by which flag, variable, file or default.
 
+mod ci;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -39,7 +41,13 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "run_id",
         variable: "CASTWORK_RUN_ID",
-        about: "name of the build that calls belong to",
+        about: "name of the build that calls belong to; in CI the job's, unless set",
+        default: "",
+    },
+    Key {
+        name: "project",
+        variable: "CASTWORK_PROJECT",
+        about: "name of what is built, for reports; in CI the repository's, unless set",
         default: "",
     },
     Key {
@@ -116,6 +124,8 @@ pub struct Config {
     pub token: Option<String>,
     /// Name of the build.
     pub run_id: Option<String>,
+    /// Name of what is built.
+    pub project: Option<String>,
     /// The project's root, if set; absolute.
     pub project_root: Option<PathBuf>,
     /// Filter of the log, if set.
@@ -178,7 +188,8 @@ impl Config {
                 .get(key.name)
                 .map(|text| (text.clone(), Origin::Flag))
                 .or_else(in_variable)
-                .or_else(in_file);
+                .or_else(in_file)
+                .or_else(|| ci::value_of(key.name, &variable));
             origins.insert(key.name, found.unwrap_or_else(|| (default_of(key, &variable), Origin::Default)));
         }
         let config = check(origins, &mut complaints);
@@ -293,6 +304,7 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
         max_size_bytes,
         token: optional("token"),
         run_id: optional("run_id"),
+        project: optional("project"),
         project_root: optional("project_root").map(absolute),
         log: optional("log"),
         origins,

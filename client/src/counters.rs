@@ -1,6 +1,8 @@
 //! [`Counters`]: what became of each call, in two files that all processes share.
 //!
-//! A call adds a line to a log, which is one write; now and then the log is added up, so that it has a bound.
+//! A call that belongs to a run is counted to that, too. A call adds a line to a log, which is one write; now and then the log is added up, so that it has a bound.
+
+mod runs;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::files;
 use crate::reason::Reason;
+
+pub use runs::{Configuration, LocalRun, LocalRuns, Part, Tag, platform};
 
 /// How long is waited for another process that counts; a lost count is better than a held-up build.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(500);
@@ -27,6 +31,9 @@ const OTHER_REASONS: &str = "other reasons";
 
 /// Most bytes of the file of sums.
 const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Most bytes of the file of runs.
+const RUNS_BYTES_MAX: u64 = 64 << 20;
 
 /// A log of so many bytes is added up.
 const LOG_BYTES_MAX: u64 = 256 << 10;
@@ -70,21 +77,27 @@ impl Counters {
 
     /// Reads the counters of a folder; zero if there are none.
     pub fn read(folder: &Path) -> Self {
-        let mut counters = Self::read_sums(folder);
-        if let Ok(mut log) = File::open(log_in(folder)) {
-            counters.add_log(&mut log);
-        }
-        counters
+        Self::read_with_runs(folder).0
     }
 
-    /// Counts a call: `change` is applied to counters of zero, and those are added to the folder's.
+    /// Reads the counters of a folder, and those of each run.
+    pub fn read_with_runs(folder: &Path) -> (Self, LocalRuns) {
+        let mut sums = Sums::read(folder);
+        if let Ok(mut log) = File::open(log_in(folder)) {
+            sums.add_log(&mut log);
+        }
+        (sums.counters, sums.runs)
+    }
+
+    /// Counts a call: `change` is applied to counters of zero, and those are added to the folder's, and to those
+    /// of a run.
     ///
     /// # Errors
     /// If the folder can't be written, or others hold the lock for too long.
-    pub fn add(folder: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
+    pub fn add(folder: &Path, tag: Option<Tag>, change: impl FnOnce(&mut Self)) -> io::Result<()> {
         let mut counters = Self::default();
         change(&mut counters);
-        let mut line = serde_json::to_vec(&Line::of(&counters))?;
+        let mut line = serde_json::to_vec(&Line::of(&counters, tag))?;
         line.push(b'\n');
         let mut log = locked_log(folder, File::try_lock_shared)?;
         // One write, at the end: lines of processes that count at once don't mix.
@@ -100,19 +113,31 @@ impl Counters {
     /// As [`Counters::add`].
     pub fn update(folder: &Path, change: impl FnOnce(&mut Self)) -> io::Result<()> {
         let mut log = locked_log(folder, File::try_lock)?;
-        let mut counters = Self::read_sums(folder);
-        counters.add_log(&mut log);
-        change(&mut counters);
-        files::write_whole(&sums_in(folder), &serde_json::to_vec_pretty(&counters)?)?;
+        let mut sums = Sums::read(folder);
+        let runs_before = sums.runs.clone();
+        sums.add_log(&mut log);
+        change(&mut sums.counters);
+        files::write_whole(&sums_in(folder), &serde_json::to_vec_pretty(&sums.counters)?)?;
+        if sums.runs != runs_before {
+            files::write_whole(&runs_in(folder), &serde_json::to_vec(&sums.runs)?)?;
+        }
         // A process that is killed here leaves the log counted twice: these are statistics.
         log.set_len(0)
     }
+}
 
-    fn read_sums(folder: &Path) -> Self {
-        let mut text = Vec::new();
-        let read =
-            File::open(sums_in(folder)).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text));
-        read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+/// What the folder's files add up to.
+struct Sums {
+    counters: Counters,
+    runs: LocalRuns,
+}
+
+impl Sums {
+    fn read(folder: &Path) -> Self {
+        Self {
+            counters: read_json(&sums_in(folder), FILE_BYTES_MAX),
+            runs: read_json(&runs_in(folder), RUNS_BYTES_MAX),
+        }
     }
 
     fn add_log(&mut self, log: &mut File) {
@@ -123,18 +148,33 @@ impl Counters {
         }
         for line in text.split(|byte| *byte == b'\n') {
             if let Ok(line) = serde_json::from_slice::<Line>(line) {
-                line.add_to(self);
+                let Line(numbers, reasons, tag) = line;
+                if let Some(tag) = tag {
+                    self.runs.add(tag, |counters| counters.add_line(numbers, &reasons));
+                }
+                self.counters.add_line(numbers, &reasons);
             }
         }
     }
 }
 
-/// What a call adds, as short as it can be said: the numbers in the order of the struct, and the reasons.
+fn read_json<T: Default + for<'a> Deserialize<'a>>(path: &Path, bytes_max: u64) -> T {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(bytes_max).read_to_end(&mut text));
+    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+/// What a call adds, as short as it can be said: the numbers in the order of the struct, the reasons, and the
+/// run if it has one.
 #[derive(Serialize, Deserialize)]
-struct Line([u64; 8], BTreeMap<String, u64>);
+struct Line(
+    [u64; 8],
+    BTreeMap<String, u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")] Option<Tag>,
+);
 
 impl Line {
-    fn of(counters: &Counters) -> Self {
+    fn of(counters: &Counters, tag: Option<Tag>) -> Self {
         let Counters {
             compiles,
             local_hits,
@@ -156,25 +196,27 @@ impl Line {
             fallbacks,
             preprocessed,
         ];
-        Self(numbers.map(|number| *number), reasons.clone())
+        Self(numbers.map(|number| *number), reasons.clone(), tag)
     }
+}
 
-    fn add_to(self, counters: &mut Counters) {
-        let numbers = [
-            &mut counters.compiles,
-            &mut counters.local_hits,
-            &mut counters.remote_hits,
-            &mut counters.remote_runs,
-            &mut counters.local_runs,
-            &mut counters.passed_through,
-            &mut counters.fallbacks,
-            &mut counters.preprocessed,
+impl Counters {
+    fn add_line(&mut self, numbers: [u64; 8], reasons: &BTreeMap<String, u64>) {
+        let sums = [
+            &mut self.compiles,
+            &mut self.local_hits,
+            &mut self.remote_hits,
+            &mut self.remote_runs,
+            &mut self.local_runs,
+            &mut self.passed_through,
+            &mut self.fallbacks,
+            &mut self.preprocessed,
         ];
-        for (sum, number) in numbers.into_iter().zip(self.0) {
+        for (sum, number) in sums.into_iter().zip(numbers) {
             *sum = sum.saturating_add(number);
         }
-        for (reason, number) in self.1 {
-            counters.count_times(&reason, number);
+        for (reason, number) in reasons {
+            self.count_times(reason, *number);
         }
     }
 }
@@ -203,6 +245,10 @@ fn sums_in(folder: &Path) -> PathBuf {
     folder.join("stats.json")
 }
 
+fn runs_in(folder: &Path) -> PathBuf {
+    folder.join("runs.json")
+}
+
 fn log_in(folder: &Path) -> PathBuf {
     folder.join("stats.log")
 }
@@ -219,7 +265,9 @@ mod tests {
                 let folder = folder.path();
                 scope.spawn(move || {
                     for _ in 0..20 {
-                        Counters::add(folder, |counters| {
+                        let configuration = Configuration::default();
+                        let tag = Tag { run: "r".to_owned(), configuration };
+                        Counters::add(folder, Some(tag), |counters| {
                             counters.compiles += 1;
                             counters.count(&"why".into());
                         })
@@ -229,8 +277,10 @@ mod tests {
                 });
             }
         });
-        let counters = Counters::read(folder.path());
+        let (counters, runs) = Counters::read_with_runs(folder.path());
         assert_eq!((counters.compiles, counters.fallbacks, counters.reasons["why"]), (160, 8, 160));
+        let run = &runs.get("r").unwrap().parts[0].counters;
+        assert_eq!((run.compiles, run.reasons["why"]), (160, 160));
     }
 
     #[test]
@@ -238,7 +288,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lines = b"[[1,0,0,0,0,0,0,0],{}]\n".repeat(usize::try_from(LOG_BYTES_MAX).unwrap() / 22);
         std::fs::write(log_in(folder.path()), &lines).unwrap();
-        Counters::add(folder.path(), |counters| counters.compiles += 1).unwrap();
+        Counters::add(folder.path(), None, |counters| counters.compiles += 1).unwrap();
         assert_eq!(Counters::read(folder.path()).compiles, lines.len() as u64 / 23 + 1);
         assert_eq!(log_in(folder.path()).metadata().unwrap().len(), 0);
     }

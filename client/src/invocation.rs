@@ -8,9 +8,10 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 15] = [
+pub const SUBCOMMANDS: [&str; 16] = [
     "stats",
     "why",
+    "report",
     "config",
     "doctor",
     "exec",

@@ -28,6 +28,7 @@ mod operator;
 pub mod paths;
 pub mod prepare;
 pub mod reason;
+mod report;
 pub mod run;
 pub mod tiers;
 pub mod toolchain;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::local::Platform;
 
@@ -19,14 +20,17 @@ pub struct Ran {
     pub stdout: Option<Vec<u8>>,
     /// All of its standard error; `None` if there was too much to keep.
     pub stderr: Option<Vec<u8>>,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// Runs a compiler, with our standard input.
 pub fn run(program: &Path, arguments: &[OsString]) -> io::Result<Ran> {
+    let begun = Instant::now();
     let mut child =
         Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (stdout, stderr) = pass_on(&mut child);
-    Ok(Ran { status: child.wait()?, stdout, stderr })
+    Ok(Ran { status: child.wait()?, stdout, stderr, took: begun.elapsed() })
 }
 
 fn pass_on(child: &mut Child) -> (Option<Vec<u8>>, Option<Vec<u8>>) {

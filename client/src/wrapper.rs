@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::answering::{self, Answered, Source};
 use crate::config::{Config, Wrong};
-use crate::counters::Counters;
+use crate::counters::{Configuration, Counters, Tag};
 use crate::prepare::Understood;
 use crate::reason::Reason;
 use crate::run;
@@ -34,24 +34,28 @@ pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
         return run::pass_through(&program, &call.arguments);
     }
     let dir = config.as_ref().map_or_else(|wrong| wrong.dir.clone(), |config| config.dir.clone());
+    let mut configuration = config.as_ref().map(Configuration::of).unwrap_or_default();
+    let run = config.as_ref().ok().and_then(|config| config.run_id.clone());
     let answered =
         config.map_err(|_| Reason::new("configuration is wrong; see `castwork config`")).and_then(|config| {
             let compiler = compiler?;
             let understood = Understood::new(&config, &compiler, &call.arguments)?;
-            answering::answer(&config, &compiler, &call.arguments, understood)
+            configuration.understood(&understood);
+            answering::answer(&config, &compiler, &call.arguments, understood, &configuration)
         });
+    let tag = run.map(|run| Tag { run, configuration });
     match answered {
         Ok(answered) => {
             if let Some(reason) = &answered.refused {
                 note(&dir, call, reason);
             }
-            count(&dir, |counters| count_answer(counters, &answered));
+            count(&dir, tag, |counters| count_answer(counters, &answered));
             answered.code
         }
         Err(reason) => {
             tracing::debug!(%reason, "passed through");
             note(&dir, call, &reason);
-            count(&dir, |counters| {
+            count(&dir, tag, |counters| {
                 counters.passed_through += 1;
                 counters.count(&reason);
             });
@@ -67,8 +71,8 @@ fn note(dir: &Path, call: &Call, reason: &Reason) {
     Last::Passed { words, reason: reason.to_string() }.note(dir);
 }
 
-fn count(dir: &Path, change: impl FnOnce(&mut Counters)) {
-    if let Err(error) = Counters::add(dir, change) {
+fn count(dir: &Path, tag: Option<Tag>, change: impl FnOnce(&mut Counters)) {
+    if let Err(error) = Counters::add(dir, tag, change) {
         tracing::debug!(%error, "a call isn't counted");
     }
 }

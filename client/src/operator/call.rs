@@ -9,6 +9,8 @@ use castwork_proto::admin::{
     CancelActionsRequest, DrainRequest, DrainResponse, FindActionsRequest, FindActionsResponse,
     GetStatusRequest, Selector, Status, UndrainRequest,
 };
+use castwork_proto::runs::runs_client::RunsClient;
+use castwork_proto::runs::{GetReportRequest, Report, TellRunRequest, ToldPart};
 use tokio::runtime::Runtime;
 use tonic::Code;
 
@@ -24,7 +26,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OperatorError {
+pub(crate) enum OperatorError {
     #[error("no server is set")]
     NoServer,
     #[error("`{0}` is no address of a server")]
@@ -41,7 +43,7 @@ pub(super) enum OperatorError {
 
 impl OperatorError {
     /// What to do about it.
-    pub(super) fn hint(&self) -> Option<&'static str> {
+    pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NoServer | Self::Address(_) => {
                 Some("name one by `--server grpc://HOST:PORT`, or set CASTWORK_REMOTE")
@@ -61,7 +63,7 @@ impl OperatorError {
 }
 
 /// A scheduler, and who asks it.
-pub(super) struct Farm {
+pub(crate) struct Farm {
     runtime: Runtime,
     remote: Remote,
     address: String,
@@ -69,7 +71,7 @@ pub(super) struct Farm {
 
 impl Farm {
     /// Prepares to ask the server at `address`, else the first that is set.
-    pub(super) fn connect(config: &Config, address: Option<&str>) -> Result<Self, OperatorError> {
+    pub(crate) fn connect(config: &Config, address: Option<&str>) -> Result<Self, OperatorError> {
         let server = match address {
             Some(text) => {
                 if !text.starts_with("grpc://") && !text.starts_with("grpcs://") {
@@ -91,33 +93,33 @@ impl Farm {
         Ok(Self { runtime, remote, address })
     }
 
-    pub(super) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
     }
 
-    pub(super) async fn status(&self) -> Result<Status, OperatorError> {
+    pub(crate) async fn status(&self) -> Result<Status, OperatorError> {
         let request = self.remote.with_metadata(GetStatusRequest {});
         self.answered(self.client().get_status(request)).await
     }
 
-    pub(super) async fn find(&self, digest: &str) -> Result<FindActionsResponse, OperatorError> {
+    pub(crate) async fn find(&self, digest: &str) -> Result<FindActionsResponse, OperatorError> {
         let selector = Selector { action_hash: hash_of(digest), ..Selector::default() };
         let request = self.remote.with_metadata(FindActionsRequest { selector: Some(selector) });
         self.answered(self.client().find_actions(request)).await
     }
 
-    pub(super) async fn drain(&self, pattern: &str, reason: &str) -> Result<DrainResponse, OperatorError> {
+    pub(crate) async fn drain(&self, pattern: &str, reason: &str) -> Result<DrainResponse, OperatorError> {
         let request = DrainRequest { pattern: pattern.to_owned(), reason: reason.to_owned() };
         self.answered(self.client().drain(self.remote.with_metadata(request))).await
     }
 
-    pub(super) async fn undrain(&self, pattern: &str) -> Result<DrainResponse, OperatorError> {
+    pub(crate) async fn undrain(&self, pattern: &str) -> Result<DrainResponse, OperatorError> {
         let request = UndrainRequest { pattern: pattern.to_owned() };
         self.answered(self.client().undrain(self.remote.with_metadata(request))).await
     }
 
     /// Ends what is meant; says how many operations that were.
-    pub(super) async fn cancel(&self, which: &Which, reason: &str) -> Result<u64, OperatorError> {
+    pub(crate) async fn cancel(&self, which: &Which, reason: &str) -> Result<u64, OperatorError> {
         let selector = Selector {
             action_hash: which.digest.as_deref().map(hash_of).unwrap_or_default(),
             run: which.run.clone().unwrap_or_default(),
@@ -126,6 +128,35 @@ impl Farm {
         let request = CancelActionsRequest { selector: Some(selector), reason: reason.to_owned() };
         let request = self.remote.with_metadata(request);
         Ok(self.answered(self.client().cancel_actions(request)).await?.operations)
+    }
+
+    /// Says what was done here in a run.
+    pub(crate) async fn tell_run(
+        &self,
+        run: &str,
+        teller: String,
+        parts: Vec<ToldPart>,
+    ) -> Result<(), OperatorError> {
+        let instance_name = self.remote.instance().to_owned();
+        let request = TellRunRequest { instance_name, run: run.to_owned(), teller, parts };
+        let request = self.remote.with_metadata(request);
+        self.answered(RunsClient::new(self.remote.channel()).tell_run(request)).await.map(|_| ())
+    }
+
+    /// What is known of a run; `None` if nothing is.
+    pub(crate) async fn report(
+        &self,
+        run: &str,
+        project: String,
+        platform: String,
+    ) -> Result<Option<Report>, OperatorError> {
+        let instance_name = self.remote.instance().to_owned();
+        let request = GetReportRequest { instance_name, run: run.to_owned(), project, platform };
+        let request = self.remote.with_metadata(request);
+        match self.answered(RunsClient::new(self.remote.channel()).get_report(request)).await {
+            Err(OperatorError::Refused { code: Code::NotFound, .. }) => Ok(None),
+            answer => answer.map(Some),
+        }
     }
 
     fn client(&self) -> AdminClient<tonic::transport::Channel> {

@@ -1,6 +1,6 @@
 //! What operators of a farm ask and do: `castwork status`, `workers`, `runs`, `action`, `drain`, `undrain`, `cancel`.
 
-mod call;
+pub(crate) mod call;
 mod json;
 mod page;
 mod watch;

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use castwork_cas::remote::{Remote, RemoteConfig};
@@ -16,6 +16,7 @@ use super::upload::{Source, upload};
 use super::{Answer, Part, TierError, execute, made_here, parts, to_result};
 use crate::action::OBJECT;
 use crate::config::{Address, Config};
+use crate::counters::Configuration;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
 
@@ -28,6 +29,12 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest wait for the next bytes of a transfer.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a call is about, as servers are told.
+const COMPILE: &str = "compile";
+
+/// The same, for what is no action but remembers what was seen with one; castwork's servers know the word.
+const MANIFEST: &str = "manifest";
+
 /// A server, and who asks it.
 #[derive(Clone, Debug)]
 pub struct Server {
@@ -39,6 +46,8 @@ pub struct Server {
     pub token: Option<String>,
     /// Name of the build.
     pub run_id: Option<String>,
+    /// What is built in it.
+    pub configuration: Configuration,
 }
 
 impl Server {
@@ -50,7 +59,14 @@ impl Server {
             instance: instance.clone(),
             token: config.token.clone(),
             run_id: config.run_id.clone(),
+            configuration: Configuration::of(config),
         })
+    }
+
+    /// The same, for a call that builds this.
+    #[must_use]
+    pub fn building(self, configuration: &Configuration) -> Self {
+        Self { configuration: configuration.clone(), ..self }
     }
 
     /// Prepares to talk to it; inside a runtime.
@@ -63,13 +79,14 @@ impl Server {
             instance: self.instance.clone(),
             function: DigestFunction::Sha256,
             token: self.token.clone(),
-            request_metadata: Some(self.request_metadata(None)),
+            request_metadata: Some(self.request_metadata(None, "")),
             timeout: TRANSFER_TIMEOUT,
         })
     }
 
     /// Who asks, and for what.
-    pub fn request_metadata(&self, action: Option<&Digest>) -> reapi::RequestMetadata {
+    pub fn request_metadata(&self, action: Option<&Digest>, purpose: &str) -> reapi::RequestMetadata {
+        let Configuration { project, toolchain, platform } = &self.configuration;
         reapi::RequestMetadata {
             tool_details: Some(reapi::ToolDetails {
                 tool_name: "castwork".to_owned(),
@@ -77,6 +94,9 @@ impl Server {
             }),
             action_id: action.map(Digest::hash_hex).unwrap_or_default(),
             tool_invocation_id: self.run_id.clone().unwrap_or_default(),
+            correlated_invocations_id: project.clone(),
+            configuration_id: format!("{platform}/{toolchain}"),
+            action_mnemonic: purpose.to_owned(),
             ..reapi::RequestMetadata::default()
         }
     }
@@ -137,7 +157,7 @@ impl ServerTier {
     /// # Errors
     /// If it can't be reached within bounds, or answers what it must not.
     pub fn get(&self, action: &Digest) -> Result<Option<Answer>, TierError> {
-        let (runtime, remote) = &self.connection_for(action)?;
+        let (runtime, remote) = &self.connection_for(action, COMPILE)?;
         let found = runtime.block_on(async {
             match self.result(remote, action).await? {
                 Some(result) => self.download(remote, &result).await,
@@ -153,7 +173,7 @@ impl ServerTier {
     /// # Errors
     /// As [`ServerTier::get`].
     pub fn manifest(&self, key: &ManifestKey) -> Result<Option<Manifest>, TierError> {
-        let (runtime, remote) = &self.connection_for(&key.digest)?;
+        let (runtime, remote) = &self.connection_for(&key.digest, MANIFEST)?;
         let found = runtime.block_on(self.result(remote, &key.digest));
         self.note(&found);
         Ok(found?.and_then(|result| Manifest::from_bytes(&result.stdout_raw)))
@@ -167,7 +187,7 @@ impl ServerTier {
         let Some(bytes) = manifest.to_bytes().filter(|bytes| bytes.len() <= MANIFEST_BYTES_MAX) else {
             return Ok(());
         };
-        let (runtime, remote) = &self.connection_for(&key.digest)?;
+        let (runtime, remote) = &self.connection_for(&key.digest, MANIFEST)?;
         let result = reapi::ActionResult { stdout_raw: bytes.into(), ..made_here() };
         let kept = runtime.block_on(async {
             self.give(remote, key.messages.iter()).await?;
@@ -231,7 +251,7 @@ impl ServerTier {
     /// # Errors
     /// If it could not be, or did not end with 0: then the compiler is to be run here.
     pub fn execute(&self, action: &Digest, inputs: &Inputs) -> Result<Answer, TierError> {
-        let (runtime, remote) = &self.connection_for(action)?;
+        let (runtime, remote) = &self.connection_for(action, COMPILE)?;
         let ran = runtime.block_on(async {
             upload(remote, inputs.sources(), &self.folder).await?;
             let result = match execute::execute(remote, action).await {
@@ -257,9 +277,20 @@ impl ServerTier {
     ///
     /// # Errors
     /// If the server doesn't take it.
-    pub fn put(&self, action: &Digest, inputs: &Inputs, answer: &Answer) -> Result<(), TierError> {
-        let (runtime, remote) = &self.connection_for(action)?;
-        let (result, blobs) = to_result(answer);
+    pub fn put(
+        &self,
+        action: &Digest,
+        inputs: &Inputs,
+        answer: &Answer,
+        took: Duration,
+    ) -> Result<(), TierError> {
+        let (runtime, remote) = &self.connection_for(action, COMPILE)?;
+        let (mut result, blobs) = to_result(answer);
+        // So that it is known what the next one saves who gets it.
+        let metadata = result.execution_metadata.get_or_insert_default();
+        let now = SystemTime::now();
+        metadata.execution_start_timestamp = now.checked_sub(took).map(Into::into);
+        metadata.execution_completed_timestamp = Some(now.into());
         let kept = runtime.block_on(async {
             // A result's action and command have to be there; what the action reads need not.
             self.give(remote, inputs.messages.iter().take(2).chain(&blobs)).await?;
@@ -285,9 +316,10 @@ impl ServerTier {
     }
 
     /// The connection, with requests that say what they are for.
-    fn connection_for(&self, action: &Digest) -> Result<(&Runtime, Remote), TierError> {
+    fn connection_for(&self, action: &Digest, purpose: &str) -> Result<(&Runtime, Remote), TierError> {
         let (runtime, remote) = self.connection()?;
-        Ok((runtime, remote.with_request_metadata(&self.server.request_metadata(Some(action)))))
+        let metadata = self.server.request_metadata(Some(action), purpose);
+        Ok((runtime, remote.with_request_metadata(&metadata)))
     }
 
     fn key(&self, action: &Digest) -> ActionKey {

@@ -4,6 +4,7 @@ use castwork_cas::Digest;
 
 use super::{Answer, FolderTier, Server, ServerTier, TierError};
 use crate::config::{Address, Config, RemoteEntry};
+use crate::counters::Configuration;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
 use crate::reason::Reason;
@@ -45,6 +46,8 @@ impl Remote {
 /// The local tier and those beyond, and what went wrong with them.
 pub struct Stack<'a> {
     config: &'a Config,
+    /// What is built; servers are told.
+    configuration: &'a Configuration,
     local: Option<FolderTier>,
     /// The servers and folders beyond, in order, and whether nothing may be written there; those that failed are
     /// gone. `None` until they are needed.
@@ -57,7 +60,7 @@ pub struct Stack<'a> {
 
 impl<'a> Stack<'a> {
     /// Opens the local tier.
-    pub fn new(config: &'a Config) -> Self {
+    pub fn new(config: &'a Config, configuration: &'a Configuration) -> Self {
         let mut reasons = Vec::new();
         let local = match FolderTier::open(&config.dir.join("cache"), config.max_size_bytes) {
             Ok(tier) => Some(tier),
@@ -67,7 +70,7 @@ impl<'a> Stack<'a> {
                 None
             }
         };
-        Self { config, local, remotes: None, reasons, has_fallen_back: false }
+        Self { config, configuration, local, remotes: None, reasons, has_fallen_back: false }
     }
 
     /// The answer of the local tier.
@@ -248,6 +251,7 @@ impl<'a> Stack<'a> {
             },
             Address::Server { .. } => {
                 let Some(server) = Server::new(&entry.address, self.config) else { return };
+                let server = server.building(self.configuration);
                 let tier = ServerTier::new(server, &self.config.dir);
                 if tier.may_be_asked() {
                     self.put_back(Remote::Server(Box::new(tier)), entry.is_read_only);

@@ -140,6 +140,21 @@ impl Toolchain {
         }
     }
 
+    /// A name by which people tell it from others, the same wherever its files are: `gcc-12 cc1plus 3fa2bc99`.
+    pub fn name(&self) -> String {
+        // FNV-1a: this is no key, and computed with every call.
+        let digests = self.tools.iter().flat_map(|tool| tool.digest.bytes());
+        let hash = digests.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let family = match self.family {
+            Family::Gcc => "gcc",
+            Family::Clang => "clang",
+        };
+        let frontend = self.frontend.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        format!("{family}-{} {frontend} {:08x}", self.major, hash >> 32)
+    }
+
     /// The files that go along with its actions, and what they hold; each content once.
     pub fn traveling_files(&self) -> Vec<(Digest, PathBuf)> {
         let Travel::Along(luggage) = &self.travel else { return Vec::new() };
