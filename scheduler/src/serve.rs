@@ -96,15 +96,8 @@ impl Server {
         let http_listener = bind("HTTP", config.http_listen).await?;
         let (grpc_address, http_address) = (address(&grpc_listener)?, address(&http_listener)?);
 
-        let runs = open_runs(config, &store)?;
-        let services = Services {
-            blobs: Arc::new(store.blobs()),
-            results: Arc::new(Complete::new(store.results(), store.blobs())),
-            instances: Arc::new(Instances::new(config.instances.clone())),
-            pins,
-            counters: Arc::clone(&counters),
-            runs: Arc::clone(&runs),
-        };
+        let services = services(config, &store, pins, Arc::clone(&counters))?;
+        let runs = Arc::clone(&services.runs);
         let journal = config.data_dir.join(JOURNAL);
         let opened = Journal::open(&journal).map_err(|source| ServeError::Journal { path: journal, source });
         let (journal, recovered) = opened?;
@@ -288,11 +281,23 @@ async fn save(runs: Arc<Runs>) {
     }
 }
 
-fn open_runs(config: &Config, store: &Store) -> Result<Arc<Runs>, ServeError> {
+fn services(
+    config: &Config,
+    store: &Store,
+    pins: Pins,
+    counters: Arc<Counters>,
+) -> Result<Services, ServeError> {
     let path = config.data_dir.join(RUNS);
     let causes = Causes { results: Arc::new(store.results()), evicted: store.evicted_results() };
-    let opened = Runs::open(&path, causes).map_err(|source| ServeError::Journal { path, source })?;
-    Ok(Arc::new(opened))
+    let runs = Runs::open(&path, causes).map_err(|source| ServeError::Journal { path, source })?;
+    Ok(Services {
+        blobs: Arc::new(store.blobs()),
+        results: Arc::new(Complete::new(store.results(), store.blobs())),
+        instances: Arc::new(Instances::new(config.instances.clone())),
+        pins,
+        counters,
+        runs: Arc::new(runs),
+    })
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {

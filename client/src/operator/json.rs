@@ -1,6 +1,9 @@
 //! What operators ask, for programs. Names that are here stay; times are in seconds.
 
-use castwork_proto::admin::{Action, DrainPattern, DrainResponse, Queue, Run, Running, Status, Worker};
+use castwork_proto::admin::{
+    Action, DrainPattern, DrainResponse, EndedAction, FindActionsResponse, Queue, Run, Running, Status,
+    Worker,
+};
 use castwork_proto::reapi::platform::Property;
 use castwork_proto::reapi::{Digest, execution_stage::Value as Stage};
 use serde_json::{Map, Value, json};
@@ -82,7 +85,8 @@ fn running(running: &Running) -> Value {
     })
 }
 
-pub(super) fn actions(actions: &[Action]) -> Value {
+/// Those that wait or run, and then those that ended, the newest first.
+pub(super) fn actions(found: &FindActionsResponse) -> Value {
     let action = |action: &Action| {
         json!({
             "instance": action.instance_name,
@@ -98,7 +102,21 @@ pub(super) fn actions(actions: &[Action]) -> Value {
             "reason": action.reason,
         })
     };
-    actions.iter().map(action).collect()
+    found.actions.iter().map(action).chain(found.ended.iter().map(ended)).collect()
+}
+
+fn ended(ended: &EndedAction) -> Value {
+    json!({
+        "instance": ended.instance_name,
+        "action": digest(ended.action_digest.as_ref()),
+        "run": ended.run,
+        "stage": Stage::Completed.as_str_name(),
+        "at_unix_s": ended.at.as_ref().map(|at| at.seconds),
+        "outcome": ended.outcome,
+        "miss_cause": (!ended.miss_cause.is_empty()).then_some(&ended.miss_cause),
+        "worker": ended.worker,
+        "took_s": seconds(ended.took.as_ref()),
+    })
 }
 
 pub(super) fn drained(drained: &DrainResponse) -> Value {

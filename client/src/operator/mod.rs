@@ -53,9 +53,9 @@ pub(crate) enum Operate {
         #[command(flatten)]
         output: Output,
     },
-    /// Says where an action has got to, and why it waits.
+    /// Says where an action has got to and why it waits, and what became of it the last times: hit, miss and why.
     ///
-    /// Exit code 0, 1 if the server can't be asked, or 3 if no such action waits or runs.
+    /// Exit code 0, 1 if the server can't be asked, or 3 if no such action waits or runs, or is remembered.
     Action {
         #[command(flatten)]
         output: Output,
@@ -169,8 +169,9 @@ async fn answer(farm: &Farm, operate: &Operate) -> Result<u8, OperatorError> {
         }
         Operate::Action { digest, .. } => {
             let found = farm.find(digest).await?;
-            tell(as_json, || json::actions(&found.actions), || page::actions(&found));
-            Ok(if found.actions.is_empty() { NOTHING_FOUND } else { 0 })
+            tell(as_json, || json::actions(&found), || page::actions(&found));
+            let is_nothing = found.actions.is_empty() && found.ended.is_empty();
+            Ok(if is_nothing { NOTHING_FOUND } else { 0 })
         }
         Operate::Drain { pattern, reason, wait, .. } => {
             let mut drained = farm.drain(pattern, reason).await?;

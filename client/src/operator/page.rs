@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use castwork_proto::admin::worker::State;
-use castwork_proto::admin::{Action, DrainResponse, FindActionsResponse, Queue, Run, Status, Worker};
+use castwork_proto::admin::{
+    Action, DrainResponse, EndedAction, FindActionsResponse, Queue, Run, Status, Worker,
+};
 use castwork_proto::reapi::execution_stage::Value as Stage;
 use castwork_proto::reapi::platform::Property;
 
@@ -118,14 +120,34 @@ pub(super) fn workers(workers: &[Worker]) -> String {
 }
 
 pub(super) fn actions(found: &FindActionsResponse) -> String {
-    if found.actions.is_empty() {
-        return "no such action waits or runs\n".to_owned();
+    if found.actions.is_empty() && found.ended.is_empty() {
+        return "no such action waits or runs, or is remembered\n".to_owned();
     }
     let mut text: String = found.actions.iter().map(action).collect();
     if found.is_cut {
         text.push_str("and more\n");
     }
+    if !found.ended.is_empty() {
+        text.push_str("ENDED                     WHAT         TOOK  WHY NOT FROM THE CACHE, BY WHOM, FOR WHOM, ACTION\n");
+        for ended in &found.ended {
+            line(&mut text, &ended_action(ended));
+        }
+    }
     text
+}
+
+fn ended_action(ended: &EndedAction) -> String {
+    let at = ended.at.as_ref().map(ToString::to_string).unwrap_or_default();
+    let took = match seconds(ended.took.as_ref()) {
+        0.0 => "-".to_owned(),
+        some => format!("{some:.2} s"),
+    };
+    let digest = ended.action_digest.as_ref();
+    let digest = digest.map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)).unwrap_or_default();
+    let cause = if ended.miss_cause.is_empty() { "-" } else { &ended.miss_cause };
+    let worker = if ended.worker.is_empty() { "-".to_owned() } else { shown(&ended.worker) };
+    let run = if ended.run.is_empty() { "(no name)".to_owned() } else { shown(&ended.run) };
+    format!("{at:<24}  {:<9} {took:>7}  {cause}, {worker}, {run}, {digest}", printable(&ended.outcome))
 }
 
 fn action(action: &Action) -> String {

@@ -64,3 +64,25 @@ impl Causes {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use castwork_cas::{Digest, DigestFunction, MemoryActions};
+    use castwork_proto::reapi::ActionResult;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_result_that_lies_there_was_not_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let evicted = Arc::new(EvictedResults::open(&folder.path().join("evicted")));
+        let causes = Causes { results: Arc::new(MemoryActions::new(1 << 20)), evicted };
+        let action = Digest::of(DigestFunction::Sha256, b"action");
+        let key = ActionKey { instance: "".into(), action };
+        assert_eq!(causes.of(&key).await, Cause::NeverSeen);
+        causes.evicted.note_result(&key);
+        assert_eq!(causes.of(&key).await, Cause::Evicted);
+        causes.results.put(&key, ActionResult::default()).await.unwrap();
+        assert_eq!(causes.of(&key).await, Cause::Incomplete);
+    }
+}

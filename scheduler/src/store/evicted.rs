@@ -66,6 +66,12 @@ impl EvictedResults {
         }
     }
 
+    /// The same, of an action's result.
+    #[cfg(test)]
+    pub(crate) fn note_result(&self, key: &ActionKey) {
+        self.note(&FileKey::of_result(key));
+    }
+
     /// Whether the result of an action was let go at some time.
     pub(crate) fn has(&self, key: &ActionKey) -> bool {
         let mark = mark_of(&FileKey::of_result(key));

@@ -151,3 +151,31 @@ async fn operations_are_listed_page_by_page_each_once() {
     let unknown = ListOperationsRequest { name: "nowhere/operations".to_owned(), ..Default::default() };
     assert_eq!(farm.operations().list_operations(unknown).await.unwrap_err().code(), Code::InvalidArgument);
 }
+
+#[tokio::test]
+async fn who_asks_about_an_action_that_has_ended_is_told_why_it_was_run() {
+    let farm = Farm::start(patient()).await;
+    let mut worker = farm.worker("w1").await;
+    let plain = farm.action("plain").await;
+    let unkept = farm.action_with("unkept", |action, _| action.do_not_cache = true).await;
+    for action in [plain, unkept, plain] {
+        let execution = farm.execute(action).await;
+        if action == unkept || farm.kept(action).await.is_none() {
+            worker.run_one(&farm).await;
+        }
+        assert_eq!(execution.status().await.code, Code::Ok as i32);
+    }
+    let anew = farm.execute_with(plain, |request| request.skip_cache_lookup = true).await.unwrap();
+    worker.run_one(&farm).await;
+    assert_eq!(anew.status().await.code, Code::Ok as i32);
+    for (action, expected) in [
+        (plain, vec![("ran", "skip_cache_lookup"), ("hit", ""), ("ran", "never_seen")]),
+        (unkept, vec![("ran", "do_not_cache")]),
+    ] {
+        let selector = Some(Selector { action_hash: action.hash_hex(), ..Selector::default() });
+        let found = farm.admin().find_actions(FindActionsRequest { selector }).await.unwrap().into_inner();
+        let told: Vec<_> =
+            found.ended.iter().map(|it| (it.outcome.as_str(), it.miss_cause.as_str())).collect();
+        assert_eq!(told, expected, "{action}");
+    }
+}
