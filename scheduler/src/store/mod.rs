@@ -176,8 +176,7 @@ impl Store {
             is_older: Arc::clone(&is_older),
         };
         let keeper = keeper.start().map_err(threads)?;
-        let verified = Verified::default();
-        let shared = Shared {
+        let shared = Arc::new(Shared {
             layout,
             ledger,
             committer,
@@ -185,11 +184,10 @@ impl Store {
             is_older,
             durable,
             pins,
-            verified,
+            verified: Verified::default(),
             counters,
             _lock: lock,
-        };
-        let shared = Arc::new(shared);
+        });
         let verifier = match config.verify_bytes_per_s {
             0 => None,
             bytes_per_s => Some(Verifier::start(Arc::clone(&shared), bytes_per_s).map_err(threads)?),
