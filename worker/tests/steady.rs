@@ -6,7 +6,7 @@
 
 mod common;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use castwork_proto::rpc::Code;
 use castwork_proto::worker::scheduler_message::Message as Says;
@@ -99,22 +99,15 @@ fn resident_kib() -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Waits for what has to come, as long as a busy machine may take.
-async fn wait_until(is_so: impl Fn() -> bool, what: &str) {
-    let begin = Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
-        tokio::task::yield_now().await;
-    }
-}
-
 #[tokio::test]
 async fn many_actions_in_a_row_leave_nothing_behind() {
     let _alone = ALONE.lock().await;
     let Some(stage) = Stage::set().await else { return };
     let actions = std::env::var(ACTIONS).map_or(200, |count| count.parse().expect("a number of actions"));
+    let actions = actions.max(2 * WARM);
+    let begin = Instant::now();
     let mut warm = None;
-    for number in 0..actions.max(2 * WARM) {
+    for number in 0..actions {
         stage.input("in", "input");
         let (script, end) = SCRIPTS[number % SCRIPTS.len()];
         assert_eq!(stage.run(&stage.shell(script)).await.end, end, "{script}");
@@ -125,12 +118,16 @@ async fn many_actions_in_a_row_leave_nothing_behind() {
     }
     // The last slot given up may be on its way out.
     let (warm, memory) = warm.unwrap();
-    wait_until(|| Held::by(&stage).keepers <= warm.keepers, "no keeper too many is left").await;
+    common::wait_until(|| Held::by(&stage).keepers <= warm.keepers, "no keeper too many is left").await;
     assert_eq!(Held::by(&stage), warm);
     let now = resident_kib();
+    eprintln!(
+        "{actions} actions, {} ms each; {warm:?} after {WARM} of them and at the end; {memory} KiB became {now} KiB",
+        begin.elapsed().as_millis() / actions as u128
+    );
     assert!(now < memory + GROWTH_KIB, "{memory} KiB became {now} KiB");
     drop(stage);
-    wait_until(|| keepers().is_empty(), "with the worker its keepers end").await;
+    common::wait_until(|| keepers().is_empty(), "with the worker its keepers end").await;
 }
 
 #[tokio::test]
@@ -141,7 +138,7 @@ async fn a_keeper_that_is_killed_takes_its_action_along_and_the_next_one_runs() 
     let script = format!("cp /bin/sleep {name}; setsid ./{name} 1000 & ./{name} 1000");
     farm.session.say(Says::Lease(farm.lease("1", &[], &script, &[]))).await;
     while !matches!(farm.session.hear().await, Some(Heard::Progress(progress)) if progress.stage == 2) {}
-    wait_until(|| common::processes_named(&name) >= 2, "the command has started").await;
+    common::wait_until(|| common::processes_named(&name) >= 2, "the command has started").await;
     for keeper in keepers() {
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), nix::sys::signal::Signal::SIGKILL)
             .unwrap();
@@ -150,7 +147,7 @@ async fn a_keeper_that_is_killed_takes_its_action_along_and_the_next_one_runs() 
     // The worker's fault: it is tried elsewhere.
     assert_eq!(code(&outcome).0, Code::Unavailable, "{}", code(&outcome).1);
     farm.session.keep("1").await;
-    wait_until(|| common::processes_named(&name) == 0, "nothing of it is left").await;
+    common::wait_until(|| common::processes_named(&name) == 0, "nothing of it is left").await;
     for id in ["2", "3"] {
         assert_eq!(code(&farm.run(farm.lease(id, &[("in", "x")], "cat in", &[])).await).0, Code::Ok);
     }

@@ -1,4 +1,4 @@
-//! E27, E28, E30: requests that are the attack, and a worker that is killed.
+//! E27, E28: requests that are the attack.
 
 use castwork_proto::reapi::{self, command::EnvironmentVariable};
 use castwork_proto::rpc::Code;

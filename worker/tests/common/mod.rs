@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use castwork_cas::{Digest, DigestFunction};
 use castwork_worker::sandbox::{
@@ -219,15 +219,16 @@ pub(crate) fn run_again_unprivileged(caller: &str) {
     let done = Command::new("setpriv")
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--skip", caller])
+        .args(["--nocapture", "--skip", caller])
         .env(AGAIN, "1")
         .env("TMPDIR", temporary.path())
         .output();
     match done {
         Err(error) => eprintln!("skipped: can't start `setpriv`: {error}"),
         Ok(done) => {
-            let said = String::from_utf8_lossy(&done.stdout);
-            assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
+            let [said, complained] = [&done.stdout, &done.stderr].map(|text| String::from_utf8_lossy(text));
+            assert!(done.status.success(), "{said}\n{complained}");
+            eprint!("{complained}");
         }
     }
 }
@@ -242,6 +243,15 @@ pub(crate) fn run_again_with_filters_only(left_out: &[&str]) {
     let done = again.output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{said}\n{}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Waits for what has to come, as long as a busy machine may take.
+pub(crate) async fn wait_until(is_so: impl Fn() -> bool, what: &str) {
+    let begin = Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{what}");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Adds a line to the list, if there is to be one.
