@@ -60,11 +60,14 @@ impl Attendance {
     pub(crate) fn new(
         workshop: Arc<Workshop>,
         remote: Remote,
-        hello: Hello,
+        mut hello: Hello,
         ready_file: Option<PathBuf>,
         drain_wait: Duration,
         stop: Stop,
     ) -> Self {
+        // The scheduler gives it so many, and needs not know that some of them wait for others.
+        let ahead = u32::try_from(workshop.ahead).unwrap_or(u32::MAX);
+        hello.slots = hello.slots.saturating_add(ahead);
         let slots = hello.slots as usize;
         Self {
             workshop,

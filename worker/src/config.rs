@@ -52,6 +52,8 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     /// How many actions it runs at once; above zero.
     pub slots: usize,
+    /// How many more it takes, to fetch and lay out their inputs while others run.
+    pub ahead: usize,
     /// Platform properties beside, or instead of, those that it knows of itself: name and value.
     pub properties: Vec<(String, String)>,
     /// Whether commands are confined.
@@ -83,6 +85,7 @@ impl WorkerConfig {
             scheduler: scheduler.into(),
             data_dir: data_dir.into(),
             slots: slots_default(),
+            ahead: 0,
             properties: Vec::new(),
             sandbox: SandboxChoice::Auto,
             name: String::new(),

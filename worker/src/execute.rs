@@ -10,6 +10,7 @@ use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi::{self, ActionResult, ExecutedActionMetadata};
 use castwork_proto::rpc;
 use castwork_proto::worker::{ExecutionFacts, Lease, progress::Stage};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -51,6 +52,10 @@ pub(crate) struct Workshop {
     pub data_dir: DataDir,
     /// The server's CAS.
     pub remotes: Remotes,
+    /// A command runs only while it has one of these. Inputs of further actions are fetched and laid out meanwhile.
+    pub turns: Semaphore,
+    /// How many actions are taken beyond those that can run.
+    pub ahead: usize,
 }
 
 /// How an action that was run came out.
@@ -95,6 +100,7 @@ impl Workshop {
         let ready = unless_cancelled(cancel, self.prepare(&remote, &action)).await?;
         times.fetch.1 = now();
 
+        let turn = unless_cancelled(cancel, self.turn()).await?;
         progress(Stage::Executing);
         times.run = (now(), None);
         let started = Instant::now();
@@ -102,6 +108,7 @@ impl Workshop {
             self.sandbox.run(&spec(&action, &ready, lease), cancel).await.map_err(Failure::sandbox)?;
         times.run.1 = now();
         let took = started.elapsed();
+        drop(turn);
         // A compiler that was replaced while it ran is not the client's either.
         self.check(&action).await?;
 
@@ -114,6 +121,11 @@ impl Workshop {
         let facts = ready.facts(self.sandbox.level(), usage, uploaded);
         result.execution_metadata = Some(times.metadata(&self.name, took, &facts));
         Ok(Executed { status: failure, result, usage, out_of_memory })
+    }
+
+    /// Waits until a command may run. Who is ready first, is first.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        Ok(self.turns.acquire().await.expect("nobody closes it"))
     }
 
     /// What has to hold before, and still after, the run.

@@ -25,6 +25,9 @@ pub struct Flags {
     /// Actions to run at once [default: one for each processor]
     #[arg(long, value_name = "N")]
     slots: Option<String>,
+    /// More actions to take, whose inputs are fetched and laid out while others run [default: 0]
+    #[arg(long, value_name = "N")]
+    ahead: Option<String>,
     /// What the worker offers beside its own properties; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     property: Vec<String>,
@@ -109,6 +112,7 @@ impl Flags {
         let ready_file = reader.text("ready-file", self.ready_file).map(|(_, path)| PathBuf::from(path));
         let name = reader.text("name", self.name).map(|(_, name)| name);
         let slots = reader.parsed("slots", self.slots, above_zero);
+        let ahead = reader.parsed("ahead", self.ahead, count);
         let sandbox = reader.parsed("sandbox", self.sandbox, sandbox);
         let bytes_max = reader.parsed("max-size", self.max_size, bytes);
         let drain_wait = reader.parsed("drain-wait", self.drain_wait, seconds);
@@ -125,6 +129,7 @@ impl Flags {
         let (_, data_dir) = data_dir.expect("its absence was complained about");
         let mut config = WorkerConfig::new(scheduler, data_dir);
         config.slots = slots.unwrap_or(config.slots);
+        config.ahead = ahead.unwrap_or(config.ahead);
         config.properties = properties;
         config.sandbox = sandbox.unwrap_or_default();
         config.name = name.unwrap_or_default();
@@ -275,6 +280,10 @@ fn above_zero(text: &str) -> Result<usize, &'static str> {
     text.parse().ok().filter(|number| (1..=4096).contains(number)).ok_or("is not a number from 1 to 4096")
 }
 
+fn count(text: &str) -> Result<usize, &'static str> {
+    text.parse().ok().filter(|number| *number <= 4096).ok_or("is not a number from 0 to 4096")
+}
+
 fn sandbox(text: &str) -> Result<SandboxChoice, &'static str> {
     match text {
         "auto" => Ok(SandboxChoice::Auto),
@@ -345,8 +354,8 @@ mod tests {
     fn flags_win_over_the_file_and_both_over_defaults() {
         let text =
             "data-dir = \"d\"\nslots = 3\nmax-size = \"1GiB\"\nproperty = [\"a=b=c\"]\nsandbox = \"none\"";
-        let config = resolve(&["--slots", "2"], text).unwrap();
-        assert_eq!((config.slots, config.bytes_max), (2, 1 << 30));
+        let config = resolve(&["--slots", "2", "--ahead", "1"], text).unwrap();
+        assert_eq!((config.slots, config.ahead, config.bytes_max), (2, 1, 1 << 30));
         assert_eq!(config.properties, [("a".to_owned(), "b=c".to_owned())]);
         assert_eq!(
             (config.sandbox, config.scheduler.as_str()),

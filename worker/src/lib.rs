@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use castwork_cas::{DigestFunction, StoreError};
 use castwork_proto::worker::Hello;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -97,7 +98,7 @@ pub enum WorkerError {
 /// # Errors
 /// Only before it has begun: something configured can't be had.
 pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
-    let data_dir = DataDir::open(&config.data_dir, config.slots)?;
+    let data_dir = DataDir::open(&config.data_dir, config.slots.saturating_add(config.ahead))?;
     let sandbox = open_sandbox(&config, data_dir.path()).await?;
     let properties = config::properties(&config.properties, &root_names(&*sandbox), config.allows_network);
     let offered = |root: &&str| properties.iter().any(|own| own.name == "root" && own.value == **root);
@@ -136,6 +137,8 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
         host_files,
         data_dir,
         remotes,
+        turns: Semaphore::new(config.slots.min(Semaphore::MAX_PERMITS)),
+        ahead: config.ahead,
     });
     let attendance = Attendance::new(workshop, remote, hello, config.ready_file, config.drain_wait, stop);
     attendance.attend().await;

@@ -7,13 +7,14 @@
 mod common;
 
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use castwork_cas::Digest;
 use castwork_cas::merkle::{Limits, TreeReader};
 use castwork_proto::rpc;
-use castwork_proto::worker::CancelLease;
 use castwork_proto::worker::scheduler_message::Message as Says;
 use castwork_proto::worker::worker_message::Message as Heard;
+use castwork_proto::worker::{CancelLease, ExecutionFacts};
 use castwork_worker::sandbox::Bounds;
 use castwork_worker::{SandboxChoice, Stop, WorkerError};
 use common::farm::{Farm, code, config, lease};
@@ -53,6 +54,30 @@ async fn a_compile_comes_back_with_its_object_its_times_and_its_stages() {
     let order = order.map(|time| time.map(|time| (time.seconds, time.nanos)).expect("every time is set"));
     assert!(order.is_sorted(), "{order:?}");
     assert!(times.virtual_execution_duration.is_some() && times.worker == "tester");
+    let facts: ExecutionFacts = times.auxiliary_metadata[0].to_msg().unwrap();
+    assert_eq!(facts.sandbox, farm.session.hello.sandbox);
+    // A compiler takes some of both.
+    let processor =
+        [facts.user_time, facts.system_time].map(|time| Duration::try_from(time.unwrap()).unwrap());
+    assert!(processor.iter().sum::<Duration>() > Duration::ZERO, "{facts:?}");
+    assert!(
+        facts.memory_bytes_max > 1 << 20 && outcome.memory_bytes_max == facts.memory_bytes_max,
+        "{facts:?}"
+    );
+    assert!(facts.layout_time.is_some());
+    // Two files in two folders; and what is fetched are those files and the three folders' lists.
+    assert_eq!(
+        (facts.input_entries, facts.input_entries_made),
+        (4, 5),
+        "one folder more is made for the output"
+    );
+    assert_eq!(facts.fetched_blobs, 5);
+    let fetched: u64 = inputs.iter().map(|(_, text)| text.len() as u64).sum();
+    assert!(facts.fetched_bytes > fetched, "{facts:?}");
+    let uploaded =
+        [object.digest.as_ref(), result.stderr_digest.as_ref()].map(|digest| digest.unwrap().size_bytes);
+    assert_eq!(facts.uploaded_blobs, 2);
+    assert_eq!(i64::try_from(facts.uploaded_bytes), Ok(uploaded.iter().sum()));
 }
 
 #[tokio::test]
@@ -218,6 +243,31 @@ async fn a_lost_connection_keeps_what_runs_and_repeats_what_nobody_confirmed() {
     }
     farm.session = farm.scheduler.session_after(farm.session).await;
     assert!(farm.session.hello.running.is_empty());
+}
+
+#[tokio::test]
+async fn inputs_of_an_action_that_waits_for_another_are_laid_out_meanwhile() {
+    let Some(mut farm) = Farm::set_with(|config| (config.slots, config.ahead) = (1, 1)).await else { return };
+    assert_eq!(farm.session.hello.slots, 2, "the scheduler gives it both");
+    farm.session.say(Says::Lease(farm.lease("runs", &[], "until [ -e /tmp/x ]; do :; done", &[]))).await;
+    while !matches!(farm.session.hear().await, Some(Heard::Progress(progress)) if progress.stage == 2) {}
+    farm.session.say(Says::Lease(farm.lease("waits", &[("fetched", "x")], "cat fetched", &[]))).await;
+    let stage = farm.folder.path().join("data/stage/actions");
+    let is_laid_out = || {
+        let folders = std::fs::read_dir(&stage).unwrap().filter_map(Result::ok);
+        folders.into_iter().any(|folder| folder.path().join("inputs/fetched").exists())
+    };
+    common::wait_until(is_laid_out, "the inputs are there").await;
+    let before = SystemTime::now();
+    farm.session
+        .say(Says::CancelLease(CancelLease { lease_id: "runs".to_owned(), reason: String::new() }))
+        .await;
+    let (outcome, _) = farm.session.outcome().await;
+    assert_eq!((outcome.lease_id.as_str(), code(&outcome)), ("waits", (rpc::Code::Ok, "")));
+    let result = outcome.result.unwrap();
+    assert_eq!(farm.text(result.stdout_digest.as_ref()), "x");
+    let begun = result.execution_metadata.unwrap().execution_start_timestamp.unwrap();
+    assert!(SystemTime::try_from(begun).unwrap() >= before, "no two commands run at once");
 }
 
 #[tokio::test]
