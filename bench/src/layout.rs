@@ -28,6 +28,9 @@ const HEADERS: usize = 500;
 /// The compiler that travels.
 const COMPILER: &str = "/usr/bin/g++";
 
+/// What it includes unasked.
+const PREDEFINED: &str = "/usr/include/stdc-predef.h";
+
 /// Measures on a farm without any of it; Markdown.
 ///
 /// # Errors
@@ -188,9 +191,10 @@ impl Farm {
             let Some(Outcome::Response(response)) = operation.result else { continue };
             let whole = begin.elapsed();
             let response: reapi::ExecuteResponse = response.to_msg().map_err(|error| error.to_string())?;
-            let Some(result) = response.result.filter(|result| result.exit_code == 0) else {
-                return Err(format!("the action failed: {:?}", response.status));
-            };
+            let result = response.result.ok_or_else(|| format!("no result: {:?}", response.status))?;
+            if result.exit_code != 0 {
+                return Err(format!("the action failed: {}", self.said_by(&result).await));
+            }
             let times = result.execution_metadata.ok_or("the result has no metadata")?;
             let facts = times.auxiliary_metadata.first().ok_or("the result has no facts")?;
             let facts: ExecutionFacts = facts.to_msg().map_err(|error| error.to_string())?;
@@ -203,6 +207,14 @@ impl Farm {
             return Ok(Ran { facts, inputs, whole });
         }
         Err("Execute ended before its operation was done".to_owned())
+    }
+
+    /// What a command complained of.
+    async fn said_by(&self, result: &reapi::ActionResult) -> String {
+        let digest = result.stderr_digest.clone().unwrap_or_default();
+        let Ok(digest) = Digest::from_proto(&digest, FUNCTION) else { return String::new() };
+        let said = self.remote.get_many(&[digest]).await.pop().and_then(|(_, said)| said.ok());
+        String::from_utf8_lossy(&said.unwrap_or_default()).into_owned()
     }
 }
 
@@ -220,7 +232,7 @@ fn compiler() -> Result<Vec<File>, String> {
         Ok::<_, String>(PathBuf::from("/usr/bin").join(told.trim()))
     };
     let programs = [PathBuf::from(COMPILER), part("cc1plus")?, part("as")?];
-    let mut paths: Vec<PathBuf> = programs.to_vec();
+    let mut paths: Vec<PathBuf> = programs.iter().cloned().chain([PathBuf::from(PREDEFINED)]).collect();
     for program in &programs {
         let told = said(Command::new("ldd").arg(program))?;
         paths.extend(told.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));

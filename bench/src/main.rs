@@ -25,6 +25,9 @@ enum Bench {
         /// Counted rounds; every contestant takes one turn in each
         #[arg(long, default_value_t = 1000)]
         rounds: usize,
+        /// The peer; from 0.11 on it can make overlays, as we do
+        #[arg(long, default_value = "bwrap")]
+        bwrap: PathBuf,
     },
     /// The round trip of an action against starting the process
     Execute {
@@ -79,7 +82,7 @@ async fn main() -> ExitCode {
                 .await
                 .unwrap_or_else(|error| Err(error.to_string()))
         }
-        Bench::Sandbox { rounds } => sandbox::run(&binary("castwork-worker"), rounds).await,
+        Bench::Sandbox { rounds, bwrap } => sandbox::run(&binary("castwork-worker"), &bwrap, rounds).await,
         Bench::Execute { rounds, callers } => {
             let farm = Farm::start(1, 2);
             execute::run(&farm.address(), rounds, callers).await

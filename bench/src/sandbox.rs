@@ -15,6 +15,9 @@ use crate::table;
 /// What is run; on every Linux.
 const TRUE: &str = "/bin/true";
 
+/// How it is told to put what a command writes over its inputs, where it can.
+const OVERLAY: &str = "--overlay-src";
+
 /// What `bwrap` is told so that a command sees and can do as much as in ours.
 const BWRAP: &str = "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-net --unshare-cgroup \
     --new-session --die-with-parent --clearenv --cap-drop ALL --proc /proc --dev /dev --tmpfs /tmp --chdir /build";
@@ -23,7 +26,7 @@ const BWRAP: &str = "--unshare-user --unshare-pid --unshare-ipc --unshare-uts --
 ///
 /// # Errors
 /// What could not be started or did not end with exit code 0.
-pub async fn run(worker: &Path, rounds: usize) -> Result<String, String> {
+pub async fn run(worker: &Path, bwrap: &Path, rounds: usize) -> Result<String, String> {
     let folder = tempfile::tempdir().map_err(|error| format!("make a folder: {error}"))?;
     let surroundings = Surroundings {
         data_dir: folder.path().to_owned(),
@@ -34,17 +37,22 @@ pub async fn run(worker: &Path, rounds: usize) -> Result<String, String> {
         program: Some(worker.to_owned()),
     };
     let sandbox = Confined::probe(&surroundings).await.map_err(|error| error.to_string())?;
-    let costs = costs(&sandbox, folder.path(), rounds).await?;
+    let costs = costs(&sandbox, &Bwrap::find(bwrap), folder.path(), rounds).await?;
     let ends = leftovers(&sandbox, folder.path(), (rounds / 50).max(3)).await?;
     Ok(format!("{costs}\n{ends}"))
 }
 
-async fn costs(sandbox: &Confined, folder: &Path, rounds: usize) -> Result<String, String> {
-    let has_bwrap = timed(&mut bwrap(folder)).is_ok();
+async fn costs(
+    sandbox: &Confined,
+    bwrap: &Bwrap<'_>,
+    folder: &Path,
+    rounds: usize,
+) -> Result<String, String> {
+    let has_bwrap = bwrap.run(folder).is_ok();
     let (mut plain, mut peer, mut own) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=rounds {
         let times = [timed(Command::new(TRUE).env_clear())?, confined(sandbox, folder, round, &[]).await?];
-        let by_peer = if has_bwrap { Some(timed(&mut bwrap(folder))?) } else { None };
+        let by_peer = if has_bwrap { Some(bwrap.run(folder)?) } else { None };
         // The first round pays for what is made once.
         if round > 0 {
             plain.push(times[0]);
@@ -63,7 +71,7 @@ async fn costs(sandbox: &Confined, folder: &Path, rounds: usize) -> Result<Strin
     let plain = Spread::new(plain);
     let mut rows = vec![row("plain", &plain, &plain), row(sandbox.level(), &Spread::new(own), &plain)];
     if has_bwrap {
-        rows.push(row("bwrap, the same namespaces and mounts", &Spread::new(peer), &plain));
+        rows.push(row(bwrap.what(), &Spread::new(peer), &plain));
     }
     let again = format!("{}, one right after the other", sandbox.level());
     rows.push(row(&again, &Spread::new(in_a_row), &plain));
@@ -168,17 +176,53 @@ async fn run_one(sandbox: &Confined, spec: &RunSpec) -> Result<Ended, String> {
     }
 }
 
-fn bwrap(folder: &Path) -> Command {
-    let mut command = Command::new("bwrap");
-    command.env_clear().env("PATH", "/usr/bin:/bin");
-    for name in ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt"] {
-        let path = PathBuf::from("/").join(name);
-        command.arg("--ro-bind-try").arg(&path).arg(&path);
+/// The peer.
+struct Bwrap<'a> {
+    program: &'a Path,
+    has_overlay: bool,
+}
+
+impl<'a> Bwrap<'a> {
+    fn find(program: &'a Path) -> Self {
+        let help = Command::new(program).arg("--help").output();
+        let has_overlay = help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains(OVERLAY));
+        Self { program, has_overlay }
     }
-    // The overlay that it has no option for is to its advantage.
-    command.arg("--bind").arg(folder).arg("/build");
-    command.args(BWRAP.split_whitespace()).arg(TRUE);
-    command
+
+    fn what(&self) -> &'static str {
+        if self.has_overlay {
+            "bwrap, the same namespaces, mounts and overlay"
+        } else {
+            "bwrap, the same namespaces and mounts, but no overlay"
+        }
+    }
+
+    /// Its folders are made before and removed after, like ours.
+    fn run(&self, folder: &Path) -> Result<Duration, String> {
+        let scratch = folder.join("bwrap");
+        let places = [INPUTS, "upper", "work"].map(|name| scratch.join(name));
+        let made = places.iter().try_for_each(std::fs::create_dir_all);
+        made.map_err(|error| format!("make folders for bwrap: {error}"))?;
+        let took = timed(&mut self.command(&places));
+        remove_tree(&scratch).map_err(|error| format!("remove a folder: {error}"))?;
+        took
+    }
+
+    fn command(&self, [inputs, upper, work]: &[PathBuf; 3]) -> Command {
+        let mut command = Command::new(self.program);
+        command.env_clear().env("PATH", "/usr/bin:/bin");
+        for name in ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "etc", "opt"] {
+            let path = PathBuf::from("/").join(name);
+            command.arg("--ro-bind-try").arg(&path).arg(&path);
+        }
+        if self.has_overlay {
+            command.arg(OVERLAY).arg(inputs).arg("--overlay").args([upper, work]).arg("/build");
+        } else {
+            command.arg("--bind").arg(inputs).arg("/build");
+        }
+        command.args(BWRAP.split_whitespace()).arg(TRUE);
+        command
+    }
 }
 
 fn timed(command: &mut Command) -> Result<Duration, String> {
