@@ -316,6 +316,10 @@ fn tree(making: &Making<'_>) -> Result<castwork_cas::merkle::BuiltTree, Reason> 
     for (name, input) in &closure.inputs {
         tree.add_file(&below_inputs(toolchain, name), input.digest, false).map_err(unusual)?;
     }
+    for (name, link) in &closure.links {
+        let target = format!("{}{}", "../".repeat(name.matches('/').count()), link.to);
+        tree.add_symlink(&below_inputs(toolchain, name), &target).map_err(unusual)?;
+    }
     if let Travel::Along(luggage) = &toolchain.travel {
         luggage.add_to(&mut tree).map_err(unusual)?;
     }

@@ -14,6 +14,7 @@ use crate::operator::{self, Operate};
 use crate::report::{self, ReportFlags};
 use crate::run::complain;
 use crate::tiers::FolderTier;
+use crate::toolchain::{self, command::Question};
 use crate::why::{self, Which};
 
 /// What this program does.
@@ -30,6 +31,7 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] report [--run ID] [--markdown|--json] [--require-hit-rate PERCENT [--grace-first-run]]
        castwork [SETTINGS] config [--json]
        castwork [SETTINGS] doctor [--json]
+       castwork [SETTINGS] toolchain show|pack|check ...   (what goes along with a compiler's compiles)
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
        castwork [SETTINGS] env [--cmake|--make|--github|--gitlab]
        castwork completions SHELL
@@ -105,6 +107,11 @@ enum Command {
         /// Prints JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// Says what goes along with the compiles of a compiler, writes it out, or checks that it is enough.
+    Toolchain {
+        #[command(subcommand)]
+        question: Question,
     },
     /// Runs a command in which every compiler on PATH is called through us: `castwork exec -- make -j8`.
     ///
@@ -217,6 +224,7 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
         Command::Why { which, json } => why::run(&config, &which, json),
         Command::Report(flags) => report::run(&config, &flags),
         Command::Doctor { json } => doctor::run(&config, json),
+        Command::Toolchain { question } => toolchain::command::run(&config, &question),
         Command::Exec { words } => launch::exec(&config, &words),
         Command::Env(flags) => launch::env(&config, flags.whom()),
         Command::Operate(operate) => operator::run(&config, &operate),

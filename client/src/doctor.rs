@@ -68,7 +68,8 @@ impl Finding {
     }
 }
 
-type Outcome = Result<String, (String, &'static str)>;
+/// What came of a try: in words, or what is wrong with what to do about it.
+pub type Outcome = Result<String, (String, &'static str)>;
 
 fn local_cache(config: &Config) -> Outcome {
     let folder = config.dir.join("cache");
@@ -152,7 +153,7 @@ fn reach(server: &Server) -> Outcome {
 }
 
 /// Compiles something that nobody has compiled yet on a worker, and compares.
-fn compile_there(config: &Config, server: &Server, compiler: &Path) -> Outcome {
+pub fn compile_there(config: &Config, server: &Server, compiler: &Path) -> Outcome {
     let hint =
         "see `castwork-worker --help`: a worker of this platform has to be attached, and confine its actions";
     let folder =

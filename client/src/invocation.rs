@@ -8,12 +8,13 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 16] = [
+pub const SUBCOMMANDS: [&str; 17] = [
     "stats",
     "why",
     "report",
     "config",
     "doctor",
+    "toolchain",
     "exec",
     "env",
     "completions",

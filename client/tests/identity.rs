@@ -18,7 +18,7 @@ use castwork::config::Config;
 use castwork::prepare::Prepared;
 use castwork_proto::reapi;
 use prost::Message;
-use support::{Project, c_compilers, cxx_compilers, program, text};
+use support::{Project, c_compilers, cross_compilers, cxx_compilers, program, text};
 
 /// The working folder belongs to the whole process.
 static FOLDER: Mutex<()> = Mutex::new(());
@@ -215,6 +215,18 @@ fn flags_that_are_let_through_give_the_same_object_in_c() {
         for standard in ["c99", "gnu11", "c11"] {
             check(&project, &format!("{compiler} -std={standard} -g -Iinc -c src/b.c"));
         }
+    }
+}
+
+#[test]
+fn compilers_for_other_systems_give_the_same_object() {
+    let project = project();
+    for compiler in cross_compilers() {
+        for flags in ["-O2 -Wall", "-g -O1", "-g3 -std=c++17 -ffunction-sections"] {
+            check(&project, &format!("{compiler} {flags} -Iinc -c src/a.cc"));
+        }
+        let of_c = compiler.replace("g++", "gcc");
+        check(&project, &format!("{of_c} -g -O2 -Iinc -c src/b.c"));
     }
 }
 

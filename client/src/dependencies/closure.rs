@@ -38,12 +38,23 @@ pub struct Input {
     pub stamp: Stamp,
 }
 
+/// A link to a file that a compile reads, for which the compiler names the file instead.
+#[derive(Debug)]
+pub struct Link {
+    /// Where it is.
+    pub real: PathBuf,
+    /// The file's name below the input root.
+    pub to: String,
+}
+
 /// All that a compile reads, and what else its text shows.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Closure {
     /// Files by their name below the input root.
     pub inputs: BTreeMap<String, Input>,
+    /// Links to files under which those were found, by their name below the input root.
+    pub links: BTreeMap<String, Link>,
     /// Folders that have to be there, by their name below the input root.
     pub folders: BTreeSet<String>,
     /// The compiler's own folders of headers.
@@ -70,9 +81,12 @@ impl Closure {
     /// Whether every file is still what it was when it was read, and none has appeared where the compiler looked.
     pub fn is_unchanged(&self) -> bool {
         let mut absent = self.looked.iter().flatten().flat_map(|looked| &looked.absent);
-        self.inputs.values().all(|input| {
-            input.real.metadata().is_ok_and(|metadata| Platform::stamp(&metadata) == input.stamp)
-        }) && absent.all(|path| is_file_for_compilers(Path::new(path)) == Some(false))
+        let is_same = |path: &Path, input: &Input| {
+            path.metadata().is_ok_and(|metadata| Platform::stamp(&metadata) == input.stamp)
+        };
+        self.inputs.values().all(|input| is_same(&input.real, input))
+            && self.links.values().all(|link| is_same(&link.real, &self.inputs[&link.to]))
+            && absent.all(|path| is_file_for_compilers(Path::new(path)) == Some(false))
     }
 }
 
@@ -101,6 +115,7 @@ pub fn gather(
     let mut gathering = Gathering::new(compile, memory.toolchain.family, own_folders, place, start);
     gathering.add_all(compile, &text, &preprocessed)?;
     gathering.add_folders(&search)?;
+    gathering.add_links(&text, &search);
     gathering.check_twins()?;
     gathering.add_tested(&search)?;
     gathering.check_precompiled(compile, text.direct_includes.iter(), &search)?;
@@ -177,7 +192,9 @@ pub(super) fn is_shadowed(found: &str, search: &SearchPath) -> bool {
     let here = String::from(".");
     let first =
         std::iter::once(&here).chain(search.all()).map(|folder| Path::new(folder).join("stdc-predef.h"));
-    first.into_iter().find(|path| path.is_file()).as_deref() != Some(Path::new(found))
+    let real = |path: &Path| path.canonicalize().ok();
+    // gcc may name what it found by a shorter way than the one that led there.
+    first.into_iter().find(|path| path.is_file()).and_then(|path| real(&path)) != real(Path::new(found))
 }
 
 pub(super) struct Gathering<'a> {
@@ -262,7 +279,9 @@ impl<'a> Gathering<'a> {
 
     /// Whether a file is among those that are read.
     fn is_known(&self, spelled: &str) -> bool {
-        self.place.locate(spelled).is_ok_and(|located| self.closure.inputs.contains_key(&located.name))
+        self.place.locate(spelled).is_ok_and(|Located { name, .. }| {
+            self.closure.inputs.contains_key(&name) || self.closure.links.contains_key(&name)
+        })
     }
 
     /// What the search depended on, with what was looked for beside it.
@@ -324,6 +343,32 @@ impl<'a> Gathering<'a> {
         }
         self.closure.folders.insert(self.place.virtual_folder());
         Ok(())
+    }
+
+    /// Adds the links behind which gcc found headers: in the folders of the system it calls a header by its real path,
+    /// if that is shorter.
+    fn add_links(&mut self, text: &Text, search: &SearchPath) {
+        if self.family != Family::Gcc {
+            return;
+        }
+        let names: BTreeSet<&str> = text.asked().collect();
+        for (folder, name) in
+            search.both.iter().flat_map(|folder| names.iter().map(move |name| (folder, name)))
+        {
+            let real =
+                PathBuf::from(self.place.absolute(&format!("{}/{name}", folder.trim_end_matches('/'))));
+            // By whatever way: one that can't be followed in an action is not the one that was taken.
+            let name_of = |path: &Path| path.to_str().and_then(|path| self.place.locate(path).ok());
+            if let Some(spelled) = name_of(&real).filter(|_| real.is_file())
+                && !self.closure.inputs.contains_key(&spelled.name)
+                && let Some(target) = real.canonicalize().ok().and_then(|target| name_of(&target))
+                && self.closure.inputs.contains_key(&target.name)
+            {
+                self.closure.plain.extend(spelled.passed.iter().cloned());
+                self.closure.folders.extend(spelled.passed);
+                self.closure.links.insert(spelled.name, Link { real, to: target.name });
+            }
+        }
     }
 
     /// Refuses equal files under two names where compilers tell files apart by more than their names: gcc compares

@@ -3,7 +3,7 @@
 /// The prerequisites of the first rule, in order.
 ///
 /// Rules after it are those of `-MP`, which have none.
-pub(super) fn prerequisites(text: &str) -> Vec<String> {
+pub(crate) fn prerequisites(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut name = String::new();
     let mut is_past_targets = false;

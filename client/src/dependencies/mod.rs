@@ -13,6 +13,7 @@ mod scan;
 mod search;
 mod text;
 
-pub use closure::{Closure, Input, gather};
+pub use closure::{Closure, Input, Link, gather};
 pub use compiled::{Unclear, Watch};
 pub use looked::{Looked, is_file_for_compilers};
+pub(crate) use makefile::prerequisites;

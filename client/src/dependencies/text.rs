@@ -40,6 +40,17 @@ pub(super) struct Text {
     pub steps: Vec<Step>,
 }
 
+impl Text {
+    /// The names of headers that were looked for, as they stand in the text.
+    pub(super) fn asked(&self) -> impl Iterator<Item = &str> {
+        let own = self.predefined.iter().map(|_| "stdc-predef.h");
+        own.chain(self.steps.iter().filter_map(|step| match step {
+            Step::Asked { name, .. } => Some(name.as_str()),
+            Step::Entered(_) => None,
+        }))
+    }
+}
+
 /// Where a search for a header begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Form {

@@ -1,5 +1,7 @@
 //! [`Manifest`]: what was seen with a command and a source, as it is kept and sent.
 
+use std::collections::BTreeMap;
+
 use castwork_cas::{Digest, DigestFunction, Hasher};
 use prost::Message as _;
 
@@ -120,10 +122,17 @@ impl Entry {
     /// Writes down what was seen. `None` if some of it has no name that others would understand, or is in motion.
     pub fn new(seen: Seen<'_>) -> Option<Self> {
         let Seen { action, closure, looked, place, .. } = seen;
+        // That a link leads to a file of this content shows; to which, does not.
+        if !closure.links.is_empty() && seen.is_bound_to_place {
+            return None;
+        }
+        let mut files: BTreeMap<&String, &Digest> =
+            closure.inputs.iter().map(|(name, input)| (name, &input.digest)).collect();
+        files.extend(closure.links.iter().map(|(name, link)| (name, &closure.inputs[&link.to].digest)));
         let mut contents = Contents::default();
-        let mut marks = Vec::with_capacity(closure.inputs.len() * MARK_BYTES);
-        for input in closure.inputs.values() {
-            let hash: Hash = input.digest.hash().try_into().ok()?;
+        let mut marks = Vec::with_capacity(files.len() * MARK_BYTES);
+        for digest in files.values() {
+            let hash: Hash = digest.hash().try_into().ok()?;
             contents.add(&hash);
             marks.extend_from_slice(&hash[..MARK_BYTES]);
         }
@@ -131,7 +140,7 @@ impl Entry {
             seen.is_bound_to_place || seen.depfile.as_ref().is_some_and(|file| file.is_verbatim);
         Some(Self {
             action: action.to_string(),
-            files: closure.inputs.keys().cloned().collect(),
+            files: files.into_keys().cloned().collect(),
             marks,
             contents: contents.finish().to_vec(),
             absent: by_folder(looked, place)?,

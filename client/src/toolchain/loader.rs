@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::Roles;
 use super::elf::{self, Elf};
 use super::luggage::Luggage;
 use crate::reason::Reason;
@@ -62,10 +63,10 @@ pub(super) fn listed(program: &Path, under: Under) -> Result<BTreeSet<PathBuf>, 
 ///
 /// # Errors
 /// Why it can't be made so, for people.
-pub(super) fn settle(luggage: &mut Luggage, programs: &BTreeSet<PathBuf>) -> Result<(), String> {
+pub(super) fn settle(luggage: &mut Luggage, programs: &Roles) -> Result<(), String> {
     let mut expected = Vec::new();
     let mut folders = Vec::new();
-    for program in programs {
+    for program in programs.keys() {
         let listed = listed(program, Under::LibraryPath).map_err(|reason| reason.to_string())?;
         let mut files = BTreeSet::new();
         for library in &listed {

@@ -102,8 +102,20 @@ impl Luggage {
     }
 
     fn add(&mut self, tool: &Tool) -> Result<(), String> {
-        let shown = tool.path.display();
-        let mut way = Way::new(&tool.path);
+        let place = self.place(&tool.path)?;
+        let packed = Packed { digest: tool.digest.clone(), is_executable: Platform::is_program(&place) };
+        self.files.insert(place, packed);
+        Ok(())
+    }
+
+    /// Finds the place of a file or folder that is opened under this path, and packs the way to it.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub(super) fn place(&mut self, path: &Path) -> Result<PathBuf, String> {
+        let shown = path.display();
+        let gone = |error| format!("`{shown}` is gone: {error}");
+        let mut way = Way::new(path);
         while let Some(step) = way.next() {
             let place = match step {
                 Step::Up(left) => {
@@ -112,22 +124,16 @@ impl Luggage {
                 }
                 Step::Down(place) => place,
             };
-            let metadata = place.symlink_metadata().map_err(|error| format!("`{shown}` is gone: {error}"))?;
-            if metadata.is_symlink() {
-                let target = place.read_link().map_err(|error| format!("`{shown}` is gone: {error}"))?;
+            if place.symlink_metadata().map_err(gone)?.is_symlink() {
+                let target = place.read_link().map_err(gone)?;
                 let target = target.to_str().ok_or_else(|| format!("`{shown}` has an unusual name"))?;
                 self.links.insert(place.clone(), relative(target, &way.here));
                 way.turn(target)?;
-            } else if way.is_at_end() {
-                let packed =
-                    Packed { digest: tool.digest.clone(), is_executable: Platform::is_program(&place) };
-                self.files.insert(place, packed);
-                return Ok(());
             } else {
                 way.enter(place);
             }
         }
-        Err(format!("`{shown}` is no file"))
+        Ok(way.here)
     }
 }
 
@@ -252,7 +258,7 @@ mod tests {
         symlink(base.join("etc/alternatives/c++"), base.join("usr/bin/c++")).unwrap();
         symlink("usr/bin", base.join("bin")).unwrap();
         let tools: Vec<Tool> =
-            ["bin/c++", "usr/bin/g++-12"].map(|name| identify_file(&base.join(name)).unwrap()).into();
+            ["bin/c++", "usr/bin/g++-12"].map(|name| identify_file(&base.join(name), "").unwrap()).into();
         let luggage = Luggage::pack(&tools).unwrap();
         assert_eq!(luggage.files.keys().collect::<Vec<_>>(), [&real]);
         assert_eq!(luggage.links.len(), 4);
@@ -274,7 +280,7 @@ mod tests {
         write(&base.join("aarch64/bin/as"), 0o755);
         std::fs::create_dir_all(base.join("lib/gcc/12")).unwrap();
         let path = base.join("lib/gcc/12/../../../aarch64/bin/as");
-        let luggage = Luggage::pack(&[identify_file(&path).unwrap()]).unwrap();
+        let luggage = Luggage::pack(&[identify_file(&path, "").unwrap()]).unwrap();
         assert!(luggage.folders.contains(&base.join("lib/gcc/12")));
         assert_eq!(luggage.file_at(&path), Some(base.join("aarch64/bin/as")));
     }
@@ -284,7 +290,7 @@ mod tests {
         let folder = tempfile::tempdir_in("/tmp").unwrap();
         let path = folder.path().join("gcc");
         write(&path, 0o755);
-        let refused = Luggage::pack(&[identify_file(&path).unwrap()]).unwrap_err();
+        let refused = Luggage::pack(&[identify_file(&path, "").unwrap()]).unwrap_err();
         assert!(refused.contains("`/tmp`"), "{refused}");
     }
 
@@ -293,7 +299,7 @@ mod tests {
         let folder = folder();
         let path = folder.path().join("loop");
         write(&path, 0o755);
-        let tool = identify_file(&path).unwrap();
+        let tool = identify_file(&path, "").unwrap();
         std::fs::remove_file(&path).unwrap();
         symlink("loop", &path).unwrap();
         assert!(Luggage::pack(&[tool]).is_err());

@@ -1,6 +1,8 @@
 //! The compiler as part of the key: every program and library that has a say in the object, by content.
 
+pub(crate) mod command;
 mod elf;
+mod linking;
 mod loader;
 mod luggage;
 mod memory;
@@ -49,6 +51,8 @@ pub struct Tool {
     pub stamp: Stamp,
     /// `HASH/SIZE`, SHA-256.
     pub digest: String,
+    /// What it is there for, for people.
+    pub role: String,
 }
 
 /// The program that makes an object of a compiler's text.
@@ -155,6 +159,12 @@ impl Toolchain {
         format!("{family}-{} {frontend} {:08x}", self.major, hash >> 32)
     }
 
+    /// Whether a file of it is a program that it starts.
+    fn is_program(&self, path: &Path) -> bool {
+        let assembler = self.assembler.as_ref().map(|assembler| assembler.path.as_path());
+        [Some(self.driver.as_path()), Some(&self.frontend), assembler].contains(&Some(path))
+    }
+
     /// The files that go along with its actions, and what they hold; each content once.
     pub fn traveling_files(&self) -> Vec<(Digest, PathBuf)> {
         let Travel::Along(luggage) = &self.travel else { return Vec::new() };
@@ -173,8 +183,22 @@ impl Toolchain {
     }
 }
 
-/// Reads a file and tells its digest, with the stamp it had; `None` for the stamp if it changed meanwhile.
-fn identify_file(path: &Path) -> Result<Tool, Reason> {
+/// Files by the paths under which they are opened, with what each is there for.
+type Roles = BTreeMap<PathBuf, String>;
+
+/// Identifies files.
+///
+/// # Errors
+/// The reason to pass through, as for [`identify_file`].
+fn identify_files(roles: &Roles) -> Result<Vec<Tool>, Reason> {
+    roles.iter().map(|(path, role)| identify_file(path, role)).collect()
+}
+
+/// Reads a file and tells its digest, with the stamp it had.
+///
+/// # Errors
+/// The reason to pass through, if it can't be read or changes meanwhile.
+fn identify_file(path: &Path, role: &str) -> Result<Tool, Reason> {
     let unreadable = |_| Reason::new("compiler can't be read");
     let stamp_now = || path.metadata().map(|metadata| Platform::stamp(&metadata)).map_err(unreadable);
     let before = stamp_now()?;
@@ -192,5 +216,5 @@ fn identify_file(path: &Path) -> Result<Tool, Reason> {
     if stamp_now()? != before {
         return Err("compiler is being replaced".into());
     }
-    Ok(Tool { path: path.to_owned(), stamp: before, digest: digest.to_string() })
+    Ok(Tool { path: path.to_owned(), stamp: before, digest: digest.to_string(), role: role.to_owned() })
 }

@@ -9,7 +9,9 @@ use std::process::{Command, Stdio};
 use serde::{Deserialize, Serialize};
 
 use super::loader::{self, Under};
-use super::{ACTION_PATH, Assembler, Family, Luggage, Messages, Toolchain, Travel, identify_file, resolve};
+use super::{
+    ACTION_PATH, Assembler, Family, Luggage, Messages, Roles, Toolchain, Travel, identify_files, resolve,
+};
 use crate::command_line::Language;
 use crate::local::Platform;
 use crate::reason::Reason;
@@ -54,7 +56,9 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
     let is_cxx_driver = driver.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
     let dumped = if family == Family::Gcc { "-dumpfullversion" } else { "-dumpversion" };
     let number = said(&driver, &[dumped]).or_else(|_| said(&driver, &["-dumpversion"]))?;
-    let major = number.split('.').next().and_then(|major| major.trim().parse().ok());
+    // Some builds say how they were made behind it: `12-posix`.
+    let major = number.trim().split(|letter: char| !letter.is_ascii_digit()).next();
+    let major = major.and_then(|major| major.parse().ok());
     let mut toolchain = Toolchain {
         family,
         major: major.ok_or(Reason::new("compiler without a version"))?,
@@ -72,21 +76,23 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
         driver,
     };
     // A link that is called by its own name has to be there under that name.
-    let mut programs = BTreeSet::from([real, toolchain.driver.clone()]);
+    let mut programs =
+        Roles::from([(real, "driver".to_owned()), (toolchain.driver.clone(), "driver".to_owned())]);
     match family {
         Family::Gcc => gcc_programs(&mut toolchain, language, &mut programs)?,
         Family::Clang => check_clang(&toolchain)?,
     }
     if !Platform::HAS_ELF_LOADER {
-        toolchain.tools = programs.iter().map(|path| identify_file(path)).collect::<Result<_, _>>()?;
+        toolchain.tools = identify_files(&programs)?;
         return Ok(toolchain);
     }
     let mut files = programs.clone();
     let is_itself = libraries(&mut toolchain, &mut files)?;
-    files.extend(toolchain.specs.iter().cloned());
+    files.extend(toolchain.specs.iter().map(|path| (path.clone(), "specs of the driver".to_owned())));
     let locale = utf8_locale(&toolchain, &files);
-    files.extend(locale.iter().flatten().cloned());
-    toolchain.tools = files.iter().map(|path| identify_file(path)).collect::<Result<_, _>>()?;
+    let role = || "locale of its messages".to_owned();
+    files.extend(locale.iter().flatten().map(|path| (path.clone(), role())));
+    toolchain.tools = identify_files(&files)?;
     let packed = if is_itself {
         Luggage::pack(&toolchain.tools).and_then(|mut luggage| {
             luggage.has_utf8 = locale.is_some();
@@ -100,11 +106,11 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
 }
 
 /// The files that a compiler needs to say what it says under `LC_ALL=C.UTF-8`; `None` if it won't say that there.
-fn utf8_locale(toolchain: &Toolchain, files: &BTreeSet<PathBuf>) -> Option<Vec<PathBuf>> {
+fn utf8_locale(toolchain: &Toolchain, files: &Roles) -> Option<Vec<PathBuf>> {
     let is_musl =
         |file: &PathBuf| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-musl"));
     // clang keeps to ASCII, and musl needs no files for it.
-    if toolchain.family == Family::Clang || files.iter().any(is_musl) {
+    if toolchain.family == Family::Clang || files.keys().any(is_musl) {
         return Some(Vec::new());
     }
     let folder = UTF8_LOCALES.iter().map(Path::new).find(|folder| folder.is_dir())?;
@@ -113,11 +119,7 @@ fn utf8_locale(toolchain: &Toolchain, files: &BTreeSet<PathBuf>) -> Option<Vec<P
 }
 
 /// Finds the front end and the assembler, and what would come before them.
-fn gcc_programs(
-    toolchain: &mut Toolchain,
-    language: Language,
-    programs: &mut BTreeSet<PathBuf>,
-) -> Result<(), Reason> {
+fn gcc_programs(toolchain: &mut Toolchain, language: Language, programs: &mut Roles) -> Result<(), Reason> {
     let about = complaints(&toolchain.driver, &["-v"])?;
     // A program that starts the real compiler is seen by its name here.
     let itself = about.lines().find_map(|line| line.strip_prefix("COLLECT_GCC="));
@@ -145,8 +147,8 @@ fn gcc_programs(
             }
         }
     }
-    programs.insert(assembler.path.clone());
-    programs.insert(frontend.clone());
+    programs.insert(assembler.path.clone(), "assembler".to_owned());
+    programs.insert(frontend.clone(), "front end".to_owned());
     toolchain.assembler = Some(assembler);
     toolchain.frontend = frontend;
     Ok(())
@@ -179,18 +181,19 @@ fn program_folders(search_dirs: &str) -> BTreeSet<PathBuf> {
 
 /// The assembler that gcc would start now.
 fn assembler(toolchain: &Toolchain) -> Option<Assembler> {
-    let named = said(&toolchain.driver, &["-print-prog-name=as"]).ok()?.trim().to_owned();
-    let path = PathBuf::from(&named);
-    if path.is_absolute() {
-        let is_gnu = is_gnu(&path);
-        return path.is_file().then_some(Assembler { path, looked_up: None, is_gnu });
-    }
-    let path = on_path(&named)?;
-    Some(Assembler { is_gnu: is_gnu(&path), path, looked_up: Some(named) })
+    let (path, looked_up) = program_named(&toolchain.driver, "as")?;
+    let is_gnu = said(&path, &["--version"]).is_ok_and(|version| version.contains("GNU assembler"));
+    Some(Assembler { path, looked_up, is_gnu })
 }
 
-fn is_gnu(assembler: &Path) -> bool {
-    said(assembler, &["--version"]).is_ok_and(|version| version.contains("GNU assembler"))
+/// The program of that name that a compiler would start now, and the name that it would look up on `PATH` for it.
+pub(super) fn program_named(driver: &Path, name: &str) -> Option<(PathBuf, Option<String>)> {
+    let named = said(driver, &[&format!("-print-prog-name={name}")]).ok()?.trim().to_owned();
+    let path = PathBuf::from(&named);
+    if path.is_absolute() {
+        return path.is_file().then_some((path, None));
+    }
+    Some((on_path(&named)?, Some(named)))
 }
 
 /// The first program of that name on `PATH`.
@@ -226,23 +229,30 @@ fn specs_read(about: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Adds the shared libraries of each program; whether nothing foreign is among them.
-fn libraries(toolchain: &mut Toolchain, programs: &mut BTreeSet<PathBuf>) -> Result<bool, Reason> {
-    let mut all = BTreeSet::new();
+fn libraries(toolchain: &mut Toolchain, programs: &mut Roles) -> Result<bool, Reason> {
+    let mut all = BTreeMap::<PathBuf, BTreeSet<String>>::new();
     let mut is_itself = true;
-    for program in programs.iter() {
+    for (program, role) in programs.iter() {
         let here = loader::listed(program, Under::Everything)?;
         if here != loader::listed(program, Under::Nothing)? {
             toolchain.is_bound_here = Some("variables choose the compiler's libraries".to_owned());
         }
         is_itself = is_itself && here == loader::listed(program, Under::LibraryPath)?;
-        all.extend(here);
+        for library in here {
+            all.entry(library).or_default().insert(role.clone());
+        }
     }
-    programs.extend(all);
+    programs.extend(all.into_iter().map(|(path, roles)| (path, library_of(roles))));
     for file in LOADER_FILES {
         let stamp = Path::new(file).metadata().ok().map(|metadata| Platform::stamp(&metadata));
         toolchain.watched.push((file.into(), stamp));
     }
     Ok(is_itself)
+}
+
+/// What a library is there for that is loaded by programs with these roles.
+pub(super) fn library_of(roles: BTreeSet<String>) -> String {
+    format!("library of {}", roles.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// Asks for the compiler's own folders of headers, as these flags choose them.
@@ -336,7 +346,7 @@ pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, 
 }
 
 /// What a compiler prints when asked.
-fn said(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
+pub(super) fn said(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
     let output = ask(compiler, words)?;
     if !output.status.success() {
         return Err("compiler gives no answer".into());
@@ -345,7 +355,7 @@ fn said(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
 }
 
 /// What a compiler prints to standard error when asked.
-fn complaints(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
+pub(super) fn complaints(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
     let output = ask(compiler, words)?;
     if !output.status.success() {
         return Err("compiler gives no answer".into());

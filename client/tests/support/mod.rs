@@ -180,6 +180,17 @@ pub fn c_compilers() -> Vec<&'static str> {
     compilers("gcc", "clang")
 }
 
+/// The compilers for other systems that are here.
+pub fn cross_compilers() -> Vec<&'static str> {
+    let is_here = |name: &&str| {
+        program(name).is_some() || {
+            skip(name, "it is not installed");
+            false
+        }
+    };
+    ["aarch64-linux-gnu-g++", "x86_64-w64-mingw32-g++"].into_iter().filter(is_here).collect()
+}
+
 /// The folder of a path, in text.
 pub fn shown(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
