@@ -50,36 +50,32 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
     let mut hidden = Hidden::new(&bytes);
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        hidden.come_to(&bytes, at);
-        if *byte == b'#' {
-            let rest = bytes[at + 1..].trim_ascii_start();
-            if rest.starts_with(b"embed") && !rest.get(5).is_some_and(|byte| is_word_byte(*byte)) {
-                return Err("`#embed`".into());
+        match byte {
+            b'#' => {
+                let rest = bytes[at + 1..].trim_ascii_start();
+                if rest.starts_with(b"embed") && !rest.get(5).is_some_and(|byte| is_word_byte(*byte)) {
+                    return Err("`#embed`".into());
+                }
+                scan.has_once |= rest.starts_with(b"import");
+                scan.directive(&bytes, at, at + 1);
             }
-            if rest.starts_with(b"import") {
-                scan.has_once = true;
-            }
-            scan.include(&bytes, at, at + 1);
-            scan.has_markers |= begins_with_number(rest) && may_begin_line(&bytes, at);
-            at += 1;
-        } else if bytes[at..].starts_with(b"%:") || bytes[at..].starts_with(b"??=") {
             // Other spellings of `#`.
-            let after = at + 2 + usize::from(*byte == b'?');
-            let rest = &bytes[after..];
-            scan.include(&bytes, at, after);
-            scan.has_markers |= begins_with_number(rest) && may_begin_line(&bytes, at);
-            at += 2;
-        } else if is_word_byte(*byte) {
-            let rest = &bytes[at..];
-            let length = rest.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(rest.len());
-            scan.word(&bytes, at, length)?;
-            if at >= hidden.until {
-                scan.pieces.see(&rest[..length]);
+            b'%' if bytes[at + 1..].starts_with(b":") => scan.directive(&bytes, at, at + 2),
+            b'?' if bytes[at + 1..].starts_with(b"?=") => scan.directive(&bytes, at, at + 3),
+            b'/' | b'"' | b'\'' => hidden.come_to(&bytes, at),
+            _ if is_word_byte(*byte) => {
+                let rest = &bytes[at..];
+                let length = rest.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(rest.len());
+                scan.word(&bytes, at, length)?;
+                if at >= hidden.until {
+                    scan.pieces.see(&rest[..length]);
+                }
+                at += length;
+                continue;
             }
-            at += length;
-        } else {
-            at += 1;
+            _ => {}
         }
+        at += 1;
     }
     Ok(scan)
 }
@@ -106,7 +102,7 @@ impl Hidden {
     }
 
     fn come_to(&mut self, bytes: &[u8], at: usize) {
-        if at < self.until || self.is_off || !matches!(bytes[at], b'/' | b'"' | b'\'') {
+        if at < self.until || self.is_off {
             return;
         }
         let rest = &bytes[at..];
@@ -130,7 +126,9 @@ impl Hidden {
 }
 
 impl Scan {
-    fn include(&mut self, bytes: &[u8], hash: usize, after: usize) {
+    /// Takes what follows a `#`, which is at `hash` and ends before `after`.
+    fn directive(&mut self, bytes: &[u8], hash: usize, after: usize) {
+        self.has_markers |= begins_with_number(&bytes[after..]) && may_begin_line(bytes, hash);
         match include(bytes, hash, after) {
             Some(include) if include.name.is_none() => self.has_computed_include = true,
             Some(include) if !self.includes.contains(&include) => self.includes.push(include),
@@ -140,6 +138,10 @@ impl Scan {
 
     fn word(&mut self, bytes: &[u8], at: usize, length: usize) -> Result<(), Reason> {
         let word = &bytes[at..at + length];
+        // Nearly all words begin with other letters.
+        if !matches!(word[0], b'_' | b'o' | b'p' | b'd' | b'i') {
+            return Ok(());
+        }
         match word {
             b"__FILE__" | b"__BASE_FILE__" | b"__builtin_FILE" | b"__builtin_source_location" => {
                 self.has_name_of_file = true;
