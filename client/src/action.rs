@@ -205,9 +205,10 @@ impl Mapping {
                 continue;
             }
             flags.push(format!("{}{absolute}=", map_flag(maps)));
-            let root = place.root.as_deref().filter(|_| is_needed);
-            if let Some(root) = root.filter(|root| !is_mapped_by_user(compile, maps, root)) {
-                flags.push(format!("{}{project}={root}", map_flag(maps)));
+            for mount in place.mounts().iter().filter(|_| is_needed) {
+                if !is_mapped_by_user(compile, maps, &mount.real) {
+                    flags.push(format!("{}{INPUT_ROOT}/{}={}", map_flag(maps), mount.name, mount.real));
+                }
             }
         }
         // Both compilers let later maps come first, so the user's, translated, come last.

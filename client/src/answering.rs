@@ -59,33 +59,46 @@ pub fn answer(
     config: &Config,
     compiler: &Path,
     arguments: &[OsString],
-    call: Understood,
+    mut call: Understood,
     configuration: &Configuration,
 ) -> Result<Answered, Reason> {
     let mut stack = Stack::new(config, configuration);
-    let mut asks_for_preprocessing = false;
-    if let Some(source) = recognise(config, &call, &mut stack, &mut asks_for_preprocessing) {
+    let mut hints = Hints::default();
+    let mut found = recognise(config, &call, &mut stack, &mut hints);
+    if found.is_none() && hints.leads_out && call.leave_mounts() {
+        found = recognise(config, &call, &mut stack, &mut hints);
+    }
+    if let Some(source) = found {
         return Ok(stack.answered(source, 0, false));
     }
     let start = call.start(config)?;
-    if !asks_for_preprocessing && call.can_be_watched(&start) && !stack.may_run_elsewhere() {
+    if !hints.asks_for_preprocessing && call.can_be_watched(&start) && !stack.may_run_elsewhere() {
         return Ok(compile_first::answer(compiler, arguments, call, &start, stack));
     }
     let prepared = call.prepare_since(&start)?;
-    let mut answering = Answering { compiler, arguments, prepared: &prepared, stack, inputs: None };
+    let mut answering = Answering {
+        compiler,
+        arguments,
+        prepared: &prepared,
+        stack,
+        inputs: None,
+        is_read_afterwards: false,
+    };
     let (source, code) = answering.answer();
     Ok(answering.stack.answered(source, code, true))
 }
 
+/// What is known of calls that can't be answered at once.
+#[derive(Default)]
+struct Hints {
+    /// Whether preprocessing should come before compiling.
+    asks_for_preprocessing: bool,
+    /// Whether such calls are known without the names of folders beside the project.
+    leads_out: bool,
+}
+
 /// Answers by the first level of the key, if what is known of such calls fits.
-///
-/// Sets `asks_for_preprocessing` if what is known says that this should come before compiling.
-fn recognise(
-    config: &Config,
-    call: &Understood,
-    stack: &mut Stack<'_>,
-    asks_for_preprocessing: &mut bool,
-) -> Option<Source> {
+fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>, hints: &mut Hints) -> Option<Source> {
     let mut hashes = Hashes::new(&config.dir.join("memo"));
     let source = call.source(&mut hashes)?;
     let key = call.key(&source);
@@ -93,11 +106,12 @@ fn recognise(
     if known.is_none()
         && let Some(other) = call.key_without_dependency_file(&source)
     {
-        *asks_for_preprocessing |= stack.local_manifest(&other).is_some();
+        hints.asks_for_preprocessing |= stack.local_manifest(&other).is_some();
     }
     let date = environment::of_process(environment::DATE);
     let mut fits = |manifest: &Manifest| {
-        *asks_for_preprocessing |= manifest.asks_for_preprocessing();
+        hints.asks_for_preprocessing |= manifest.asks_for_preprocessing();
+        hints.leads_out |= manifest.leads_out;
         let checked = manifest.check(&call.place, date.as_deref(), &mut hashes);
         tracing::debug!(misfit = ?checked.misfit, fits = checked.fitting.is_some(), "a manifest was found");
         checked.fitting.and_then(|entry| Some((entry.action.parse::<Digest>().ok()?, entry.clone())))
@@ -200,6 +214,8 @@ pub struct Answering<'a> {
     pub stack: Stack<'a>,
     /// What a server has to have to run it, once somebody has asked.
     pub inputs: Option<Inputs>,
+    /// Whether its files were read when it had been compiled, and found to be older than that.
+    pub is_read_afterwards: bool,
 }
 
 impl Answering<'_> {
@@ -241,6 +257,9 @@ impl Answering<'_> {
             self.prepared.source().and_then(|source| call.key_without_dependency_file(&source))
         {
             self.stack.keep_manifest_locally(&other, &Manifest { is_blind: true, ..Manifest::default() });
+        }
+        if let Some(key) = self.prepared.key_left() {
+            self.stack.amend_manifests(&key, remotely, |manifest| manifest.leads_out = true);
         }
         match self.prepared.entry() {
             Ok((key, entry)) => {
@@ -304,7 +323,7 @@ impl Answering<'_> {
         let object = std::fs::read(&compile.output).map_err(|_| Reason::new("object can't be read"))?;
         let (stdout, stderr) =
             ran.stdout.zip(ran.stderr).ok_or(Reason::new("messages that are too long to be kept"))?;
-        if !closure.is_unchanged() {
+        if !self.is_read_afterwards && !closure.is_unchanged() {
             return Err("file changed while compiling".into());
         }
         if !memory.toolchain.is_current() {

@@ -9,8 +9,9 @@ use std::path::Path;
 
 use crate::answering::{Answered, Answering, Source, run_here};
 use crate::clock::Start;
-use crate::dependencies::{Unclear, Watch};
+use crate::dependencies::Watch;
 use crate::local::Platform;
+use crate::paths::LEADS_OUT;
 use crate::prepare::{Prepared, Understood};
 use crate::reason::Reason;
 use crate::tiers::Stack;
@@ -23,7 +24,8 @@ pub fn answer(
     start: &Start,
     stack: Stack<'_>,
 ) -> Answered {
-    let (ran, closure) = {
+    let alone = call.place.without_mounts();
+    let (ran, found, leads_out) = {
         let watch = Watch::new(&call.compile, &call.memory.toolchain, &call.place, start);
         let words = watch.as_ref().map(Watch::words).unwrap_or_default();
         let words: Vec<OsString> = arguments.iter().cloned().chain(words).collect();
@@ -32,25 +34,39 @@ pub fn answer(
             Ok(ran) => return stack.answered(Source::LocalRun, Platform::exit_code(ran.status), false),
             Err(code) => return stack.answered(Source::LocalRun, code, false),
         };
-        let closure = watch.map(|watch| watch.gather(&mut call.memory));
-        (ran, closure.unwrap_or(Err(Unclear::UntilPreprocessed("not watched"))))
+        let Some(mut watch) = watch else {
+            let refused = Some("compile that can't be watched".into());
+            return Answered {
+                refused,
+                ..stack.answered(Source::LocalRun, Platform::exit_code(ran.status), false)
+            };
+        };
+        let found = watch.find(&mut call.memory);
+        match (found, &alone) {
+            (Err(reason), Some(alone)) if reason == LEADS_OUT => {
+                watch.rename(alone);
+                (ran, watch.find(&mut call.memory), true)
+            }
+            (found, _) => (ran, found, false),
+        }
     };
+    if leads_out {
+        call.leave_mounts();
+    }
     call.memory.save();
     let code = Platform::exit_code(ran.status);
-    let is_preprocessed = if let Err(Unclear::UntilPreprocessed(why)) = &closure {
-        tracing::debug!(why, "preprocessing after compiling");
-        true
-    } else {
-        false
-    };
-    let prepared: Result<Prepared, Reason> = match closure {
-        Ok(closure) => call.with(closure),
-        Err(Unclear::UntilPreprocessed(_)) => call.prepare_since(start),
-        Err(Unclear::Refused(reason)) => Err(reason),
-    };
+    let is_preprocessed = found.as_ref().is_ok_and(|(_, is_preprocessed)| *is_preprocessed);
+    let prepared: Result<Prepared, Reason> = found.and_then(|(closure, _)| call.with(closure));
     match prepared {
         Ok(prepared) => {
-            let mut answering = Answering { compiler, arguments, prepared: &prepared, stack, inputs: None };
+            let mut answering = Answering {
+                compiler,
+                arguments,
+                prepared: &prepared,
+                stack,
+                inputs: None,
+                is_read_afterwards: true,
+            };
             answering.keep_what_came(ran);
             answering.stack.answered(Source::LocalRun, code, is_preprocessed)
         }

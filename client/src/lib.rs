@@ -24,6 +24,7 @@ pub mod invocation;
 pub mod launch;
 pub mod local;
 pub mod messages;
+pub mod mounts;
 mod operator;
 pub mod paths;
 pub mod prepare;

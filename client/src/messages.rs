@@ -3,7 +3,7 @@
 //! Names are replaced only where a message has its file's name: at the start of a line, or after `In file included
 //! from`. A name anywhere else, in a quoted line of source for one, was written by the user and stays.
 
-use crate::paths::{ABSOLUTE, INPUT_ROOT, PROJECT, Place};
+use crate::paths::{ABSOLUTE, INPUT_ROOT, MOUNTS, Place};
 
 /// What stands before the name of a file that is not at the start of its line.
 const INTRODUCTIONS: [&[u8]; 3] =
@@ -16,13 +16,15 @@ pub fn to_virtual(text: &[u8], place: &Place) -> Option<Vec<u8>> {
         if !name.starts_with(b"/") {
             return None;
         }
-        let root = place.root.as_deref().unwrap_or("\0").as_bytes();
-        match name.strip_prefix(root) {
-            Some(rest) if rest.starts_with(b"/") => Some((root.len(), format!("{INPUT_ROOT}/{PROJECT}"))),
-            _ => Some((0, format!("{INPUT_ROOT}/{ABSOLUTE}"))),
+        let mount = place.mounts().iter().find(|mount| {
+            name.strip_prefix(mount.real.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"))
+        });
+        match mount {
+            Some(mount) => Some((mount.real.len(), format!("{INPUT_ROOT}/{}", mount.name))),
+            None => Some((0, format!("{INPUT_ROOT}/{ABSOLUTE}"))),
         }
     });
-    let real: Vec<&str> = std::iter::once(place.folder.as_str()).chain(place.root.as_deref()).collect();
+    let real: Vec<&str> = place.names().collect();
     let is_clean = renamed.split(|byte| *byte == b'\n').all(|line| {
         let said = after_name(line);
         !real.iter().any(|name| holds(said, name))
@@ -42,20 +44,18 @@ fn after_name(line: &[u8]) -> &[u8] {
 
 /// Replaces virtual names by real ones. `None` if a virtual name is left that no rule reaches.
 pub fn to_real(text: &[u8], place: &Place) -> Option<Vec<u8>> {
-    let project = format!("{INPUT_ROOT}/{PROJECT}");
-    let absolute = format!("{INPUT_ROOT}/{ABSOLUTE}");
+    let mounts =
+        place.mounts().iter().map(|mount| (format!("{INPUT_ROOT}/{}", mount.name), mount.real.as_str()));
+    let names: Vec<(String, &str)> = mounts.chain([(format!("{INPUT_ROOT}/{ABSOLUTE}"), "")]).collect();
     let renamed = with_names(text, |name| {
         let has =
             |prefix: &str| name.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
-        if has(&project) {
-            Some((project.len(), place.root.clone().unwrap_or_default()))
-        } else if has(&absolute) {
-            Some((absolute.len(), String::new()))
-        } else {
-            None
-        }
+        let (prefix, real) = names.iter().find(|(prefix, _)| has(prefix))?;
+        Some((prefix.len(), (*real).to_owned()))
     });
-    let is_clean = ![project, absolute].iter().any(|name| holds(&renamed, &format!("{name}/")));
+    // Those that are not here have names here as well.
+    let all = MOUNTS.iter().map(|name| format!("{INPUT_ROOT}/{name}/"));
+    let is_clean = !all.chain([format!("{INPUT_ROOT}/{ABSOLUTE}/")]).any(|name| holds(&renamed, &name));
     is_clean.then_some(renamed)
 }
 

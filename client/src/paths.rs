@@ -20,6 +20,21 @@ pub const PROJECT: &str = "p";
 /// What the root of the file system is called in the input root.
 pub const ABSOLUTE: &str = "abs";
 
+/// What the folder of a build is called in the input root, if it isn't in the project's own.
+pub const BUILD: &str = "b";
+
+/// What the folder is called that an isolated build's packages are installed to.
+pub const ISOLATED: &str = "e";
+
+/// What the folder is called that a package's sources were unpacked to.
+pub const UNPACKED: &str = "s";
+
+/// All that have names of their own.
+pub const MOUNTS: [&str; 4] = [PROJECT, BUILD, ISOLATED, UNPACKED];
+
+/// Why a path has no virtual name: it climbs out of a folder that is called something of its own.
+pub const LEADS_OUT: Reason = Reason::new("path that leads out of the project and back");
+
 /// What lies at the root of a project.
 const ROOT_MARKS: [&str; 6] =
     [".git", ".hg", "WORKSPACE", "WORKSPACE.bazel", "MODULE.bazel", "castwork.toml"];
@@ -28,14 +43,26 @@ const ROOT_MARKS: [&str; 6] =
 const CMAKE_CACHE_BYTES_MAX: u64 = 8 << 20;
 
 /// Where a compile happens: its working folder and the root of its project.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Place {
     /// The working folder: absolute, without `.`, `..` and double slashes, as the compiler will write it.
     pub folder: String,
     /// The project's root, in the same form; `None` if nothing is called `p/…`.
     pub root: Option<String>,
+    /// All folders that are called the same wherever they lie, the project among them: those with longer names first,
+    /// so that one within another is found.
+    mounts: Vec<Mount>,
     /// Folders that have been asked whether a `..` after them leads to where it reads.
     plain: RefCell<HashMap<String, bool>>,
+}
+
+/// A folder that is called the same wherever it lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// What it is called below the input root. None is the beginning of another: maps of paths compare letters.
+    pub name: &'static str,
+    /// Where it is: absolute, without `.`, `..` and double slashes.
+    pub real: String,
 }
 
 /// A file or folder by its two names.
@@ -85,7 +112,49 @@ impl Place {
                 return Err("folder with an unusual name".into());
             }
         }
-        Ok(Self { folder, root, plain: RefCell::default() })
+        let project = root.iter().map(|root| Mount { name: PROJECT, real: root.clone() });
+        Ok(Self { mounts: project.collect(), folder, root, plain: RefCell::default() })
+    }
+
+    /// The same place, with folders beside the project that have names of their own.
+    #[must_use]
+    pub fn with_mounts(mut self, more: Vec<Mount>) -> Self {
+        let is_usual = |real: &str| {
+            real.len() > 1
+                && normal(real) == real
+                && !real.contains(|letter: char| letter.is_control() || matches!(letter, '"' | '\\'))
+        };
+        for mount in more {
+            let is_known =
+                self.mounts.iter().any(|known| known.name == mount.name || known.real == mount.real);
+            if !is_known && is_usual(&mount.real) {
+                self.mounts.push(mount);
+            }
+        }
+        self.mounts.sort_by_key(|mount| std::cmp::Reverse(mount.real.len()));
+        self
+    }
+
+    /// The same place without those beside the project; `None` if there are none.
+    #[must_use]
+    pub fn without_mounts(&self) -> Option<Self> {
+        let project: Vec<Mount> = self.mounts.iter().filter(|mount| mount.name == PROJECT).cloned().collect();
+        (project.len() < self.mounts.len()).then(|| Self { mounts: project, ..self.clone() })
+    }
+
+    /// The folders that are called the same wherever they lie; of two within each other the inner one comes first.
+    pub fn mounts(&self) -> &[Mount] {
+        &self.mounts
+    }
+
+    /// The names that make a text belong to this place: of the working folder, and of all with names of their own.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.folder.as_str()).chain(self.mounts.iter().map(|mount| mount.real.as_str()))
+    }
+
+    /// The folder with a name of its own that a path is in, and what comes behind its name.
+    fn mount_of<'a>(&self, path: &'a str) -> Option<(&Mount, &'a str)> {
+        self.mounts.iter().find_map(|mount| below(path, &mount.real).map(|rest| (mount, rest)))
     }
 
     /// The working folder below the input root.
@@ -95,9 +164,9 @@ impl Place {
 
     /// What an absolute, normal path is called below the input root.
     fn name_of(&self, real: &str) -> String {
-        match self.root.as_deref().and_then(|root| below(real, root)) {
-            Some("") => PROJECT.to_owned(),
-            Some(rest) => format!("{PROJECT}/{rest}"),
+        match self.mount_of(real) {
+            Some((mount, "")) => mount.name.to_owned(),
+            Some((mount, rest)) => format!("{}/{rest}", mount.name),
             None => format!("{ABSOLUTE}{real}").trim_end_matches('/').to_owned(),
         }
     }
@@ -105,9 +174,9 @@ impl Place {
     /// What an absolute path is called wherever the project lies; unlike [`Place::locate`] it leaves `..` alone, so
     /// that looking there is what it was.
     pub fn alias(&self, path: &str) -> String {
-        match self.root.as_deref().and_then(|root| below(path, root)) {
-            Some("") => PROJECT.to_owned(),
-            Some(rest) => format!("{PROJECT}/{rest}"),
+        match self.mount_of(path) {
+            Some((mount, "")) => mount.name.to_owned(),
+            Some((mount, rest)) => format!("{}/{rest}", mount.name),
             None => format!("{ABSOLUTE}{path}"),
         }
     }
@@ -119,12 +188,15 @@ impl Place {
             name.strip_prefix(ABSOLUTE).filter(|rest| rest.is_empty() || rest.starts_with('/'))
         {
             let path = if rest.is_empty() { "/" } else { rest };
-            let is_of_project = self.root.as_deref().is_some_and(|root| below(path, root).is_some());
-            return (!is_of_project).then(|| path.to_owned());
+            return self.mount_of(path).is_none().then(|| path.to_owned());
         }
-        let rest = name.strip_prefix(PROJECT)?;
-        let root = self.root.as_deref()?;
-        (rest.is_empty() || rest.starts_with('/')).then(|| format!("{root}{rest}"))
+        let (mount, rest) = self.mounts.iter().find_map(|mount| {
+            let rest = name.strip_prefix(mount.name)?;
+            (rest.is_empty() || rest.starts_with('/')).then_some((mount, rest))
+        })?;
+        let path = format!("{}{rest}", mount.real);
+        // What is called otherwise here was something else where it was called so.
+        self.mount_of(&path).is_some_and(|(inner, _)| inner.name == mount.name).then_some(path)
     }
 
     /// A path as spelled, made absolute by its letters alone.
@@ -137,12 +209,9 @@ impl Place {
         if !path.starts_with('/') {
             return path.to_owned();
         }
-        match self.root.as_deref().and_then(|root| below(path, root)) {
-            Some("") => format!("{INPUT_ROOT}/{PROJECT}"),
-            Some(_) => {
-                let rest = &path[self.root.as_deref().map_or(0, str::len)..];
-                format!("{INPUT_ROOT}/{PROJECT}{rest}")
-            }
+        match self.mount_of(path) {
+            Some((mount, "")) => format!("{INPUT_ROOT}/{}", mount.name),
+            Some((mount, _)) => format!("{INPUT_ROOT}/{}{}", mount.name, &path[mount.real.len()..]),
             None => format!("{INPUT_ROOT}/{ABSOLUTE}{path}"),
         }
     }
@@ -179,7 +248,7 @@ impl Place {
             format!("{INPUT_ROOT}/{}/{in_action}", self.virtual_folder())
         };
         if normal(&in_action) != format!("{INPUT_ROOT}/{name}") {
-            return Err("path that leads out of the project and back".into());
+            return Err(LEADS_OUT);
         }
         Ok(Located { real: real.into(), name, passed })
     }

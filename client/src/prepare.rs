@@ -15,7 +15,8 @@ use crate::direct::manifest::Seen;
 use crate::direct::memo::Hash;
 use crate::direct::{Entry, Hashes};
 use crate::environment;
-use crate::paths::Place;
+use crate::mounts;
+use crate::paths::{LEADS_OUT, Place};
 use crate::reason::Reason;
 use crate::tiers::Inputs;
 use crate::toolchain::{Family, Messages, Toolchain, ToolchainMemory};
@@ -32,6 +33,8 @@ pub struct Understood {
     pub messages: Messages,
     /// Whether they are coloured.
     pub is_colored: bool,
+    /// The place as it would be called, but for files that climb out of its folders.
+    pub left: Option<Place>,
 }
 
 impl Understood {
@@ -47,6 +50,8 @@ impl Understood {
         let compile = Compile::parse(&words, &folder)?;
         environment::check(environment::of_process)?;
         let place = Place::find(config.project_root.as_deref())?;
+        let more = mounts::of(&compile, &place);
+        let place = place.with_mounts(more);
         let guessed = guessed_language(&compile, compiler);
         let mut memory = ToolchainMemory::recall(&config.dir, compiler, guessed)?;
         check_family(&compile, &memory.toolchain, guessed)?;
@@ -56,7 +61,7 @@ impl Understood {
         let is_terminal =
             std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let is_colored = compile.color.unwrap_or(is_terminal);
-        Ok(Self { compile, memory, place, messages, is_colored })
+        Ok(Self { compile, memory, place, messages, is_colored, left: None })
     }
 
     /// The compiler.
@@ -78,6 +83,13 @@ impl Understood {
     /// The key under which is kept what was seen with this command and such a source.
     pub fn key(&self, source: &Hash) -> ManifestKey {
         ManifestKey::new(&self.making(source), environment::of_process)
+    }
+
+    /// Calls folders beside the project what they are called here; returns whether there were any with other names.
+    pub fn leave_mounts(&mut self) -> bool {
+        let Some(alone) = self.place.without_mounts() else { return false };
+        self.left = Some(std::mem::replace(&mut self.place, alone));
+        true
     }
 
     /// The key under which is kept that such a call was seen, if it wants a dependency file: with another one it comes to
@@ -112,7 +124,10 @@ impl Understood {
     /// # Errors
     /// The reason to pass the call through.
     pub fn prepare_since(mut self, start: &Start) -> Result<Prepared, Reason> {
-        let gathered = gather(&self.compile, &mut self.memory, &self.place, start);
+        let mut gathered = gather(&self.compile, &mut self.memory, &self.place, start);
+        if gathered.as_ref().is_err_and(|reason| *reason == LEADS_OUT) && self.leave_mounts() {
+            gathered = gather(&self.compile, &mut self.memory, &self.place, start);
+        }
         self.memory.save();
         self.with(gathered?)
     }
@@ -200,6 +215,13 @@ impl Prepared {
     /// The key of what is known of such a call; `None` if the source has no name.
     pub fn key(&self) -> Option<ManifestKey> {
         Some(self.call.key(&self.source()?))
+    }
+
+    /// The key that such calls are looked for under first, if files turned out to climb out of folders of that place.
+    pub fn key_left(&self) -> Option<ManifestKey> {
+        let place = self.call.left.as_ref()?;
+        let source = self.source()?;
+        Some(ManifestKey::new(&key::Making { place, ..self.call.making(&source) }, environment::of_process))
     }
 
     /// What the source holds; `None` if it has no name.

@@ -104,7 +104,7 @@ pub fn gather(
     let (own_folders, search) = search_path(compile, memory, &preprocessed.about)?;
     search.check_links(place)?;
     let standard = last_standard(compile);
-    let places: Vec<&str> = std::iter::once(place.folder.as_str()).chain(place.root.as_deref()).collect();
+    let places: Vec<&str> = place.names().collect();
     let looking = Looking {
         language: compile.language_for(memory.toolchain.is_cxx_driver),
         standard: standard.as_deref(),

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use super::closure::{Gathering, choosing_flags, is_shadowed};
+use super::closure::{Gathering, choosing_flags, gather, is_shadowed};
 use super::looked::{ELSEWHERE, Looked, folder_of, is_file_for_compilers};
 use super::makefile::prerequisites;
 use super::search::SearchPath;
@@ -27,6 +27,8 @@ use crate::toolchain::{Family, IncludeDirs, Toolchain, ToolchainMemory};
 /// Words that preprocessing is for, if they stand in the command itself.
 const TELLING_WORDS: [&str; 6] = ["__FILE__", "__DATE__", "__TIME", "__has_", "##", "_Pragma"];
 
+const CHANGED: Reason = Reason::new("file changed while compiling");
+
 /// Why it is not known what a compile read.
 #[derive(Debug)]
 pub enum Unclear {
@@ -34,6 +36,16 @@ pub enum Unclear {
     UntilPreprocessed(&'static str),
     /// Its result can't be kept, for this reason.
     Refused(Reason),
+}
+
+impl Unclear {
+    /// Why nothing can be kept.
+    fn reason(self) -> Reason {
+        match self {
+            Self::UntilPreprocessed(why) => why.into(),
+            Self::Refused(reason) => reason,
+        }
+    }
 }
 
 impl From<Reason> for Unclear {
@@ -82,6 +94,11 @@ impl<'a> Watch<'a> {
         })
     }
 
+    /// Calls the place otherwise.
+    pub fn rename(&mut self, place: &'a Place) {
+        self.place = place;
+    }
+
     /// What the command has to be told in addition; the object is not changed by it.
     pub fn words(&self) -> Vec<OsString> {
         let mut words: Vec<OsString> = vec![format!("-Wa,--MD,{}", self.assembled.display()).into()];
@@ -91,6 +108,23 @@ impl<'a> Watch<'a> {
             words.extend(["-MQ", "object"].map(OsString::from));
         }
         words
+    }
+
+    /// Finds what the compile read, when it has ended well; by preprocessing, if its files don't tell. Says whether that
+    /// was needed.
+    ///
+    /// # Errors
+    /// Why nothing can be kept.
+    pub fn find(&self, memory: &mut ToolchainMemory) -> Result<(Closure, bool), Reason> {
+        match self.gather(memory) {
+            Ok(closure) => Ok((closure, false)),
+            Err(Unclear::Refused(reason)) => Err(reason),
+            Err(Unclear::UntilPreprocessed(why)) => {
+                tracing::debug!(why, "preprocessing after compiling");
+                let closure = gather(self.compile, memory, self.place, self.start)?;
+                Ok((self.confirm(closure).map_err(Unclear::reason)?, true))
+            }
+        }
     }
 
     /// Finds what the compile read, when it has ended well.
@@ -134,7 +168,7 @@ impl<'a> Watch<'a> {
             known: HashMap::new(),
             looked: Looked::default(),
             explained: BTreeSet::from([source]),
-            still: HashSet::new(),
+            still: self.still(),
         };
         let predefined = tracing.trace(&entered)?;
         let mut looked = tracing.looked;
@@ -157,9 +191,7 @@ impl<'a> Watch<'a> {
         for scan in gathering.scans.values() {
             pieces.join(&scan.pieces);
         }
-        if self.folders.iter().any(|(folder, then)| identity_of(folder) != *then) {
-            return Err(Unclear::Refused("file changed while compiling".into()));
-        }
+        self.check_folders()?;
         if pieces.make_date() {
             return Err(Unclear::UntilPreprocessed("words that could be pasted"));
         }
@@ -177,11 +209,31 @@ impl<'a> Watch<'a> {
         Ok(closure)
     }
 
+    fn still(&self) -> Still<'a> {
+        Still { start: self.start, seen: HashSet::new() }
+    }
+
+    /// Checks that what preprocessing found afterwards is what the compile found.
+    ///
+    /// # Errors
+    /// If files or folders were moved meanwhile.
+    fn confirm(&self, closure: Closure) -> Result<Closure, Unclear> {
+        self.check_folders()?;
+        let mut still = self.still();
+        for input in closure.inputs.values() {
+            still.check(&input.real).map_err(|_| CHANGED)?;
+        }
+        Ok(closure)
+    }
+
+    fn check_folders(&self) -> Result<(), Reason> {
+        let is_same = self.folders.iter().all(|(folder, then)| identity_of(folder) == *then);
+        if is_same { Ok(()) } else { Err(CHANGED) }
+    }
+
     /// Whether a file is spelled with the name of our folder, or the project's.
     fn is_named_by_place(&self, spelled: &str) -> bool {
-        let root = self.place.root.as_deref();
-        spelled.starts_with('/')
-            && (spelled.contains(&self.place.folder) || root.is_some_and(|root| spelled.contains(root)))
+        spelled.starts_with('/') && self.place.names().any(|name| spelled.contains(name))
     }
 
     /// Checks that the assembler read what the compiler wrote, and nothing else that is not in the key anyway.
@@ -336,8 +388,7 @@ struct Tracing<'a> {
     known: HashMap<String, There>,
     looked: Looked,
     explained: BTreeSet<String>,
-    /// Folders that were not moved meanwhile.
-    still: HashSet<PathBuf>,
+    still: Still<'a>,
 }
 
 impl<'a> Tracing<'a> {
@@ -388,7 +439,7 @@ impl<'a> Tracing<'a> {
             }
         }
         for input in inputs.values() {
-            self.check_still(&input.real)?;
+            self.still.check(&input.real)?;
         }
         Ok(predefined)
     }
@@ -476,24 +527,32 @@ impl<'a> Tracing<'a> {
         {
             return Err(Unclear::UntilPreprocessed("a file that may be another"));
         }
-        self.check_still(Path::new(path))?;
+        self.still.check(Path::new(path))?;
         Ok(There::Passed)
     }
+}
 
+/// The folders that are known not to have been moved since the beginning.
+struct Still<'a> {
+    start: &'a Start,
+    seen: HashSet<PathBuf>,
+}
+
+impl Still<'_> {
     /// Checks that no folder on the way to a file was put there, and no link changed, since the beginning.
-    fn check_still(&mut self, path: &Path) -> Result<(), Unclear> {
+    fn check(&mut self, path: &Path) -> Result<(), Unclear> {
         let mut way: Option<&Path> = Some(path);
         while let Some(folder) = way {
-            if !self.still.insert(folder.to_owned()) {
+            if !self.seen.insert(folder.to_owned()) {
                 return Ok(());
             }
-            let metadata =
-                folder.symlink_metadata().map_err(|_| Unclear::UntilPreprocessed("a folder that is gone"))?;
+            let gone = |_| Unclear::UntilPreprocessed("a folder that is gone");
+            let metadata = folder.symlink_metadata().map_err(gone)?;
             let stamp = Platform::stamp(&metadata);
             // A folder in which a file was made has both its times changed; one that was moved, only the latter.
             let is_filled = metadata.is_dir() && stamp.modified_ns == stamp.changed_ns;
-            if !is_filled && !stamp.is_settled_before(self.watch.start.instant_ns) {
-                return Err(Unclear::Refused("file changed while compiling".into()));
+            if !is_filled && !stamp.is_settled_before(self.start.instant_ns) {
+                return Err(CHANGED.into());
             }
             way = folder.parent();
         }

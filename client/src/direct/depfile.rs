@@ -5,7 +5,7 @@
 //! depends on how long names are. So words are kept, and lines broken anew by each compiler's rule; a file that doesn't
 //! come out as it was that way is kept as it is, for the place where it was made.
 
-use crate::paths::{INPUT_ROOT, PROJECT, Place};
+use crate::paths::{INPUT_ROOT, MOUNTS, Place};
 use crate::toolchain::Family;
 
 /// How a compiler breaks lines.
@@ -54,7 +54,7 @@ impl Depfile {
         // Such names are escaped, each compiler in its own way.
         let is_plain =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '_' | '-' | '+');
-        if !place.root.as_deref().is_some_and(|root| root.chars().all(is_plain)) {
+        if place.root.is_none() || !place.mounts().iter().all(|mount| mount.real.chars().all(is_plain)) {
             return verbatim();
         }
         let Some(words) = Words::read(text) else { return verbatim() };
@@ -91,19 +91,22 @@ impl Depfile {
 }
 
 fn to_virtual(word: &str, place: &Place) -> String {
-    let root = place.root.as_deref().unwrap_or_default();
-    match word.strip_prefix(root).filter(|rest| !root.is_empty() && rest.starts_with('/')) {
-        Some(rest) => format!("{INPUT_ROOT}/{PROJECT}{rest}"),
+    let mounts = place.mounts().iter();
+    let named = mounts.filter_map(|mount| Some((mount, word.strip_prefix(mount.real.as_str())?)));
+    match named.into_iter().find(|(_, rest)| rest.starts_with('/')) {
+        Some((mount, rest)) => format!("{INPUT_ROOT}/{}{rest}", mount.name),
         None => word.to_owned(),
     }
 }
 
 fn to_real(name: &str, place: &Place) -> Option<String> {
-    let project = format!("{INPUT_ROOT}/{PROJECT}");
-    match name.strip_prefix(&project).filter(|rest| rest.starts_with('/')) {
-        Some(rest) => place.root.as_deref().map(|root| format!("{root}{rest}")),
-        None => Some(name.to_owned()),
-    }
+    let virtual_name = MOUNTS.iter().find(|virtual_name| {
+        let rest = name.strip_prefix(&format!("{INPUT_ROOT}/{virtual_name}"));
+        rest.is_some_and(|rest| rest.starts_with('/'))
+    });
+    let Some(virtual_name) = virtual_name else { return Some(name.to_owned()) };
+    let mount = place.mounts().iter().find(|mount| mount.name == *virtual_name)?;
+    Some(format!("{}{}", mount.real, &name[INPUT_ROOT.len() + 1 + virtual_name.len()..]))
 }
 
 /// The words of a file, escaped as they stand.

@@ -73,7 +73,10 @@ fn said(
     let Making { compile, toolchain, place, messages, is_colored, source } = making;
     let mut said = Said::default();
     said.all(&[FORMAT, env!("CARGO_PKG_VERSION"), &hex::encode(source)]);
-    said.all(&[&place.virtual_folder(), &format!("{} {messages:?} {is_colored}", place.root.is_some())]);
+    said.all(&[&place.virtual_folder(), &format!("{messages:?} {is_colored}")]);
+    let mut mounts: Vec<&str> = place.mounts().iter().map(|mount| mount.name).collect();
+    mounts.sort_unstable();
+    said.all(&mounts);
     of_toolchain(&mut said, toolchain);
     said.all(&[compile.language.name(), &compile.is_language_explicit.to_string()]);
     said.part(&place.spelled_in_action(&compile.source));

@@ -29,6 +29,10 @@ pub struct Manifest {
     /// Whether such a call is to be preprocessed before it is compiled: it can't be recognised, but its action can.
     #[prost(bool, tag = "2")]
     pub is_blind: bool,
+    /// Whether files climb out of a folder that has a name of its own beside the project's: such calls are known by the
+    /// key that they have without such folders.
+    #[prost(bool, tag = "3")]
+    pub leads_out: bool,
 }
 
 /// A set of headers, with all that the search for them depended on. Paths are virtual.
@@ -181,7 +185,7 @@ fn by_folder(looked: &Looked, place: &Place) -> Option<Vec<Absent>> {
 
 /// The hash of where we are.
 pub fn place_hash(place: &Place) -> Hash {
-    hash_of(format!("{}\0{}", place.root.as_deref().unwrap_or_default(), place.folder).as_bytes())
+    hash_of(place.names().collect::<Vec<_>>().join("\0").as_bytes())
 }
 
 /// The hash of hashes.
@@ -283,7 +287,7 @@ mod tests {
 
     #[test]
     fn bytes_of_anything_else_are_no_manifest() {
-        let manifest = Manifest { entries: vec![entry(1)], is_blind: false };
+        let manifest = Manifest { entries: vec![entry(1)], ..Manifest::default() };
         let bytes = manifest.to_bytes().unwrap();
         for end in 0..bytes.len() {
             assert_eq!(Manifest::from_bytes(&bytes[..end]), None);

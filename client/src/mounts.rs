@@ -1,0 +1,130 @@
+//! Folders beside the project that have a name of their own in actions: that of the build, and those with random names that
+//! tools for Python's packages make for each build.
+//!
+//! Only where the object does not hold its place: with debug information, or with maps of the user's, nothing would be
+//! shared in any case.
+
+use std::path::Path;
+
+use crate::command_line::{Argument, Compile};
+use crate::paths::{BUILD, ISOLATED, Mount, Place, UNPACKED};
+
+/// How folders begin that pip, `build` and uv make in the folder for temporary files, or in their cache.
+const ISOLATED_BEGINNINGS: [&str; 3] = ["pip-build-env-", "build-env-", "cibw-run-"];
+
+/// How folders begin that sources are unpacked to.
+const UNPACKED_BEGINNINGS: [&str; 4] = ["pip-req-build-", "pip-install-", "pip-wheel-", "build-via-sdist-"];
+
+/// What uv calls the folder in its cache in which it makes a folder for each build.
+const UV_BUILDS: &str = "builds-v0";
+
+/// What lies in a folder that a build was configured in.
+const BUILD_MARK: &str = "CMakeCache.txt";
+
+/// Finds the folders that a compile names, or works in.
+pub fn of(compile: &Compile, place: &Place) -> Vec<Mount> {
+    let maps = compile.arguments.iter().any(|argument| matches!(argument, Argument::PrefixMap { .. }));
+    if compile.has_debug || maps || compile.place_matters.is_some() {
+        return Vec::new();
+    }
+    let mut mounts = Vec::new();
+    let named =
+        std::iter::once(place.folder.as_str()).chain(names(compile).filter(|name| name.starts_with('/')));
+    for path in named {
+        mounts.extend(random_folder(path));
+    }
+    // A way out of the folder, relative to it, would lead elsewhere from one with another name.
+    if !names(compile).any(|name| name.split('/').any(|part| part == "..")) {
+        mounts.extend(build_folder(&place.folder).map(|real| Mount { name: BUILD, real }));
+    }
+    // Two of a kind would be one.
+    let is_alone =
+        |mount: &Mount| mounts.iter().all(|other| other.name != mount.name || other.real == mount.real);
+    let mut alone: Vec<Mount> = mounts.iter().filter(|mount| is_alone(mount)).cloned().collect();
+    alone.dedup();
+    alone
+}
+
+/// The paths of the command.
+fn names(compile: &Compile) -> impl Iterator<Item = &str> {
+    let of_headers = compile.arguments.iter().filter_map(|argument| match argument {
+        Argument::SearchDir { folder: path, .. } | Argument::IncludeFile { file: path, .. } => {
+            Some(path.as_str())
+        }
+        _ => None,
+    });
+    of_headers.chain([compile.source.as_str()])
+}
+
+/// The folder with a random name that a path is in.
+fn random_folder(path: &str) -> Option<Mount> {
+    let mut end = 0;
+    let mut before = "";
+    for part in path.split('/') {
+        end += part.len();
+        let begins = |beginnings: &[&str]| beginnings.iter().any(|beginning| part.starts_with(beginning));
+        let name = if begins(&ISOLATED_BEGINNINGS) || before == UV_BUILDS {
+            Some(ISOLATED)
+        } else if begins(&UNPACKED_BEGINNINGS) {
+            Some(UNPACKED)
+        } else {
+            None
+        };
+        if let Some(name) = name {
+            return Some(Mount { name, real: path[..end].to_owned() });
+        }
+        before = part;
+        end += 1;
+    }
+    None
+}
+
+/// The folder of the build that a working folder is in.
+fn build_folder(folder: &str) -> Option<String> {
+    let mut ancestors = Path::new(folder).ancestors().filter(|ancestor| ancestor.parent().is_some());
+    let found = ancestors.find(|ancestor| ancestor.join(BUILD_MARK).is_file())?;
+    found.to_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(folder: &str, line: &str) -> Vec<(&'static str, String)> {
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let compile = Compile::parse(&words, Path::new(folder)).unwrap();
+        let place = Place::new(folder.to_owned(), Some("/tmp".to_owned())).unwrap();
+        of(&compile, &place).into_iter().map(|mount| (mount.name, mount.real)).collect()
+    }
+
+    #[test]
+    fn folders_with_random_names_are_found_in_every_path_of_a_call() {
+        let line = "-isystem /tmp/pip-build-env-x1/overlay/include -c /tmp/pip-req-build-y2/a.cc";
+        let expected =
+            [(ISOLATED, "/tmp/pip-build-env-x1".to_owned()), (UNPACKED, "/tmp/pip-req-build-y2".to_owned())];
+        assert_eq!(found("/tmp/z", line), expected);
+        assert_eq!(
+            found("/home/me/.cache/uv/builds-v0/.tmpAb/x", "-c a.c"),
+            [(ISOLATED, "/home/me/.cache/uv/builds-v0/.tmpAb".to_owned())]
+        );
+    }
+
+    #[test]
+    fn two_of_a_kind_and_objects_that_hold_their_place_are_left_alone() {
+        assert_eq!(found("/tmp/pip-build-env-1", "-I/tmp/pip-build-env-2/i -c a.c"), []);
+        assert_eq!(found("/tmp/pip-build-env-1", "-g -c a.c"), []);
+        assert_eq!(found("/tmp/pip-build-env-1", "-fmacro-prefix-map=/a=/b -c a.c"), []);
+    }
+
+    #[test]
+    fn the_folder_of_a_build_is_the_nearest_that_was_configured() {
+        let folder = tempfile::tempdir().unwrap();
+        let build = folder.path().join("out/release");
+        std::fs::create_dir_all(build.join("sub")).unwrap();
+        std::fs::write(build.join(BUILD_MARK), "").unwrap();
+        let (build, sub) = (build.to_str().unwrap(), build.join("sub"));
+        let sub = sub.to_str().unwrap();
+        assert_eq!(found(sub, "-c /src/a.c"), [(BUILD, build.to_owned())]);
+        assert_eq!(found(sub, "-c ../../../a.c"), []);
+    }
+}

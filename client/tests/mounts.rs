@@ -1,0 +1,97 @@
+//! Folders with other names for each build: what is compiled in one is known in the others, and comes out right.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::PathBuf;
+
+use support::{Project, castwork, shown, text};
+
+/// A project with a build folder of this name, configured, with a header in it.
+fn checkout(from: Option<&Project>, name: &str, build: &str) -> (Project, PathBuf) {
+    let project = from.map_or_else(
+        || {
+            Project::with(&[
+                ("src/a.c", "#include <assert.h>\n#include \"h.h\"\n#include \"made.h\"\nint f(int x) { int y; assert(x); return y + H + MADE; }\nconst char *n(void) { return NAME; }\n"),
+                ("include/h.h", "#define H 1\n#ifdef NAMED\n#define NAME __FILE__\n#else\n#define NAME \"\"\n#endif\n"),
+            ])
+        },
+        |other| other.copy(name),
+    );
+    project.write(&format!("{build}/CMakeCache.txt"), "");
+    project.write(&format!("{build}/made.h"), "#define MADE 2\n#warning made\n");
+    let build = project.root.join(build);
+    (project, build)
+}
+
+/// Compiles as `CMake` has it done, through the wrapper and without, and compares. Returns whether it was a hit.
+fn compile(project: &Project, build: &PathBuf, flags: &str) -> bool {
+    let root = shown(&project.root);
+    let line = format!(
+        "gcc {flags} -Wall -I{root}/include -I{} -MD -MT x.dir/a.c.o -MF a.d -o a.o -c {root}/src/a.c",
+        shown(build)
+    );
+    let ran = |program: Option<&str>| {
+        let mut words = line.split(' ');
+        let mut command = project.command(program.unwrap_or_else(|| words.next().unwrap()));
+        let output = command.args(words).current_dir(build).env("PWD", build).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let file = |name: &str| std::fs::read(build.join(name)).unwrap();
+        (file("a.o"), text(&file("a.d")), text(&output.stderr))
+    };
+    let plain = ran(None);
+    let _ = project.counters();
+    let cached = ran(Some(castwork()));
+    assert!(cached == plain, "{line}\nplain: {}{}\ncached: {}{}", plain.1, plain.2, cached.1, cached.2);
+    project.counters().number("local_hits") == 1
+}
+
+#[test]
+fn checkouts_with_build_folders_of_different_names_share_everything_that_is_equal() {
+    let (here, build) = checkout(None, "", "build");
+    let (there, other) = checkout(Some(&here), "another-checkout", "out/of/release");
+    for flags in ["-O2 -DNDEBUG", "-O2", "-O2 -DNAMED"] {
+        assert!(!compile(&here, &build, flags), "{flags}");
+        assert!(compile(&here, &build, flags), "{flags}");
+        // An object that holds its folder's name is another one there.
+        assert_eq!(compile(&there, &other, flags), flags == "-O2 -DNDEBUG", "{flags}");
+        assert!(compile(&there, &other, flags), "{flags}");
+    }
+    assert!(!compile(&here, &build, "-g"));
+    assert!(!compile(&there, &other, "-g"), "debug information names the folders");
+    assert!(compile(&there, &other, "-g"));
+    there.write("out/of/release/made.h", "#define MADE 3\n#warning made\n");
+    assert!(!compile(&there, &other, "-O2 -DNDEBUG"), "what is made counts");
+}
+
+#[test]
+fn isolated_builds_share_what_they_compile() {
+    let here = Project::with(&[("a.c", "#include <binding.h>\nint f(void) { return B; }\n")]);
+    let mut hits = Vec::new();
+    for random in ["kx2_1", "9zq", "other"] {
+        let folder = format!("pip-build-env-{random}/overlay/include");
+        here.write(&format!("{folder}/binding.h"), "#define B 1\n#warning look here\n");
+        here.check(&format!("gcc -isystem {}/{folder} -c a.c", shown(&here.root)));
+        hits.push(here.counters().number("local_hits"));
+    }
+    assert_eq!(hits, [0, 1, 1]);
+}
+
+#[test]
+fn a_build_folder_whose_files_climb_out_of_it_keeps_its_own_name() {
+    let (here, build) = checkout(None, "", "build");
+    let moved = |project: &Project, build: &PathBuf, climb: &str| {
+        project.write("include/h.h", "#define H 1\n#define NAME \"\"\n#include \"climbs.h\"\n");
+        project.write(&format!("{}/climbs.h", shown(build)), &format!("#include \"{climb}/src/far.h\"\n"));
+        project.write("src/far.h", "#define FAR 1\n");
+    };
+    moved(&here, &build, "..");
+    assert!(!compile(&here, &build, "-O2 -DNDEBUG"));
+    assert!(compile(&here, &build, "-O2 -DNDEBUG"));
+    here.write("src/far.h", "#define FAR 2\n");
+    assert!(!compile(&here, &build, "-O2 -DNDEBUG"), "what is reached that way counts");
+    let there = here.copy("another-checkout");
+    assert!(compile(&there, &there.root.join("build"), "-O2 -DNDEBUG"), "the same name is known");
+}
