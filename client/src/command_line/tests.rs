@@ -121,3 +121,25 @@ fn a_language_said_for_the_source_wins_over_its_name() {
     assert_eq!(parse("-c a.c").unwrap().language_for(true), Language::Cxx);
     assert_eq!(parse("-x c -c a.c").unwrap().language_for(true), Language::C);
 }
+
+#[test]
+fn every_row_that_is_refused_is_refused_with_its_reason() {
+    use super::flags::{Attach, FLAGS, Meaning, find};
+    for flag in FLAGS {
+        let Meaning::Refuse(why) = flag.meaning else { continue };
+        let spellings = match flag.attach {
+            Attach::Exact => vec![flag.spelling.to_owned()],
+            Attach::Separate => vec![format!("{} value", flag.spelling)],
+            Attach::Either => vec![format!("{}value", flag.spelling), format!("{} value", flag.spelling)],
+            Attach::Family => vec![flag.spelling.to_owned(), format!("{}=value", flag.spelling)],
+        };
+        for spelling in spellings {
+            // A row within the family has a test of its own.
+            let word = spelling.split(' ').next().unwrap();
+            if find(word).unwrap().spelling == flag.spelling {
+                assert_eq!(refusal(&format!("{spelling} -c a.c")), why, "{spelling}");
+                assert_eq!(refusal(&format!("-c a.c {spelling}")), why, "{spelling}");
+            }
+        }
+    }
+}
