@@ -8,7 +8,7 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 17] = [
+pub const SUBCOMMANDS: [&str; 18] = [
     "stats",
     "why",
     "report",
@@ -16,6 +16,7 @@ pub const SUBCOMMANDS: [&str; 17] = [
     "doctor",
     "toolchain",
     "exec",
+    "run",
     "env",
     "completions",
     "man",

@@ -30,6 +30,7 @@ pub mod paths;
 pub mod prepare;
 pub mod reason;
 mod report;
+pub mod rule;
 pub mod run;
 pub mod tiers;
 pub mod toolchain;

@@ -16,4 +16,5 @@ mod text;
 pub use closure::{Closure, Input, Link, gather};
 pub use compiled::{Unclear, Watch};
 pub use looked::{Looked, is_file_for_compilers};
+pub use makefile::depfile_rule;
 pub(crate) use makefile::prerequisites;

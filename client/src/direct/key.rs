@@ -48,7 +48,8 @@ impl ManifestKey {
         Self::of(&said(making, variable, false))
     }
 
-    fn of(text: &str) -> Self {
+    /// The key of what this text says.
+    pub fn of(text: &str) -> Self {
         let hash = Digest::of(DigestFunction::Sha256, text.as_bytes()).hash_hex();
         let command =
             reapi::Command { arguments: vec![FORMAT.to_owned(), hash], ..reapi::Command::default() };

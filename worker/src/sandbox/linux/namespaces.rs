@@ -88,6 +88,7 @@ fn raise_loopback() -> Result<(), Errno> {
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small flag");
     // SAFETY: this request reads the structure, which lives until the call is over.
-    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    let done =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request) };
     Errno::result(done).map(drop)
 }
