@@ -87,8 +87,9 @@ fn raise_loopback() -> Result<(), Errno> {
         *place = libc::c_char::try_from(*byte).expect("ASCII");
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small flag");
+    // glibc and musl have the numbers of requests in different types.
+    let number = libc::SIOCSIFFLAGS as libc::Ioctl;
     // SAFETY: this request reads the structure, which lives until the call is over.
-    let done =
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request) };
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), number, &raw const request) };
     Errno::result(done).map(drop)
 }
