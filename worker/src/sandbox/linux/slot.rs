@@ -2,14 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, Shutdown, SockFlag, SockType, shutdown, socketpair};
 use tokio::process::{Child, Command};
 
 use super::cgroups::{Cgroup, Cgroups};
@@ -103,6 +103,8 @@ impl Slot {
     /// Kills the keeper, and with it whatever it had started, and waits for its end.
     async fn end(mut self) {
         let _ = self.keeper.kill().await;
+        // A process that it had just forked, and that has not yet asked to die with it, waits for the next action.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         if let Some(cgroup) = self.cgroup.take() {
             let _ = tokio::task::spawn_blocking(|| drop(cgroup)).await;
         }
