@@ -10,7 +10,7 @@ use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi::batch_update_blobs_request::Request;
 use castwork_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
-use castwork_proto::reapi::{BatchUpdateBlobsRequest, FindMissingBlobsRequest};
+use castwork_proto::reapi::{BatchReadBlobsRequest, BatchUpdateBlobsRequest, FindMissingBlobsRequest};
 use castwork_tests::Program;
 use tonic::transport::{Channel, Endpoint};
 
@@ -23,6 +23,12 @@ const BATCH_BLOB_BYTES: usize = 4096;
 
 /// The size of each of many.
 const MANY_BLOB_BYTES: usize = 512;
+
+/// The same bytes as blobs of other sizes: up to 64 KiB they are records of segments, and above files of their own.
+const OTHER_BLOB_BYTES: [usize; 4] = [16 << 10, 64 << 10, (64 << 10) + 1, 256 << 10];
+
+/// What a file system gives out at once.
+const BLOCK_BYTES: u64 = 4096;
 
 /// Batches of the many that are on their way at the same time.
 const AT_ONCE: u64 = 4;
@@ -70,7 +76,7 @@ async fn start(folder: &Path, options: &Options, max_size: u64) -> Result<Server
     let endpoint =
         Endpoint::from_shared(format!("http://{}", address("grpc"))).map_err(|error| error.to_string())?;
     let channel = endpoint.tcp_nodelay(true).connect().await.map_err(|error| format!("connect: {error}"))?;
-    let client = Client::new(channel).max_encoding_message_size(16 << 20);
+    let client = Client::new(channel).max_encoding_message_size(16 << 20).max_decoding_message_size(16 << 20);
     Ok(Server { program, client, http: address("http"), ready_after })
 }
 
@@ -102,9 +108,44 @@ async fn short(folder: &Path, options: &Options) -> Result<String, String> {
         }
         rows.push(row(&format!("FindMissingBlobs, {count} digests"), &Spread::new(took), &synced));
     }
+    for blob_bytes in OTHER_BLOB_BYTES {
+        let size = format!("{} × {:.2} KiB", (4 << 20) / blob_bytes, kib(blob_bytes));
+        let (written, read) = sizes(&server, options, blob_bytes, &mut next).await?;
+        rows.push(row(&format!("BatchUpdateBlobs, {size}, durable"), &written, &synced));
+        rows.push(row(&format!("BatchReadBlobs, {size}"), &read, &synced));
+    }
     drop(server);
     fs::remove_dir_all(folder.join("data")).map_err(|error| format!("remove the data: {error}"))?;
     Ok(table::markdown(&["store", "p50", "p99", "to the disk's own sync"], &rows))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "two digits are shown")]
+fn kib(bytes: usize) -> f64 {
+    bytes as f64 / 1024.0
+}
+
+/// Writes and reads batches of 4 MiB in blobs of some size.
+async fn sizes(
+    server: &Server,
+    options: &Options,
+    blob_bytes: usize,
+    next: &mut u64,
+) -> Result<(Spread, Spread), String> {
+    let (mut written, mut read) = (Vec::new(), Vec::new());
+    for round in 0..=options.rounds {
+        let request = batch(next, (4 << 20) / blob_bytes as u64, blob_bytes).0;
+        let digests = request.requests.iter().filter_map(|request| request.digest.clone()).collect();
+        let begin = Instant::now();
+        update(server.client.clone(), request).await?;
+        let middle = Instant::now();
+        let wanted = BatchReadBlobsRequest { digests, ..Default::default() };
+        server.client.clone().batch_read_blobs(wanted).await.map_err(|status| status.to_string())?;
+        if round > 0 {
+            written.push(middle - begin);
+            read.push(middle.elapsed());
+        }
+    }
+    Ok((Spread::new(written), Spread::new(read)))
 }
 
 fn row(name: &str, spread: &Spread, to: &Spread) -> Vec<String> {
@@ -128,7 +169,7 @@ fn write_and_sync(path: &Path) -> Result<Duration, String> {
 /// Fills a store to its bound and beyond, kills the server, and starts it again.
 async fn many(folder: &Path, options: &Options) -> Result<String, String> {
     // Less than they take up, so that the last tenth has to be evicted.
-    let max_size = options.many * (MANY_BLOB_BYTES as u64 + 170) / 10 * 9;
+    let max_size = (options.many * (MANY_BLOB_BYTES as u64 + 170) / 10 * 9).max(10_000_000);
     let mut server = start(folder, options, max_size).await?;
     let empty_kb = memory_kb(&server)?;
     let (mut next, begin) = (0, Instant::now());
@@ -148,6 +189,9 @@ async fn many(folder: &Path, options: &Options) -> Result<String, String> {
     let known = until_known(&killed).await?;
     let known_kb = memory_kb(&killed)?;
     let after = metric(&killed, "castwork_store_records").await?;
+    stop(killed.program)?;
+    let stopped_percent = percent(disk_bytes(&folder.join("data")), max_size);
+    let again = start(folder, options, max_size).await?;
     let rate = f64::from(u32::try_from(next).unwrap_or(u32::MAX)) / filled.as_secs_f64();
     let per_million = |kb: u64| format!("{} MB", kb.saturating_sub(empty_kb) * 1000 / records.max(1));
     let rows = [
@@ -155,6 +199,8 @@ async fn many(folder: &Path, options: &Options) -> Result<String, String> {
         ("stored per second, durable", format!("{rate:.0}")),
         ("records kept within the bound", records.to_string()),
         ("most bytes on disk, of the bound", format!("{over_percent:.2} %")),
+        ("bytes on disk after an orderly stop, of the bound", format!("{stopped_percent:.2} %")),
+        ("port open after an orderly stop", milliseconds(again.ready_after)),
         ("port open after `kill -9`", milliseconds(killed.ready_after)),
         ("all records known after", milliseconds(known)),
         ("records then", after.to_string()),
@@ -163,6 +209,13 @@ async fn many(folder: &Path, options: &Options) -> Result<String, String> {
     ];
     let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
     Ok(table::markdown(&["many small blobs", ""], &rows))
+}
+
+/// Asks a server to end, and waits until it has.
+fn stop(mut program: Program) -> Result<(), String> {
+    let asked = Command::new("kill").arg(program.pid().to_string()).status();
+    asked.map_err(|error| format!("ask the server to end: {error}"))?;
+    if program.wait() { Ok(()) } else { Err("the server did not end in order".to_owned()) }
 }
 
 /// How long it takes from now until the server knows all records.
@@ -224,17 +277,17 @@ async fn metric(server: &Server, name: &str) -> Result<u64, String> {
     value.ok_or_else(|| format!("no metric `{name}`"))
 }
 
-/// Bytes of blobs and results, as files have them.
+/// Bytes of everything in the data folder, folders too, in whole blocks.
 fn disk_bytes(data: &Path) -> u64 {
-    let mut folders = vec![data.join("segments"), data.join("cas")];
+    let mut folders = vec![data.to_owned()];
     let mut bytes = 0;
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => folders.push(entry.path()),
-                Ok(metadata) => bytes += metadata.len(),
-                // It was compacted meanwhile.
-                Err(_) => {}
+            // It may have been compacted meanwhile.
+            let Ok(metadata) = entry.metadata() else { continue };
+            bytes += metadata.len().next_multiple_of(BLOCK_BYTES);
+            if metadata.is_dir() {
+                folders.push(entry.path());
             }
         }
     }

@@ -45,6 +45,8 @@ pub struct Counters {
     pub blob_bytes_read: Counter,
     /// Results that were stored.
     pub results_stored: Counter,
+    /// Results that were taken back.
+    pub results_revoked: Counter,
     /// Lookups of results that found one.
     pub result_hits: Counter,
     /// Lookups of results that found none, or an incomplete one.
@@ -66,13 +68,14 @@ pub struct Counters {
 impl Counters {
     /// Appends all counters in Prometheus' text format.
     pub fn write_to(&self, text: &mut String) {
-        let rows: [(&str, &str, &Counter); 14] = [
+        let rows: [(&str, &str, &Counter); 15] = [
             ("castwork_requests_total", "gRPC calls that arrived.", &self.requests),
             ("castwork_blobs_stored_total", "Blobs that were stored.", &self.blobs_stored),
             ("castwork_blob_stored_bytes_total", "Bytes of stored blobs.", &self.blob_bytes_stored),
             ("castwork_blobs_read_total", "Blobs that were opened for reading.", &self.blobs_read),
             ("castwork_blob_read_bytes_total", "Bytes of blobs that were handed out.", &self.blob_bytes_read),
             ("castwork_results_stored_total", "Results that were stored.", &self.results_stored),
+            ("castwork_results_revoked_total", "Results that were taken back.", &self.results_revoked),
             ("castwork_result_hits_total", "Lookups of results that found one.", &self.result_hits),
             ("castwork_result_misses_total", "Lookups of results that found none.", &self.result_misses),
             ("castwork_evictions_total", "Files evicted to stay within the bound.", &self.evictions),

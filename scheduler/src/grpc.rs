@@ -22,6 +22,7 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::server::HealthReporter;
 use tower::ServiceBuilder;
+use tower::layer::layer_fn;
 
 use crate::Services;
 use crate::dispatch::{Dispatch, PRIORITIES};
@@ -32,12 +33,12 @@ use crate::front::capabilities::CapabilitiesService;
 use crate::front::cas::CasService;
 use crate::front::chunks::Chunks;
 use crate::front::execution::ExecutionService;
-use crate::front::layer::{blame_the_client, count};
+use crate::front::layer::{ForCaller, blame_the_client, count};
 use crate::front::limits::{Limits, REQUEST_BYTES_MAX};
 use crate::front::operations::OperationsService;
 use crate::front::runs::RunsService;
 use crate::front::workers::WorkersService;
-use crate::store::{DiskBlobs, Durability};
+use crate::store::{DiskBlobs, DiskResults, Durability};
 
 /// A ping on a quiet connection after this long, so that one whose other side is gone is noticed.
 const PING_EVERY: Duration = Duration::from_secs(30);
@@ -70,6 +71,7 @@ const RESETS_MAX: usize = 100_000;
 pub(crate) struct Parts {
     pub(crate) services: Services,
     pub(crate) blobs: DiskBlobs,
+    pub(crate) results: DiskResults,
     pub(crate) durability: Durability,
     pub(crate) limits: Limits,
     pub(crate) dispatch: Dispatch,
@@ -104,7 +106,7 @@ macro_rules! open {
 }
 
 fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
-    let Parts { services, blobs, durability, limits, dispatch, bytestream } = parts;
+    let Parts { services, blobs, results, durability, limits, dispatch, bytestream } = parts;
     let instances = services.instances.clone();
     let capabilities = CapabilitiesService::new(instances.clone(), &limits, &PRIORITIES, durability);
     let mappings = services.results.clone();
@@ -125,7 +127,7 @@ fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
         .add_service(open!(dispatch.execution_service()))
         .add_service(open!(dispatch.operations_service()))
         .add_service(open!(dispatch.workers_service()))
-        .add_service(open!(dispatch.admin_service()))
+        .add_service(open!(dispatch.admin_service(Some(results))))
         .add_service(open!(RunsServer::new(runs)))
         .add_service(reflection().build_v1().expect(legible))
         .add_service(reflection().build_v1alpha().expect(legible))
@@ -139,8 +141,11 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let counters = parts.services.counters.clone();
-    let layer =
-        ServiceBuilder::new().map_response(blame_the_client).map_request(count(&counters)).into_inner();
+    let layer = ServiceBuilder::new()
+        .map_response(blame_the_client)
+        .map_request(count(&counters))
+        .layer(layer_fn(ForCaller::new))
+        .into_inner();
     // Without nodelay a small answer waits for the acknowledgement of the one before.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(PROBE_AFTER));
     tonic::transport::Server::builder()

@@ -7,6 +7,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod caller;
 pub mod config;
 pub mod counters;
 pub mod dispatch;
@@ -15,10 +16,12 @@ mod grpc;
 mod http;
 pub mod queue;
 mod ready;
+pub mod revoke;
 pub mod runs;
 pub mod serve;
 pub mod services;
 pub mod store;
 
+pub use caller::Caller;
 pub use counters::{Counters, Gauge};
 pub use services::Services;

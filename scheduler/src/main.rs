@@ -19,7 +19,7 @@ fn main() -> ExitCode {
     // Before there is a second thread: see there.
     castwork_worker::enter_sandbox_if_asked();
     let args = Args::parse();
-    let (is_check, command) = (args.check_config, args.command);
+    let (is_check, command) = (args.check_config, args.command.clone());
     let config = match Config::load(args) {
         Ok(config) => config,
         Err(complaints) => return fail(&complaints),
@@ -38,6 +38,10 @@ fn main() -> ExitCode {
         match command {
             None => run(&config).await.map(|()| ExitCode::SUCCESS),
             Some(Command::Verify) => verify(&config).await,
+            Some(Command::Revoke(args)) => {
+                castwork_scheduler::revoke::run(&config, &args, &mut std::io::stdout()).await?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     });
     done.unwrap_or_else(|error| fail(&*error))

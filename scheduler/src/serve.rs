@@ -90,7 +90,7 @@ impl Server {
     ) -> Result<Self, ServeError> {
         let ready_file = config.ready_file.clone().map(ReadyFile::new).transpose()?;
         let counters = Arc::<Counters>::default();
-        let pins = Pins::default();
+        let pins = Pins::new(config.leases);
         let store = Arc::new(Store::open(&store_config(config), pins.clone(), Arc::clone(&counters))?);
         let grpc_listener = bind("gRPC", config.listen).await?;
         let http_listener = bind("HTTP", config.http_listen).await?;
@@ -116,6 +116,7 @@ impl Server {
         let parts = Parts {
             services,
             blobs: store.blobs(),
+            results: store.results(),
             durability: store.durability(),
             limits,
             dispatch: dispatch.clone(),
@@ -312,6 +313,7 @@ fn store_config(config: &Config) -> StoreConfig {
     StoreConfig {
         durability: config.durability,
         verify_bytes_per_s: config.verify_bytes_per_s,
+        results_age: config.results_age,
         ..StoreConfig::new(&config.data_dir, config.bytes_max)
     }
 }

@@ -31,6 +31,12 @@ fn two_workers_compile_everything_and_the_cache_has_it_then() {
         assert_eq!([warm.of("compiles"), warm.of("remote_hits")], [code.files, code.files], "{}", warm.0);
         assert_eq!(warm.of("preprocessed"), 0, "what was seen is known to the server too: {}", warm.0);
     }
+    let mut revoke = Command::new(binary("castwork-scheduler"));
+    revoke.args(["revoke", "--server", &farm.address(), "--worker", "*", "--dry-run"]);
+    let listed = finish(revoke, COMPILE_MAX);
+    listed.must_succeed("list what the workers made");
+    let executed = listed.stdout.lines().filter(|line| line.contains("  executed by ")).count();
+    assert!(executed >= code.files, "{}", listed.stdout);
 }
 
 #[test]

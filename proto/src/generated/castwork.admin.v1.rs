@@ -514,6 +514,105 @@ impl ::prost::Name for DrainResponse {
         "type.googleapis.com/castwork.admin.v1.DrainResponse".into()
     }
 }
+/// Which results are meant; what is not set does not matter. At least one has to be.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResultSelector {
+    /// Name of the worker that executed it; `*` stands for any letters, `?` for one.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// Who uploaded it, or from which address; likewise.
+    #[prost(string, tag = "2")]
+    pub principal: ::prost::alloc::string::String,
+    /// Made then or later.
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Hash of the action's digest, or the start of it.
+    #[prost(string, tag = "4")]
+    pub action_hash: ::prost::alloc::string::String,
+}
+impl ::prost::Name for ResultSelector {
+    const NAME: &'static str = "ResultSelector";
+    const PACKAGE: &'static str = "castwork.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.admin.v1.ResultSelector".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.admin.v1.ResultSelector".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeResultsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub selector: ::core::option::Option<ResultSelector>,
+    /// Only says which they are.
+    #[prost(bool, tag = "2")]
+    pub dry_run: bool,
+}
+impl ::prost::Name for RevokeResultsRequest {
+    const NAME: &'static str = "RevokeResultsRequest";
+    const PACKAGE: &'static str = "castwork.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.admin.v1.RevokeResultsRequest".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.admin.v1.RevokeResultsRequest".into()
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RevokeResultsResponse {
+    /// How many.
+    #[prost(uint64, tag = "1")]
+    pub results: u64,
+    /// The first of them.
+    #[prost(message, repeated, tag = "2")]
+    pub listed: ::prost::alloc::vec::Vec<KeptResult>,
+}
+impl ::prost::Name for RevokeResultsResponse {
+    const NAME: &'static str = "RevokeResultsResponse";
+    const PACKAGE: &'static str = "castwork.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.admin.v1.RevokeResultsResponse".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.admin.v1.RevokeResultsResponse".into()
+    }
+}
+/// A result, and where it came from.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KeptResult {
+    #[prost(string, tag = "1")]
+    pub instance_name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub action_digest: ::core::option::Option<
+        super::super::super::build::bazel::remote::execution::v2::Digest,
+    >,
+    #[prost(
+        enumeration = "super::super::super::build::bazel::remote::execution::v2::digest_function::Value",
+        tag = "3"
+    )]
+    pub digest_function: i32,
+    /// Name of the worker that executed it; empty if it was uploaded.
+    #[prost(string, tag = "4")]
+    pub worker: ::prost::alloc::string::String,
+    /// Who uploaded it: where nobody is asked who they are, the address they came from.
+    #[prost(string, tag = "5")]
+    pub principal: ::prost::alloc::string::String,
+    /// REAPI `tool_invocation_id` of the run that it was made for; may be empty.
+    #[prost(string, tag = "6")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "7")]
+    pub made: ::core::option::Option<::prost_types::Timestamp>,
+}
+impl ::prost::Name for KeptResult {
+    const NAME: &'static str = "KeptResult";
+    const PACKAGE: &'static str = "castwork.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.admin.v1.KeptResult".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.admin.v1.KeptResult".into()
+    }
+}
 /// Generated client implementations.
 pub mod admin_client {
     #![allow(
@@ -722,6 +821,31 @@ pub mod admin_client {
                 .insert(GrpcMethod::new("castwork.admin.v1.Admin", "Undrain"));
             self.inner.unary(req, path, codec).await
         }
+        /// Takes results back: nobody is told of them any more. When this is answered, that is kept.
+        pub async fn revoke_results(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeResultsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/castwork.admin.v1.Admin/RevokeResults",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("castwork.admin.v1.Admin", "RevokeResults"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -768,6 +892,14 @@ pub mod admin_server {
             &self,
             request: tonic::Request<super::UndrainRequest>,
         ) -> std::result::Result<tonic::Response<super::DrainResponse>, tonic::Status>;
+        /// Takes results back: nobody is told of them any more. When this is answered, that is kept.
+        async fn revoke_results(
+            &self,
+            request: tonic::Request<super::RevokeResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RevokeResultsResponse>,
+            tonic::Status,
+        >;
     }
     /// The scheduler's door for operators.
     #[derive(Debug)]
@@ -1048,6 +1180,51 @@ pub mod admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UndrainSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/castwork.admin.v1.Admin/RevokeResults" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeResultsSvc<T: Admin>(pub Arc<T>);
+                    impl<
+                        T: Admin,
+                    > tonic::server::UnaryService<super::RevokeResultsRequest>
+                    for RevokeResultsSvc<T> {
+                        type Response = super::RevokeResultsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeResultsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Admin>::revoke_results(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeResultsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

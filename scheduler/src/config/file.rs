@@ -24,6 +24,10 @@ pub(super) struct FileConfig {
     pub(super) max_size: Option<Entry>,
     pub(super) durability: Option<Entry>,
     pub(super) verify_rate: Option<Entry>,
+    pub(super) lease_size: Option<Entry>,
+    pub(super) lease_quiet: Option<Entry>,
+    pub(super) result_age_max: Option<Entry>,
+    pub(super) results_since: Option<Entry>,
     pub(super) with_worker: Option<Entry>,
     pub(super) ready_file: Option<Entry>,
     pub(super) log_format: Option<Entry>,
@@ -35,7 +39,7 @@ pub(super) struct FileConfig {
     pub(super) shares: Vec<[Option<Entry>; 3]>,
 }
 
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 17] = [
     "listen",
     "http-listen",
     "http-cache",
@@ -43,6 +47,10 @@ const KEYS: [&str; 13] = [
     "max-size",
     "durability",
     "verify-rate",
+    "lease-size",
+    "lease-quiet",
+    "result-age-max",
+    "results-since",
     "with-worker",
     "ready-file",
     "log-format",
@@ -90,6 +98,10 @@ impl Reader<'_> {
             max_size: self.text_of(&table, "max-size"),
             durability: self.text_of(&table, "durability"),
             verify_rate: self.text_of(&table, "verify-rate"),
+            lease_size: self.text_of(&table, "lease-size"),
+            lease_quiet: self.text_of(&table, "lease-quiet"),
+            result_age_max: self.text_of(&table, "result-age-max"),
+            results_since: self.text_of(&table, "results-since"),
             with_worker: self.scalar_of(&table, "with-worker"),
             ready_file: self.text_of(&table, "ready-file"),
             log_format: self.text_of(&table, "log-format"),

@@ -4,20 +4,25 @@ mod args;
 mod farm;
 mod file;
 mod size;
+mod store;
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use castwork_cas::DigestFunction;
 use castwork_cas::resource::check_instance_name;
 
-pub use self::args::{Args, Command};
+pub use self::args::{Args, Command, RevokeArgs};
 use self::file::{Entry, FileConfig};
 pub(crate) use self::size::parse_size;
+use self::store::LeaseSize;
 use crate::dispatch::Kinds;
 use crate::queue::Weights;
 use crate::store::Durability;
+use crate::store::leases::LeaseLimits;
+use crate::store::provenance::AgeLimit;
 
 /// Where gRPC is served unless told otherwise: to this machine alone.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8980";
@@ -31,8 +36,8 @@ const DATA_DIR_DEFAULT: &str = "castwork-data";
 /// Size of the store unless told otherwise.
 const MAX_SIZE_DEFAULT: &str = "20GB";
 
-/// Below this a store holds not even one build.
-const MAX_SIZE_MIN: u64 = 1_000_000;
+/// Below this a store holds not even one build; its empty index alone takes half a megabyte.
+const MAX_SIZE_MIN: u64 = 10_000_000;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +80,10 @@ pub struct Config {
     pub verify_bytes_per_s: u64,
     /// Slots of a worker in this process, if there is to be one; 0 for one a processor.
     pub worker_slots: Option<usize>,
+    /// What runs may hold, and for how long.
+    pub leases: LeaseLimits,
+    /// Which results are too old to be answered.
+    pub results_age: AgeLimit,
     /// Written when the server serves.
     pub ready_file: Option<PathBuf>,
     /// How log lines are written.
@@ -136,8 +145,9 @@ impl Config {
         if complaints.is_empty() { Ok(config) } else { Err(Complaints(complaints)) }
     }
 
-    fn build(args: Args, file: FileConfig, complaints: &mut Vec<Complaint>) -> Self {
+    fn build(args: Args, mut file: FileConfig, complaints: &mut Vec<Complaint>) -> Self {
         let mut checker = Checker { complaints };
+        let (lease_size, quiet, results_age) = checker.times(&args, &mut file);
         let listen = checker.pick("listen", args.listen, file.listen, LISTEN_DEFAULT, parse_address);
         let http_listen = checker.pick(
             "http-listen",
@@ -167,6 +177,8 @@ impl Config {
             bytes_max: bytes_max.unwrap_or_default(),
             durability: durability.unwrap_or_default(),
             verify_bytes_per_s: verify_bytes_per_s.unwrap_or_default(),
+            leases: LeaseLimits { bytes_max: lease_size.bytes(bytes_max.unwrap_or_default()), quiet },
+            results_age,
             worker_slots: worker_slots.flatten(),
             ready_file: ready_file.filter(|path| !path.as_os_str().is_empty()),
             log_format: log_format.unwrap_or_default(),
@@ -206,6 +218,18 @@ impl Checker<'_> {
             Some(entry) => self.parse(key, &entry, parse),
             None => Some(parse(default).expect("the default is legal")),
         }
+    }
+
+    /// What is held for how long, and what is too old.
+    fn times(&mut self, args: &Args, file: &mut FileConfig) -> (LeaseSize, Duration, AgeLimit) {
+        let (size, quiet) = (args.lease_size.clone(), args.lease_quiet.clone());
+        let size = self.pick("lease-size", size, file.lease_size.take(), "25%", store::parse_lease_size);
+        let quiet = self.pick("lease-quiet", quiet, file.lease_quiet.take(), "10m", store::parse_time);
+        let (age_max, since) = (args.result_age_max.clone(), args.results_since.clone());
+        let age_max = self.pick("result-age-max", age_max, file.result_age_max.take(), "", store::parse_age);
+        let since = self.pick("results-since", since, file.results_since.take(), "", store::parse_since);
+        let age = AgeLimit { age_max: age_max.flatten(), since: since.flatten() };
+        (size.unwrap_or(LeaseSize::Bytes(0)), quiet.unwrap_or_default(), age)
     }
 
     fn parse<T>(&mut self, key: &str, entry: &Entry, parse: fn(&str) -> Result<T, String>) -> Option<T> {
@@ -251,7 +275,7 @@ fn parse_bound(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text)
         .ok_or_else(|| format!("is `{text}`, which is no size such as 20GB, 500MB or 1TiB"))?;
     if bytes < MAX_SIZE_MIN {
-        return Err(format!("is `{text}`; the store needs at least 1MB"));
+        return Err(format!("is `{text}`; the store needs at least 10MB"));
     }
     Ok(bytes)
 }
@@ -328,6 +352,8 @@ mod tests {
         assert_eq!(config.http_listen.to_string(), HTTP_LISTEN_DEFAULT);
         assert_eq!(config.http_cache, Access::ReadWrite);
         assert_eq!(config.bytes_max, 20_000_000_000);
+        assert_eq!(config.leases.bytes_max, 5_000_000_000);
+        assert_eq!(config.results_age, AgeLimit::default());
         assert_eq!(config.worker_slots, None);
         assert_eq!(config.ready_file, None);
         assert!(config.instances.is_empty());
@@ -343,6 +369,10 @@ mod tests {
             max-size = "1TiB"
             durability = "relaxed"
             verify-rate = "5MB"
+            lease-size = "10%"
+            lease-quiet = "5m"
+            result-age-max = "30d"
+            results-since = "2026-11-01T00:00:00Z"
             with-worker = 4
             ready-file = "/run/ready"
             log-format = "json"
@@ -360,6 +390,10 @@ mod tests {
         assert_eq!(config.bytes_max, 1 << 40);
         assert_eq!(config.durability, Durability::Relaxed);
         assert_eq!(config.verify_bytes_per_s, 5_000_000);
+        assert_eq!(config.leases.bytes_max, (1 << 40) / 100 * 10);
+        assert_eq!(config.leases.quiet.as_secs(), 300);
+        assert_eq!(config.results_age.age_max.map(|age| age.as_secs()), Some(30 * 86_400));
+        assert!(config.results_age.since.is_some());
         assert_eq!(config.worker_slots, Some(2));
         assert_eq!(config.ready_file, Some("/run/ready".into()));
         assert_eq!(config.log_format, LogFormat::Json);

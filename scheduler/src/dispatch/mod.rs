@@ -50,6 +50,7 @@ use crate::front::execution::ExecutionService;
 use crate::front::operations::OperationsService;
 use crate::front::workers::WorkersService;
 use crate::queue::{Counts, OperationId, Request, Saying, SessionId, WorkerId};
+use crate::store::DiskResults;
 use crate::{Gauge, Services};
 use message::Message;
 use owner::Owner;
@@ -121,9 +122,9 @@ impl Dispatch {
         WorkersServer::new(WorkersService::new(self.clone())).max_decoding_message_size(OUTCOME_BYTES_MAX)
     }
 
-    /// The door for operators.
-    pub fn admin_service(&self) -> AdminServer<AdminService> {
-        AdminServer::new(AdminService::new(self.clone()))
+    /// The door for operators, who may take `results` back.
+    pub fn admin_service(&self, results: Option<DiskResults>) -> AdminServer<AdminService> {
+        AdminServer::new(AdminService::new(self.clone(), results))
     }
 
     /// How much there is of everything at this moment; nothing once it is shut down.

@@ -13,6 +13,7 @@ use super::check::prepare;
 use super::command::check_path;
 use super::{Limits, prepared::Prepared};
 use crate::Services;
+use crate::caller::Caller;
 use crate::front::errors::with_cause;
 use crate::queue::{Origin, Response};
 
@@ -43,9 +44,11 @@ pub(super) async fn publish(
     verify(&*services.blobs, result, key.action.function()).await?;
     complete_metadata(result, &origin, &worker_name);
     let succeeded = response.status.as_ref().is_none_or(|status| status.code == 0) && result.exit_code == 0;
+    let run = origin.metadata.as_ref().map_or("", |metadata| metadata.tool_invocation_id.as_str());
+    let maker = Caller { run: run.into(), worker: Some(worker_name), ..Caller::default() };
     if succeeded
         && may_be_kept(services, limits, &key, cacheable).await
-        && let Err(error) = services.results.put(&key, result.clone()).await
+        && let Err(error) = maker.scope(services.results.put(&key, result.clone())).await
     {
         // The client has its result all the same; the next one will have to wait for its own.
         warn!(action = %key.action, error = with_cause(&error), "the result was not kept");

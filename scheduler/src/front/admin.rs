@@ -7,13 +7,14 @@ use std::time::Duration;
 use castwork_proto::admin::admin_server::Admin;
 use castwork_proto::admin::{
     self, CancelActionsRequest, CancelActionsResponse, DrainPattern, DrainRequest, DrainResponse,
-    FindActionsRequest, FindActionsResponse, GetStatusRequest, UndrainRequest, worker::State,
+    FindActionsRequest, FindActionsResponse, GetStatusRequest, RevokeResultsRequest, RevokeResultsResponse,
+    UndrainRequest, worker::State,
 };
 use castwork_proto::reapi::execution_stage::Value as ProtoStage;
 use castwork_proto::reapi::platform::Property;
 use tonic::{Request, Response, Status};
 
-use super::errors::bad;
+use super::errors::{bad, with_cause};
 use super::instance::clip;
 use crate::dispatch::{Dispatch, Overview, Selector, operation_name, parse_operation_name};
 use crate::queue::{
@@ -21,6 +22,8 @@ use crate::queue::{
     name_matches,
 };
 use crate::runs::{Ended, timestamp};
+use crate::store::DiskResults;
+use crate::store::revoke::{ResultSelector, RevokeError, RevokedResult};
 
 /// Actions that one answer lists, at most.
 const ACTIONS_MAX: usize = 1_000;
@@ -34,11 +37,13 @@ const TEXT_BYTES_MAX: usize = 1_024;
 /// What operators see and do.
 pub struct AdminService {
     dispatch: Dispatch,
+    /// None where results are not kept in a store of ours.
+    results: Option<DiskResults>,
 }
 
 impl AdminService {
-    pub(crate) fn new(dispatch: Dispatch) -> Self {
-        Self { dispatch }
+    pub(crate) fn new(dispatch: Dispatch, results: Option<DiskResults>) -> Self {
+        Self { dispatch, results }
     }
 
     /// What a drain has come to, for the workers that it means.
@@ -113,6 +118,52 @@ impl Admin for AdminService {
         let pattern = pattern(request.into_inner().pattern)?;
         self.dispatch.undrain(Arc::clone(&pattern)).await?;
         self.drained(&pattern).await
+    }
+
+    async fn revoke_results(
+        &self,
+        request: Request<RevokeResultsRequest>,
+    ) -> Result<Response<RevokeResultsResponse>, Status> {
+        let RevokeResultsRequest { selector, dry_run } = request.into_inner();
+        let selector = result_selector(selector.unwrap_or_default())?;
+        let results = self.results.as_ref();
+        let results = results.ok_or_else(|| Status::unimplemented("results are kept elsewhere"))?;
+        let revocation = results.revoke(selector, dry_run).await.map_err(|error| match error {
+            RevokeError::Everything => {
+                bad("say which results are meant: by `worker`, `principal`, `since` or `action_hash`")
+            }
+            RevokeError::NotKnown => Status::unavailable(error.to_string()),
+            RevokeError::Disk(_) => Status::internal(with_cause(&error)),
+        })?;
+        let listed = revocation.listed.iter().map(result_of).collect();
+        Ok(Response::new(RevokeResultsResponse { results: revocation.count, listed }))
+    }
+}
+
+/// Reads which results are meant.
+pub(crate) fn result_selector(selector: admin::ResultSelector) -> Result<ResultSelector, Status> {
+    let admin::ResultSelector { worker, principal, since, action_hash } = selector;
+    let set = |text: String| (!text.is_empty()).then_some(text);
+    let since = since.map(std::time::SystemTime::try_from).transpose();
+    Ok(ResultSelector {
+        worker: set(worker),
+        principal: set(principal),
+        since: since.map_err(|_| bad("`since` is no time"))?,
+        action_hash: set(action_hash),
+    })
+}
+
+/// A result as operators see it.
+pub(crate) fn result_of(result: &RevokedResult) -> admin::KeptResult {
+    let RevokedResult { action, provenance, made } = result;
+    admin::KeptResult {
+        instance_name: provenance.instance.clone(),
+        action_digest: Some(action.to_proto()),
+        digest_function: action.function().to_proto() as i32,
+        worker: provenance.worker.clone(),
+        principal: provenance.principal.clone(),
+        run: provenance.run.clone(),
+        made: Some((*made).into()),
     }
 }
 

@@ -13,14 +13,12 @@ use uuid::Uuid;
 
 use super::errors::bad;
 use super::instance::{clip, required_digest};
-use super::metadata::request_metadata;
+use super::metadata::{request_metadata, run_name};
 use super::report::{Inlining, Reporter};
 use crate::dispatch::{Dispatch, PRIORITIES, Watch, parse_operation_name};
 use crate::queue::{self, OperationId, Origin};
 use castwork_cas::ActionKey;
 
-/// Bytes of the name of a run that count; the rest is left out.
-const RUN_BYTES_MAX: usize = 256;
 /// Names of output files to be inlined that a request may list.
 const INLINE_FILES_MAX: usize = 10_000;
 
@@ -101,12 +99,6 @@ impl Execution for ExecutionService {
 /// The answer if there is no such operation (any more). Clients execute again then.
 pub(super) fn unknown(name: &str) -> Status {
     Status::not_found(format!("there is no operation `{}`", clip(name)))
-}
-
-fn run_name(id: &str) -> &str {
-    let end =
-        id.char_indices().map(|(at, letter)| at + letter.len_utf8()).take_while(|end| *end <= RUN_BYTES_MAX);
-    &id[..end.last().unwrap_or(0)]
 }
 
 fn now_unix_nanos() -> i64 {

@@ -1,10 +1,16 @@
 //! What is done to every call, whatever its service.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use tokio::task::futures::TaskLocalFuture;
 use tonic::body::Body;
+use tonic::codegen::Service;
 use tonic::codegen::http::{HeaderValue, Request, Response};
+use tonic::transport::server::TcpConnectInfo;
 
+use super::metadata::run_of;
+use crate::caller::Caller;
 use crate::counters::Counters;
 
 /// How tonic's messages for requests that can't be read begin, as headers have them. It gives them codes
@@ -24,6 +30,38 @@ pub fn count(counters: &Arc<Counters>) -> impl Fn(Request<Body>) -> Request<Body
         counters.requests.add(1);
         request
     }
+}
+
+/// Has each call be done on behalf of its [`Caller`].
+#[derive(Clone, Debug)]
+pub struct ForCaller<S>(S);
+
+impl<S> ForCaller<S> {
+    /// Around a service.
+    pub const fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for ForCaller<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = TaskLocalFuture<Caller, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let caller = caller_of(&request);
+        caller.scope(self.0.call(request))
+    }
+}
+
+fn caller_of(request: &Request<Body>) -> Caller {
+    let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    let principal = peer.map_or_else(|| "".into(), |peer| peer.ip().to_string().into());
+    Caller { principal, run: run_of(request.headers()), worker: None }
 }
 
 /// Answers a request that can't be read with `INVALID_ARGUMENT`.

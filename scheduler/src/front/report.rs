@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use castwork_cas::complete::missing_of;
 use castwork_cas::store::collect;
 use castwork_cas::{BlobStore, ByteRange, Digest, DigestFunction};
 use castwork_proto::longrunning::{Operation, operation};
@@ -12,6 +13,7 @@ use castwork_proto::reapi::{
 use prost_types::Any;
 use tonic::Status;
 
+use crate::caller::Caller;
 use crate::dispatch::{Dispatch, Watch, response_of, stopping};
 use crate::queue::{Ending, Stage};
 
@@ -29,6 +31,7 @@ pub(super) struct Reporter {
     watch: Watch,
     inlining: Inlining,
     dispatch: Dispatch,
+    caller: Caller,
     /// How many of the operation's stages were told.
     told: usize,
     is_over: bool,
@@ -48,7 +51,7 @@ impl Reporter {
             state if state.ending.is_some() => state.stages.len(),
             state => state.stages.len().saturating_sub(1),
         };
-        Self { watch, inlining, dispatch, told, is_over: false }
+        Self { watch, inlining, dispatch, caller: Caller::current(), told, is_over: false }
     }
 
     /// The next message; the last of them is the operation's end, or an error.
@@ -92,9 +95,20 @@ impl Reporter {
         if let Some(result) = &mut response.result {
             let bytes_max = self.dispatch.limits().inline_bytes_max;
             let function = self.watch.key.action.function();
+            self.hold(result).await;
             inline(&*self.dispatch.services().blobs, result, function, &self.inlining, bytes_max).await;
         }
         done(&self.watch, &response)
+    }
+
+    /// Has the client's run, if it has a name, hold the outputs: it may leave them here until its end. Whoever
+    /// waits for one action may be of many runs.
+    async fn hold(&self, result: &ActionResult) {
+        if !self.caller.run.is_empty() {
+            let (blobs, function) = (&*self.dispatch.services().blobs, self.watch.key.action.function());
+            // What is not there any more, the client finds missing when it wants it.
+            let _ = self.caller.clone().scope(missing_of(blobs, result, function)).await;
+        }
     }
 }
 

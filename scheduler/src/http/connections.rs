@@ -18,6 +18,8 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::caller::Caller;
+
 /// Connections at a time. Who comes then waits until one ends.
 const CONNECTIONS_MAX: usize = 1024;
 
@@ -53,11 +55,13 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
                 continue;
             }
         };
+        let principal = stream.peer_addr().map_or_else(|_| "".into(), |peer| peer.ip().to_string().into());
         let service = TowerToHyperService::new(router.clone());
         let connection = builder.serve_connection(TokioIo::new(Patient::new(stream)), service);
         let connection = graceful.watch(connection);
+        let caller = Caller { principal, ..Caller::default() };
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = caller.scope(connection).await {
                 debug!(%error, "an HTTP connection broke off");
             }
             drop(permit);

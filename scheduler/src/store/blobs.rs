@@ -53,6 +53,7 @@ impl DiskBlobs {
     }
 
     fn used(&self, key: &FileKey, digest: &Digest) {
+        self.shared.pins.hold([*digest]);
         if !self.shared.segments.touch(key) && !key.is_small() {
             self.shared.ledger.used([(*key, digest.size_bytes())]);
         }
@@ -61,7 +62,11 @@ impl DiskBlobs {
     /// Keeps many blobs whose bytes are in memory, with as few syncs as there can be; for each, whether it
     /// is kept. When this returns, a power cut will not take those away.
     pub async fn put_all(&self, blobs: Vec<(Digest, Bytes)>) -> Vec<Result<(), StoreError>> {
-        many::put_all(&self.shared, blobs).await
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+        let stored = many::put_all(&self.shared, blobs).await;
+        let kept = digests.into_iter().zip(&stored).filter(|(_, stored)| stored.is_ok());
+        self.shared.pins.hold(kept.map(|(digest, _)| digest));
+        stored
     }
 }
 
@@ -109,6 +114,8 @@ impl BlobStore for DiskBlobs {
         }
         let mut seen = HashSet::new();
         missing.retain(|digest| seen.insert(*digest));
+        // After the look, which had them count as used just now: nothing that is there goes in between.
+        self.shared.pins.hold(digests.iter().filter(|digest| !seen.contains(digest)).copied());
         Ok(missing)
     }
 

@@ -140,6 +140,38 @@ impl Evictor {
         Ok(evicted)
     }
 
+    /// Evicts files, or as many as there are that nobody needs.
+    pub(crate) fn evict_files(&self, index: &mut Index, count: u64) -> Result<(), IndexError> {
+        let (mut needed, mut evicted, mut evicted_bytes) = (HashSet::new(), 0, 0);
+        while evicted < count {
+            let oldest = oldest_files(index, &needed)?;
+            if oldest.is_empty() {
+                break;
+            }
+            let left = usize::try_from(count - evicted).unwrap_or(usize::MAX);
+            for (key, entry) in oldest.into_iter().take(left) {
+                if matches!(self.remove(&key), Fate::Needed) {
+                    index.put(&[(key, Use { used_ms: now_ms(), ..entry })])?;
+                    needed.insert(key);
+                    continue;
+                }
+                index.remove(&[key])?;
+                evicted += 1;
+                evicted_bytes += entry.bytes;
+            }
+        }
+        self.counters.evictions.add(evicted);
+        self.counters.evicted_bytes.add(evicted_bytes);
+        if evicted > 0 {
+            info!(
+                files = evicted,
+                bytes = evicted_bytes,
+                "evicted, because the disk has few files left to make"
+            );
+        }
+        Ok(())
+    }
+
     fn evict_record(&self, used_ms: u64, place: Place) -> Option<u64> {
         let key = match self.segments.name(place) {
             Ok(name) => name?,

@@ -9,16 +9,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use castwork_cas::files::free_bytes;
 use tracing::{info, warn};
 
 use super::evict::Evictor;
 use super::format;
+use super::health::Health;
 use super::index::place::{self, Marker};
 use super::index::{Index, IndexError};
 use super::layout::{FileKey, Layout};
 use super::ledger::{Fullness, Ledger, Round, Use};
 use super::migrate::migrate;
+use super::room::{Besides, Bound, Free};
 use super::scan::Scan;
 use super::segments::{Place, Segments};
 use crate::counters::Counters;
@@ -27,61 +28,11 @@ use crate::front::errors::with_cause;
 /// How often uses go into the index.
 const ROUND_EVERY: Duration = Duration::from_secs(2);
 
-/// Eviction begins above this share of the bound, and ends below the other.
-const HIGH_PERCENT: u64 = 95;
-const LOW_PERCENT: u64 = 90;
-
 /// Records are evicted in steps of this part of the store, until a segment is worth compacting.
 const EVICT_PART: u64 = 50;
 
-/// If others leave so little of the disk that more than this share of the store would have to go, none
-/// does: what is there stays, and writes are refused until there is room again.
-const DISK_EVICTS_PERCENT_MAX: u64 = 20;
-
 /// How long a stop waits for a look at the files that is under way.
 const FINISH_SCAN_MAX: Duration = Duration::from_secs(1);
-
-/// How large the store may become.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bound {
-    pub(crate) bytes_max: u64,
-    /// What stays free on the disk, whoever uses the rest.
-    pub(crate) reserve_bytes: u64,
-}
-
-impl Bound {
-    /// The bound of a store that takes up `bytes` on a disk with `free_bytes` to spare, if that is known.
-    pub(crate) fn bytes(self, bytes: u64, free_bytes: Option<u64>) -> u64 {
-        let disk = free_bytes.map_or(u64::MAX, |free| (bytes + free).saturating_sub(self.reserve_bytes));
-        self.bytes_max.min(disk)
-    }
-
-    /// What is to be evicted from a store that is so full.
-    fn excess_bytes(self, fullness: Fullness) -> u64 {
-        let Fullness { bytes, wanted_bytes, bound_bytes } = fullness;
-        let demand = bytes.saturating_add(wanted_bytes);
-        if demand <= percent(bound_bytes, HIGH_PERCENT) {
-            return 0;
-        }
-        let excess = demand - percent(bound_bytes, LOW_PERCENT);
-        let is_others_fault = bound_bytes < self.bytes_max;
-        if is_others_fault && excess > percent(bytes, DISK_EVICTS_PERCENT_MAX) {
-            if wanted_bytes > 0 {
-                warn!(bytes, bound_bytes, "others have filled the disk; the store takes no writes");
-            }
-            return 0;
-        }
-        excess
-    }
-}
-
-/// Free bytes on the disk of the store; `None` where the system does not tell.
-pub(crate) fn free_bytes_of(layout: &Layout) -> Option<u64> {
-    free_bytes(layout.root()).unwrap_or_else(|error| {
-        warn!(%error, "the disk does not say how much of it is free");
-        None
-    })
-}
 
 pub(crate) struct Keeper {
     pub(crate) layout: Layout,
@@ -90,6 +41,8 @@ pub(crate) struct Keeper {
     pub(crate) counters: Arc<Counters>,
     pub(crate) evictor: Evictor,
     pub(crate) bound: Bound,
+    pub(crate) besides: Besides,
+    pub(crate) health: Arc<Health>,
     pub(crate) marker: Option<Marker>,
     pub(crate) open_time_max: Duration,
     /// Whether the bound is kept.
@@ -121,6 +74,8 @@ impl Keeper {
             let wait = if open.scan.is_some() { Duration::ZERO } else { ROUND_EVERY };
             let round = self.ledger.begin_round(wait);
             let stopping = round.stopping;
+            self.health.probe(&self.layout);
+            self.evictor.pins.expire();
             if let Err(error) = self.round(&mut open, round) {
                 warn!(error = with_cause(&error), "the index is thrown away and rebuilt");
                 open = self.rebuild();
@@ -161,14 +116,14 @@ impl Keeper {
         Open { index, scan, has_failed: false, record_uses: Vec::new() }
     }
 
-    fn round(&self, open: &mut Open, round: Round) -> Result<(), IndexError> {
+    fn round(&mut self, open: &mut Open, round: Round) -> Result<(), IndexError> {
         let uses: Vec<(FileKey, Use)> = round.used.into_iter().collect();
         open.index.remove(&round.gone)?;
         open.index.put(&uses)?;
         self.scan(open)?;
         if !self.segments.is_loaded() {
             // What is not known yet may be what was used last.
-            measure(self, &open.index);
+            self.measure(&open.index);
             return Ok(());
         }
         if !open.record_uses.is_empty() {
@@ -203,14 +158,27 @@ impl Keeper {
         Ok(())
     }
 
-    fn keep_bound(&self, index: &mut Index) -> Result<(), IndexError> {
-        let fullness = measure(self, index);
+    fn keep_bound(&mut self, index: &mut Index) -> Result<(), IndexError> {
+        let (fullness, free) = self.measure(index);
         let excess_bytes = self.bound.excess_bytes(fullness);
-        if excess_bytes > 0 && self.is_kept_small {
+        let excess_files = self.bound.excess_files(index.total().files, free.files);
+        if excess_bytes + excess_files > 0 && self.is_kept_small {
             self.reclaim(index, excess_bytes)?;
-            measure(self, index);
+            self.evictor.evict_files(index, excess_files)?;
+            self.measure(index);
         }
         Ok(())
+    }
+
+    /// Tells the ledger how full the store is, and may be.
+    fn measure(&mut self, index: &Index) -> (Fullness, Free) {
+        let free = Free::of(&self.layout);
+        let besides_bytes = self.besides.bytes(self.segments.records());
+        let fullness = self
+            .ledger
+            .measure(index.total().bytes + besides_bytes, |bytes| self.bound.bytes(bytes, free.bytes));
+        self.ledger.set_files_left(self.bound.files_left(free.files));
+        (fullness, free)
     }
 
     /// Frees `excess_bytes`, or as much as there is that nobody needs.
@@ -259,58 +227,5 @@ impl Keeper {
         if let Err(error) = put.and_then(|()| place::close(&self.layout.index(), open.index)) {
             warn!(error = with_cause(&error), "the index is not kept; the next start rebuilds it");
         }
-    }
-}
-
-/// Tells the ledger how full the store is, and may be.
-fn measure(keeper: &Keeper, index: &Index) -> Fullness {
-    let free = free_bytes_of(&keeper.layout);
-    keeper.ledger.measure(index.total().bytes, |bytes| keeper.bound.bytes(bytes, free))
-}
-
-fn percent(bytes: u64, percent: u64) -> u64 {
-    bytes / 100 * percent + bytes % 100 * percent / 100
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_bound_leaves_the_disk_its_reserve() {
-        let bound = Bound { bytes_max: 1000, reserve_bytes: 100 };
-        assert_eq!(bound.bytes(500, Some(10_000)), 1000);
-        assert_eq!(bound.bytes(500, Some(200)), 600);
-        assert_eq!(bound.bytes(500, Some(0)), 400);
-        assert_eq!(bound.bytes(50, Some(0)), 0);
-        assert_eq!(bound.bytes(500, None), 1000);
-    }
-
-    #[test]
-    fn eviction_ends_below_where_it_begins() {
-        let bound = Bound { bytes_max: 1000, reserve_bytes: 0 };
-        let excess = |bytes, wanted_bytes, bound_bytes| {
-            bound.excess_bytes(Fullness { bytes, wanted_bytes, bound_bytes })
-        };
-        assert_eq!(excess(950, 0, 1000), 0);
-        assert_eq!(excess(951, 0, 1000), 51);
-        assert_eq!(excess(900, 100, 1000), 100);
-        assert_eq!(excess(900, 900, 1000), 900);
-    }
-
-    #[test]
-    fn a_disk_that_others_fill_does_not_empty_the_store() {
-        let bound = Bound { bytes_max: 1000, reserve_bytes: 0 };
-        let excess =
-            |bytes, bound_bytes| bound.excess_bytes(Fullness { bytes, wanted_bytes: 0, bound_bytes });
-        assert_eq!(excess(500, 500), 50);
-        assert_eq!(excess(500, 400), 0);
-        assert_eq!(excess(500, 0), 0);
-    }
-
-    #[test]
-    fn percents_of_large_numbers_do_not_overflow() {
-        assert_eq!(percent(u64::MAX, 50), u64::MAX / 2);
-        assert_eq!(percent(1000, 95), 950);
     }
 }

@@ -67,6 +67,8 @@ struct State {
     /// Bytes that writers wait for.
     wanted_bytes: u64,
     bound_bytes: u64,
+    /// How many files may still be made until the keeper looks again.
+    files_left: u64,
     rounds_begun: u64,
     rounds_ended: u64,
     woken: bool,
@@ -98,9 +100,11 @@ pub(crate) struct Fullness {
 }
 
 impl Ledger {
-    /// For a store whose files take up `kept_bytes`, and may take up `bound_bytes` with the segments.
+    /// For a store whose files take up `kept_bytes`, and may take up `bound_bytes` with the segments. As many files
+    /// may be made as one likes, until [`Ledger::set_files_left`] says otherwise.
     pub(crate) fn new(kept_bytes: u64, bound_bytes: u64, segment_bytes: Arc<AtomicU64>) -> Arc<Self> {
         let ledger = Self { segment_bytes, ..Self::default() };
+        ledger.set_files_left(u64::MAX);
         let mut state = ledger.lock();
         state.kept_bytes = kept_bytes;
         state.bound_bytes = bound_bytes;
@@ -149,6 +153,16 @@ impl Ledger {
         }
     }
 
+    /// States how many files may be made from now on. For the keeper.
+    pub(crate) fn set_files_left(&self, files_left: u64) {
+        self.lock().files_left = files_left;
+    }
+
+    /// Whether no file may be made.
+    pub(crate) fn lacks_files(&self) -> bool {
+        self.lock().files_left == 0
+    }
+
     /// Has the keeper look at once, because the disk turned out to be full.
     pub(crate) fn press(&self) {
         self.lock().woken = true;
@@ -159,7 +173,17 @@ impl Ledger {
     ///
     /// Returns whether there is; if so, `reservation` holds them. Cancel-safe.
     pub(crate) async fn reserve(&self, bytes: u64, reservation: &mut Reservation) -> bool {
-        if self.admit(bytes, reservation) {
+        self.reserve_room(bytes, false, reservation).await
+    }
+
+    /// As [`Ledger::reserve`], and that a file may be made, which `reservation` holds from then on. Cancel-safe.
+    pub(crate) async fn reserve_in_file(&self, bytes: u64, reservation: &mut Reservation) -> bool {
+        let needs_file = !reservation.has_file;
+        self.reserve_room(bytes, needs_file, reservation).await
+    }
+
+    async fn reserve_room(&self, bytes: u64, needs_file: bool, reservation: &mut Reservation) -> bool {
+        if self.admit(bytes, needs_file, reservation) {
             return true;
         }
         let waiting = Waiting::new(self, bytes);
@@ -168,7 +192,7 @@ impl Ledger {
             let mut news = std::pin::pin!(self.room.notified());
             // Listen before looking, or a round that ends in between is missed.
             news.as_mut().enable();
-            if self.admit(bytes, reservation) {
+            if self.admit(bytes, needs_file, reservation) {
                 return true;
             }
             if self.lock().rounds_ended >= waiting.last_round
@@ -179,10 +203,15 @@ impl Ledger {
         }
     }
 
-    fn admit(&self, bytes: u64, reservation: &mut Reservation) -> bool {
+    fn admit(&self, bytes: u64, needs_file: bool, reservation: &mut Reservation) -> bool {
         let mut state = self.lock();
         if self.bytes(&state).saturating_add(bytes) > state.bound_bytes {
             return false;
+        }
+        if needs_file {
+            let Some(files_left) = state.files_left.checked_sub(1) else { return false };
+            state.files_left = files_left;
+            reservation.has_file = true;
         }
         state.reserved_bytes += bytes;
         reservation.bytes += bytes;
@@ -262,12 +291,14 @@ impl Drop for Waiting<'_> {
 pub(crate) struct Reservation {
     ledger: Arc<Ledger>,
     bytes: u64,
+    /// Whether a file may be made for it. Not given back: the keeper counts anew.
+    has_file: bool,
 }
 
 impl Reservation {
     /// No room yet; [`Ledger::reserve`] adds some.
     pub(crate) fn none(ledger: &Arc<Ledger>) -> Self {
-        Self { ledger: Arc::clone(ledger), bytes: 0 }
+        Self { ledger: Arc::clone(ledger), bytes: 0, has_file: false }
     }
 
     /// The file is in its place: writes down its use, and counts its bytes as stored.
@@ -324,6 +355,24 @@ mod tests {
         });
         round.await.unwrap();
         assert!(waiting.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn no_more_files_are_made_than_there_may_be_and_each_is_counted_once() {
+        let ledger = Ledger::new(0, 10_000, Arc::default());
+        ledger.set_files_left(1);
+        let (mut first, mut second) = (Reservation::none(&ledger), Reservation::none(&ledger));
+        assert!(ledger.reserve_in_file(10, &mut first).await && ledger.reserve_in_file(10, &mut first).await);
+        assert!(ledger.lacks_files());
+        let keeper = Arc::clone(&ledger);
+        let round = tokio::task::spawn_blocking(move || {
+            keeper.begin_round(Duration::from_secs(60));
+            keeper.end_round();
+        });
+        assert!(!ledger.reserve_in_file(10, &mut second).await);
+        round.await.unwrap();
+        // What is no file of its own is taken all the same.
+        assert!(ledger.reserve(10, &mut second).await);
     }
 
     #[tokio::test]

@@ -12,16 +12,21 @@ mod commit;
 mod evict;
 mod evicted;
 mod format;
+mod health;
 mod index;
 mod keeper;
 mod layout;
+pub mod leases;
 mod ledger;
 mod lock;
 mod many;
 mod migrate;
 pub mod pins;
+pub mod provenance;
 mod read;
 mod results;
+pub mod revoke;
+mod room;
 mod scan;
 mod segments;
 mod shared;
@@ -47,23 +52,20 @@ pub use self::verify::Verification;
 use self::commit::Committer;
 use self::evict::Evictor;
 use self::format::Format;
+use self::health::Health;
 use self::index::place::{Marker, OPEN_TIME_MAX};
-use self::keeper::{Bound, Keeper, free_bytes_of};
+use self::keeper::Keeper;
 use self::layout::Layout;
 use self::ledger::Ledger;
 use self::lock::FolderLock;
 use self::pins::Pins;
+use self::provenance::AgeLimit;
+use self::room::{Besides, Bound, Free};
 use self::segments::Segments;
 use self::shared::Shared;
 use self::verified::Verified;
 use self::verify::Verifier;
 use crate::counters::{Counters, Gauge};
-
-/// The most bytes that are left free on the disk for others, if the bound is large.
-const RESERVE_BYTES_MAX: u64 = 1 << 30;
-
-/// The reserve is this part of the bound, or of what is free, if that is less.
-const RESERVE_PART: u64 = 20;
 
 /// In the data folder: which results were let go.
 const EVICTED_RESULTS: &str = "results.evicted";
@@ -79,8 +81,12 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// Bytes a second that are read in the background to verify what is kept; 0 for none.
     pub verify_bytes_per_s: u64,
+    /// Which results are too old to be answered.
+    pub results_age: AgeLimit,
     /// Whether the bound is kept. If not, nothing is evicted.
     pub is_kept_small: bool,
+    /// Whether the index, folders and single files count within the bound.
+    pub counts_index: bool,
 }
 
 impl StoreConfig {
@@ -91,7 +97,9 @@ impl StoreConfig {
             bytes_max,
             durability: Durability::Durable,
             verify_bytes_per_s: 0,
+            results_age: AgeLimit::default(),
             is_kept_small: true,
+            counts_index: true,
         }
     }
 }
@@ -144,13 +152,7 @@ impl Store {
         );
         let segments = Arc::new(segments.map_err(|source| disk("open", &layout.segments(), source))?);
         let marker = last_end(&layout, durable)?;
-        let free_bytes = free_bytes_of(&layout);
-        let whole_bytes = config.bytes_max.min(free_bytes.unwrap_or(u64::MAX));
-        let reserve_bytes = (whole_bytes / RESERVE_PART).min(RESERVE_BYTES_MAX);
-        let bound = Bound { bytes_max: config.bytes_max, reserve_bytes };
-        let kept_bytes = marker.as_ref().map_or(0, |marker| marker.bytes);
-        let bound_bytes = bound.bytes(kept_bytes + segments.bytes(), free_bytes);
-        let ledger = Ledger::new(kept_bytes, bound_bytes, segment_bytes);
+        let (bound, besides, ledger) = accounts(config, &layout, &segments, marker.as_ref(), segment_bytes);
         let threads = |source| StoreOpenError::Disk { step: "start a thread".to_owned(), source };
         let committer = Committer::start(layout.clone(), durable).map_err(threads)?;
         let evicted_results = Arc::new(EvictedResults::open(&config.folder.join(EVICTED_RESULTS)));
@@ -163,6 +165,7 @@ impl Store {
             evicted_results: Arc::clone(&evicted_results),
             removed: AtomicU64::new(0),
         };
+        let health = Arc::<Health>::default();
         let keeper = Keeper {
             layout: layout.clone(),
             ledger: Arc::clone(&ledger),
@@ -170,6 +173,8 @@ impl Store {
             counters: Arc::clone(&counters),
             evictor,
             bound,
+            besides,
+            health: Arc::clone(&health),
             marker,
             open_time_max: OPEN_TIME_MAX,
             is_kept_small: config.is_kept_small,
@@ -183,15 +188,14 @@ impl Store {
             segments,
             is_older,
             durable,
+            results_age: config.results_age,
             pins,
             verified: Verified::default(),
             counters,
+            health,
             _lock: lock,
         });
-        let verifier = match config.verify_bytes_per_s {
-            0 => None,
-            bytes_per_s => Some(Verifier::start(Arc::clone(&shared), bytes_per_s).map_err(threads)?),
-        };
+        let verifier = verifier(config, &shared).map_err(threads)?;
         Ok(Self {
             shared,
             keeper: Mutex::new(Some(keeper)),
@@ -218,38 +222,46 @@ impl Store {
 
     /// How full it is, for `/metrics`.
     pub fn gauges(&self) -> Vec<Gauge> {
-        let fullness = self.shared.ledger.fullness();
+        let (fullness, held) = (self.shared.ledger.fullness(), self.shared.pins.held());
+        let segments = &self.shared.segments;
+        let gauge = |name, help, value| Gauge { name, help, value };
+        let is = u64::from;
         vec![
-            Gauge {
-                name: "castwork_store_bytes",
-                help: "Bytes that blobs and results take up on disk.",
-                value: fullness.bytes,
-            },
-            Gauge {
-                name: "castwork_store_bound_bytes",
-                help: "Bytes that they may take up now.",
-                value: fullness.bound_bytes,
-            },
-            Gauge {
-                name: "castwork_store_segment_bytes",
-                help: "Bytes of the segments, which hold small blobs and results.",
-                value: self.shared.segments.bytes(),
-            },
-            Gauge {
-                name: "castwork_store_records",
-                help: "Small blobs and results.",
-                value: self.shared.segments.records() as u64,
-            },
-            Gauge {
-                name: "castwork_store_loaded",
-                help: "1 when all segments are known after a start.",
-                value: u64::from(self.shared.segments.is_loaded()),
-            },
-            Gauge {
-                name: "castwork_store_durable",
-                help: "1 if what is acknowledged survives a loss of power.",
-                value: u64::from(self.shared.durable),
-            },
+            gauge(
+                "castwork_store_bytes",
+                "Bytes that the data folder takes up on disk, with what the index will for its next close.",
+                fullness.bytes,
+            ),
+            gauge("castwork_store_bound_bytes", "Bytes that it may take up now.", fullness.bound_bytes),
+            gauge(
+                "castwork_store_segment_bytes",
+                "Bytes of the segments, which hold small blobs and results.",
+                segments.bytes(),
+            ),
+            gauge("castwork_store_records", "Small blobs and results.", segments.records() as u64),
+            gauge(
+                "castwork_store_loaded",
+                "1 when all segments are known after a start.",
+                is(segments.is_loaded()),
+            ),
+            gauge(
+                "castwork_store_durable",
+                "1 if what is acknowledged survives a loss of power.",
+                is(self.shared.durable),
+            ),
+            gauge(
+                "castwork_store_takes_writes",
+                "0 while the disk takes no writes: uploads are refused, and reads go on.",
+                is(!self.shared.health.refuses()),
+            ),
+            gauge("castwork_lease_runs", "Runs that hold what they touched.", held.runs),
+            gauge("castwork_lease_blobs", "Blobs and results that runs hold.", held.blobs),
+            gauge("castwork_lease_bytes", "Their bytes.", held.bytes),
+            gauge(
+                "castwork_lease_refused",
+                "Blobs touched since the start that were not held, as the budget was used up.",
+                held.refused,
+            ),
         ]
     }
 
@@ -308,6 +320,31 @@ fn prepare(folder: &Path) -> Result<(Layout, FolderLock, bool), StoreOpenError> 
         Format::Later(version) => return Err(StoreOpenError::Later { path: layout.format(), version }),
     };
     Ok((layout, lock, is_older))
+}
+
+/// How large the store may become, and how large it is as far as that is known.
+fn accounts(
+    config: &StoreConfig,
+    layout: &Layout,
+    segments: &Segments,
+    marker: Option<&Marker>,
+    segment_bytes: Arc<AtomicU64>,
+) -> (Bound, Besides, Arc<Ledger>) {
+    let free = Free::of(layout);
+    // While a segment is compacted it is there twice.
+    let bound = Bound::new(config.bytes_max.saturating_sub(segments.copy_bytes_max()), free);
+    let mut besides = Besides::new(config.counts_index.then(|| layout.clone()));
+    let kept_bytes = marker.map_or(0, |marker| marker.bytes) + besides.bytes(0);
+    let bound_bytes = bound.bytes(kept_bytes + segments.bytes(), free.bytes);
+    let ledger = Ledger::new(kept_bytes, bound_bytes, segment_bytes);
+    ledger.set_files_left(bound.files_left(free.files));
+    (bound, besides, ledger)
+}
+
+/// Starts to verify in the background, if that is wanted.
+fn verifier(config: &StoreConfig, shared: &Arc<Shared>) -> io::Result<Option<Verifier>> {
+    let bytes_per_s = config.verify_bytes_per_s;
+    (bytes_per_s > 0).then(|| Verifier::start(Arc::clone(shared), bytes_per_s)).transpose()
 }
 
 /// How the last server ended: in order if there is a marker. If not, what it left is settled.

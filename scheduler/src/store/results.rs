@@ -1,8 +1,8 @@
 //! [`DiskResults`]: the results of a [`Store`](super::Store).
 //!
-//! A result's body is a header of 40 bytes and the encoded `ActionResult`: eight bytes that say what it is and
-//! in which version, and the BLAKE3 hash of the result's key and bytes. So a result that was cut short,
-//! damaged, or moved to another action's place is no result.
+//! A result's body is a header of 40 bytes, its [`Provenance`], and the encoded `ActionResult`: eight bytes that say
+//! what it is and in which version, and the BLAKE3 hash of the result's key and of all that follows. So a result that
+//! was cut short, damaged, or moved to another action's place is no result. The first version had no provenance.
 
 use std::sync::Arc;
 
@@ -13,20 +13,33 @@ use prost::Message as _;
 
 use super::layout::FileKey;
 use super::ledger::Reservation;
+use super::provenance::Provenance;
 use super::segments::{Item, Origin};
 use super::shared::Shared;
+use crate::caller::Caller;
 
-/// What the file is; the last byte is the version of the format.
-const MAGIC: [u8; 8] = *b"CWRSLT\0\x01";
+/// What the body is, and the version of its format.
+const MAGIC: [u8; 8] = *b"CWRSLT\0\x02";
+
+/// The first version: nobody knows where such a result came from.
+const OLDER_MAGIC: [u8; 8] = *b"CWRSLT\0\x01";
 
 const HEADER_BYTES: usize = MAGIC.len() + blake3::OUT_LEN;
+
+/// What a result's body holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// Nothing in it if the result is of the first version.
+    pub(super) provenance: Provenance,
+    pub(super) result: ActionResult,
+}
 
 /// Keeps results, durably. Cheap to clone.
 ///
 /// It does not look at what a result names; whoever stores one has seen to it that the blobs are there.
 #[derive(Clone)]
 pub struct DiskResults {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl DiskResults {
@@ -38,18 +51,24 @@ impl DiskResults {
 #[async_trait]
 impl ActionCache for DiskResults {
     async fn get(&self, key: &ActionKey) -> Result<Option<ActionResult>, StoreError> {
-        let key = FileKey::of_result(key);
-        let Some(body) = self.shared.find_small(key).await? else { return Ok(None) };
-        self.shared.segments.touch(&key);
-        Ok(decode(&key, &body))
+        let file = FileKey::of_result(key);
+        let Some(body) = self.shared.find_small(file).await? else { return Ok(None) };
+        let Some(Entry { provenance, result }) = decode(&file, &body) else { return Ok(None) };
+        if self.shared.results_age.is_over(provenance.made()) {
+            return Ok(None);
+        }
+        self.shared.segments.touch(&file);
+        self.shared.pins.hold([key.action]);
+        Ok(Some(result))
     }
 
     async fn put(&self, key: &ActionKey, result: ActionResult) -> Result<(), StoreError> {
         let shared = &self.shared;
+        let provenance = Provenance::now(key, &Caller::current());
         let (key, action) = (FileKey::of_result(key), key.action);
         // While it replaces an older one, the older one's age must not count.
         let _pin = shared.pins.pin([action]);
-        let body = encode(&key, &result);
+        let body = encode(&key, &Entry { provenance, result });
         let mut reservation = Reservation::none(&shared.ledger);
         if !shared.ledger.reserve(body.len() as u64, &mut reservation).await {
             return Err(shared.no_room(&action));
@@ -58,6 +77,7 @@ impl ActionCache for DiskResults {
         let kept = shared.segments.append(vec![item]).await;
         kept.map_err(|error| shared.write_failed(&action, "keep the result of", error))?;
         shared.counters.results_stored.add(1);
+        shared.pins.hold([action]);
         Ok(())
     }
 }
@@ -66,16 +86,31 @@ fn checksum(key: &FileKey, body: &[u8]) -> blake3::Hash {
     blake3::Hasher::new().update(key.to_string().as_bytes()).update(body).finalize()
 }
 
-pub(super) fn encode(key: &FileKey, result: &ActionResult) -> Vec<u8> {
-    let body = result.encode_to_vec();
+pub(super) fn encode(key: &FileKey, entry: &Entry) -> Vec<u8> {
+    let mut body = entry.provenance.encode_length_delimited_to_vec();
+    entry.result.encode(&mut body).expect("a message encodes into a growing buffer");
     [&MAGIC[..], checksum(key, &body).as_bytes(), &body].concat()
 }
 
-pub(super) fn decode(key: &FileKey, bytes: &[u8]) -> Option<ActionResult> {
-    let (header, body) = bytes.split_at_checked(HEADER_BYTES)?;
-    let hash = header.strip_prefix(&MAGIC)?;
-    let is_good = checksum(key, body).as_bytes() == hash;
-    if is_good { ActionResult::decode(body).ok() } else { None }
+pub(super) fn decode(key: &FileKey, bytes: &[u8]) -> Option<Entry> {
+    let (header, mut body) = bytes.split_at_checked(HEADER_BYTES)?;
+    let (magic, hash) = header.split_at(MAGIC.len());
+    if checksum(key, body).as_bytes() != hash {
+        return None;
+    }
+    let provenance = match <[u8; 8]>::try_from(magic) {
+        Ok(MAGIC) => Provenance::decode_length_delimited(&mut body).ok()?,
+        Ok(OLDER_MAGIC) => Provenance::default(),
+        _ => return None,
+    };
+    Some(Entry { provenance, result: ActionResult::decode(body).ok()? })
+}
+
+/// As the first version wrote it.
+#[cfg(test)]
+pub(super) fn encode_older(key: &FileKey, result: &ActionResult) -> Vec<u8> {
+    let body = result.encode_to_vec();
+    [&OLDER_MAGIC[..], checksum(key, &body).as_bytes(), &body].concat()
 }
 
 /// Whether the bytes are a result that was written under this key.

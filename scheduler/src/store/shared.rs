@@ -12,10 +12,12 @@ use castwork_cas::{Digest, StoreError};
 use tracing::error;
 
 use super::commit::Committer;
+use super::health::Health;
 use super::layout::{FileKey, Layout};
 use super::ledger::Ledger;
 use super::lock::FolderLock;
 use super::pins::Pins;
+use super::provenance::AgeLimit;
 use super::segments::{Segments, body_is_right};
 use super::verified::Verified;
 use crate::counters::Counters;
@@ -28,9 +30,12 @@ pub(crate) struct Shared {
     /// Whether there may be files of what belongs into segments.
     pub(crate) is_older: Arc<AtomicBool>,
     pub(crate) durable: bool,
+    /// Which results are too old to be answered.
+    pub(crate) results_age: AgeLimit,
     pub(crate) pins: Pins,
     pub(crate) verified: Verified,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) health: Arc<Health>,
     /// Let go of last, when nobody uses the store any more.
     pub(crate) _lock: FolderLock,
 }
@@ -172,6 +177,7 @@ impl Shared {
             source.kind(),
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
         );
+        self.health.failed(&source);
         if is_refusal {
             self.ledger.press();
             return self.full(digest, source);
@@ -186,6 +192,13 @@ impl Shared {
             "{} of {} bytes are in use, and no more can be evicted now",
             fullness.bytes, fullness.bound_bytes
         );
+        self.full(digest, io::Error::new(io::ErrorKind::StorageFull, text))
+    }
+
+    /// The error for a write to a disk on which hardly any files can be made.
+    pub(crate) fn no_files(&self, digest: &Digest) -> StoreError {
+        self.ledger.press();
+        let text = "the disk has hardly any files left to make (inodes)";
         self.full(digest, io::Error::new(io::ErrorKind::StorageFull, text))
     }
 

@@ -113,12 +113,17 @@ impl Upload {
     pub async fn finish(mut self) -> Result<(), StoreError> {
         let parts = self.take()?;
         if FileKey::Blob(self.digest).is_small() {
-            return many::put_one(&self.shared, self.digest, parts.into_bytes()).await;
+            many::put_one(&self.shared, self.digest, parts.into_bytes()).await?;
+            self.shared.pins.hold([self.digest]);
+            return Ok(());
         }
         self.reserve(parts.pending_bytes).await?;
         let (shared, digest) = (Arc::clone(&self.shared), self.digest);
         match blocking(move || parts.finish(&shared, &digest)).await? {
-            Finished::IsThere => self.shared.ledger.used([(FileKey::Blob(digest), digest.size_bytes())]),
+            Finished::IsThere => {
+                self.shared.ledger.used([(FileKey::Blob(digest), digest.size_bytes())]);
+                self.shared.pins.hold([digest]);
+            }
             Finished::File { temporary, changed } => self.commit(temporary, changed).await?,
         }
         Ok(())
@@ -130,6 +135,7 @@ impl Upload {
         let committed = shared.committer.commit(key, temporary).await;
         let kept = committed.map_err(|error| shared.write_failed(&digest, "keep", error))?;
         reservation.stored(key, digest.size_bytes());
+        shared.pins.hold([digest]);
         drop(pin);
         if kept == Kept::This {
             shared.verified.insert(&digest, changed);
@@ -147,11 +153,12 @@ impl Upload {
     }
 
     async fn reserve(&mut self, bytes: u64) -> Result<(), StoreError> {
-        if self.shared.ledger.reserve(bytes, &mut self.reservation).await {
-            Ok(())
-        } else {
-            Err(self.shared.no_room(&self.digest))
+        let ledger = &self.shared.ledger;
+        if ledger.reserve_in_file(bytes, &mut self.reservation).await {
+            return Ok(());
         }
+        let lacks_files = ledger.lacks_files();
+        Err(if lacks_files { self.shared.no_files(&self.digest) } else { self.shared.no_room(&self.digest) })
     }
 }
 

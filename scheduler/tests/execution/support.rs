@@ -92,7 +92,7 @@ impl Farm {
             .add_service(dispatch.execution_service())
             .add_service(dispatch.operations_service())
             .add_service(dispatch.workers_service())
-            .add_service(dispatch.admin_service());
+            .add_service(dispatch.admin_service(None));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         // It ends with the test's runtime.

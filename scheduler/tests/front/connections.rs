@@ -25,8 +25,9 @@ async fn the_http_port_has_health_and_metrics() {
         "castwork_requests_total 1",
         "castwork_blobs_stored_total 1",
         "castwork_blob_stored_bytes_total 4",
-        "castwork_store_bytes 4096",
         "castwork_actions_queued 0",
+        "castwork_store_records 1",
+        "castwork_store_takes_writes 1",
         "# TYPE castwork_store_bytes gauge",
     ] {
         assert!(metrics.lines().any(|got| got == line), "{line} is not in\n{metrics}");

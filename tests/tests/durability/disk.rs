@@ -28,13 +28,19 @@ pub(crate) struct Mount {
 impl Mount {
     /// Makes a file system of `megabytes` in a file below `folder`, and mounts it.
     pub(crate) fn new(folder: &Path, name: &str, kind: &str, megabytes: u64) -> Option<Self> {
-        Self::on(&folder.join(format!("{name}.img")), &folder.join(name), kind, megabytes)
+        Self::on(&folder.join(format!("{name}.img")), &folder.join(name), kind, megabytes, &[])
     }
 
-    /// As [`Mount::new`], with the file and the place to mount it.
-    pub(crate) fn on(image: &Path, path: &Path, kind: &str, megabytes: u64) -> Option<Self> {
+    /// As [`Mount::new`], with the file and the place to mount it, and what `mkfs` is told besides.
+    pub(crate) fn on(
+        image: &Path,
+        path: &Path,
+        kind: &str,
+        megabytes: u64,
+        options: &[&str],
+    ) -> Option<Self> {
         File::create(image).unwrap().set_len(megabytes << 20).unwrap();
-        let made = succeeds(Command::new(format!("mkfs.{kind}")).arg("-q").arg(image));
+        let made = succeeds(Command::new(format!("mkfs.{kind}")).arg("-q").args(options).arg(image));
         if made { Self::existing(image, path, kind) } else { None }
     }
 
@@ -42,13 +48,34 @@ impl Mount {
     pub(crate) fn existing(image: &Path, path: &Path, kind: &str) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         // A clone has the identity of what it was cloned from.
-        let options = if kind == "xfs" { "loop,nouuid" } else { "loop" };
+        let options = match kind {
+            "xfs" => "loop,nouuid",
+            "ext4" => "loop,errors=remount-ro",
+            _ => "loop",
+        };
         let mounted = succeeds(Command::new("mount").args(["-o", options]).arg(image).arg(path));
         mounted.then(|| Self { path: path.to_owned() })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Has nobody write to a folder by its path any more; what is open already stays as it is.
+    pub(crate) fn read_only(folder: &Path) -> Option<Self> {
+        let mount = |options: &[&str]| succeeds(Command::new("mount").args(options).arg(folder));
+        let bound = succeeds(Command::new("mount").arg("--bind").arg(folder).arg(folder));
+        let bound = bound.then(|| Self { path: folder.to_owned() })?;
+        mount(&["-o", "remount,bind,ro"]).then_some(bound)
+    }
+
+    /// Has the file system (ext4) believe that it found itself damaged: it is read-only from then on, also for what
+    /// is open. Returns whether it is.
+    pub(crate) fn fail(&self) -> bool {
+        let found = Command::new("findmnt").args(["-no", "SOURCE"]).arg(&self.path).output().unwrap();
+        let source = String::from_utf8_lossy(&found.stdout).trim().replace("/dev/", "");
+        let _ = fs::write(format!("/sys/fs/ext4/{source}/trigger_fs_error"), "1");
+        fs::write(self.path.join("probe"), "x").is_err()
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod disk;
+mod faults;
 mod kill;
 mod load;
 mod power;

@@ -32,9 +32,12 @@ async fn nothing_that_was_acknowledged_is_lost_by_a_power_cut() {
     let Some(outer) = Mount::new(folder.path(), "outer", "xfs", OUTER_MB) else {
         return castwork_tests::skip(NAME, "this system mounts no XFS from a file");
     };
-    let (count, mut acknowledged) = (cycles("CASTWORK_TESTS_CUTS", 3), 0);
-    for _ in 0..count {
+    let (count, mut acknowledged) = (cycles("CASTWORK_TESTS_CUTS", 10), 0);
+    for cut in 0..count {
         acknowledged += one_cut(folder.path(), outer.path(), &kind).await;
+        if cut % 25 == 24 {
+            progress(&format!("{} power cuts on {kind}, {acknowledged} acknowledged, nothing lost", cut + 1));
+        }
     }
     progress(&format!("{count} power cuts on {kind}, {acknowledged} acknowledged, nothing lost"));
 }
@@ -42,7 +45,7 @@ async fn nothing_that_was_acknowledged_is_lost_by_a_power_cut() {
 /// Returns what had been acknowledged.
 async fn one_cut(folder: &Path, outer: &Path, kind: &str) -> usize {
     let (image, clone) = (outer.join("device.img"), outer.join("clone.img"));
-    let device = Mount::on(&image, &folder.join("device"), kind, DEVICE_MB).unwrap();
+    let device = Mount::on(&image, &folder.join("device"), kind, DEVICE_MB, &[]).unwrap();
     let load = Load::default();
     let acknowledged = {
         let mut server = Server::start(folder, &device.path().join("data"), &["--max-size", MAX_SIZE]);

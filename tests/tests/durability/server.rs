@@ -1,5 +1,7 @@
 //! [`Server`]: a scheduler without workers, on a data folder of the test's choice.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use castwork_tests::{Program, binary};
 pub(crate) struct Server {
     pub(crate) program: Program,
     pub(crate) remote: Remote,
+    http: String,
     /// How long it took from its start to its ready file.
     pub(crate) ready_after: Duration,
 }
@@ -26,8 +29,9 @@ impl Server {
         let mut program = Program::start(command, folder, "scheduler");
         let ready = program.ready();
         let ready_after = begin.elapsed();
+        let address = |key: &str| ready[key].as_str().unwrap().to_owned();
         let config = RemoteConfig {
-            address: format!("grpc://{}", ready["grpc"].as_str().unwrap()),
+            address: format!("grpc://{}", address("grpc")),
             instance: String::new(),
             function: DigestFunction::Sha256,
             token: None,
@@ -35,7 +39,17 @@ impl Server {
             timeout: Duration::from_secs(60),
         };
         let remote = Remote::connect_lazy(&config).unwrap();
-        Self { program, remote, ready_after }
+        Self { program, remote, http: address("http"), ready_after }
+    }
+
+    /// A number that the server's metrics have.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(&self.http).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let row = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        row.unwrap_or_else(|| panic!("no `{name}` in {answer}")).parse().unwrap()
     }
 }
 

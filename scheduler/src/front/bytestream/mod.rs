@@ -24,6 +24,7 @@ use self::uploads::Uploads;
 use super::errors::{bad, to_status, with_cause};
 use super::instance::{Instances, clip};
 use super::limits::Limits;
+use crate::caller::Caller;
 use crate::runs::{Asker, Runs};
 use crate::store::DiskBlobs;
 
@@ -130,12 +131,14 @@ impl ByteStream for ByteStreamService {
         let turn = self.inner.writers.take(self.inner.limits.turn_wait).await?;
         let asker = Asker::from_headers(request.metadata());
         let (inner, messages) = (Arc::clone(&self.inner), request.into_inner());
-        let task = self.inner.tasks.spawn(async move {
+        let caller = Caller::current();
+        let write = async move {
             let (name, committed) = write::write(&inner, messages, turn).await?;
             let bytes = u64::try_from(committed).unwrap_or(0);
             inner.runs.moved(asker.as_ref(), &name.instance, bytes, 0);
             Ok::<_, Status>(committed)
-        });
+        };
+        let task = self.inner.tasks.spawn(caller.scope(write));
         let committed_size = task.await.map_err(|error| {
             tracing::error!(%error, "an upload ended in a panic");
             Status::internal("the upload failed in the server")

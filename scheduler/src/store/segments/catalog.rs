@@ -198,19 +198,23 @@ impl Catalog {
     /// Makes a record void, so that it does not come back when the table is filled anew. A power cut may
     /// undo this for as long as no segment was removed after it.
     pub(super) fn void(&self, place: Place) {
-        let Some(path) = self.voids_path(place.segment) else { return };
-        match voids::add(&path, place.offset) {
-            Ok(bytes) => {
-                let mut state = self.lock();
-                state.unsynced_voids.insert(place.segment);
-                if let Some(segment) = state.segments.get_mut(&place.segment) {
-                    let before = std::mem::replace(&mut segment.void_bytes, bytes);
-                    self.bytes.fetch_add(void_bytes_on_disk(bytes), Ordering::Relaxed);
-                    self.bytes.fetch_sub(void_bytes_on_disk(before), Ordering::Relaxed);
-                }
-            }
-            Err(error) => warn!(%error, ?place, "a record could not be made void"),
+        if let Err(error) = self.try_void(place) {
+            warn!(%error, ?place, "a record could not be made void");
         }
+    }
+
+    /// As [`Catalog::void`], for who has to know whether it was done.
+    pub(super) fn try_void(&self, place: Place) -> io::Result<()> {
+        let Some(path) = self.voids_path(place.segment) else { return Ok(()) };
+        let bytes = voids::add(&path, place.offset)?;
+        let mut state = self.lock();
+        state.unsynced_voids.insert(place.segment);
+        if let Some(segment) = state.segments.get_mut(&place.segment) {
+            let before = std::mem::replace(&mut segment.void_bytes, bytes);
+            self.bytes.fetch_add(void_bytes_on_disk(bytes), Ordering::Relaxed);
+            self.bytes.fetch_sub(void_bytes_on_disk(before), Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Which records of a segment were made void.
@@ -244,7 +248,7 @@ impl Catalog {
     }
 
     /// A record that was replaced must not outlive the one that replaced it.
-    fn sync_voids(&self) -> io::Result<()> {
+    pub(super) fn sync_voids(&self) -> io::Result<()> {
         let numbers = std::mem::take(&mut self.lock().unsynced_voids);
         if numbers.is_empty() {
             return Ok(());

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::PoisonError;
 
 use tracing::debug;
 
@@ -52,6 +53,7 @@ impl Segments {
     /// # Errors
     /// If the disk can't be read or written; then the segment stays.
     pub(crate) fn compact(&self, number: u32) -> io::Result<()> {
+        let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((file, salt)) = self.catalog.file(number)? else { return Ok(()) };
         let Some(segment) = self.catalog.get(number) else { return Ok(()) };
         if segment.live_bytes > 0 {

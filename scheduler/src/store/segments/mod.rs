@@ -12,6 +12,7 @@ mod compact;
 mod contents;
 mod load;
 mod record;
+mod revoke;
 mod scan;
 mod table;
 #[cfg(test)]
@@ -69,10 +70,13 @@ pub(crate) struct Segments {
     table: Arc<Table>,
     catalog: Arc<Catalog>,
     appender: Appender,
+    /// Held by whoever moves records from segment to segment, or relies on that nobody does.
+    moving: Mutex<()>,
     loaded: watch::Receiver<bool>,
     stop: Arc<AtomicBool>,
     loader: Mutex<Option<JoinHandle<()>>>,
     counters: Arc<Counters>,
+    segment_bytes_max: u64,
 }
 
 impl Segments {
@@ -98,7 +102,13 @@ impl Segments {
             loaded: tell,
         };
         let loader = std::thread::Builder::new().name("loader".to_owned()).spawn(move || loader.run())?;
-        Ok(Self { table, catalog, appender, loaded, stop, loader: Mutex::new(Some(loader)), counters })
+        let (moving, loader) = (Mutex::default(), Mutex::new(Some(loader)));
+        Ok(Self { table, catalog, appender, moving, loaded, stop, loader, counters, segment_bytes_max })
+    }
+
+    /// What compaction takes up before it gives something back: a segment is copied before it goes.
+    pub(crate) fn copy_bytes_max(&self) -> u64 {
+        self.segment_bytes_max
     }
 
     /// What all segments take up on disk.

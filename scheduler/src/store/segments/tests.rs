@@ -8,6 +8,7 @@ use castwork_proto::reapi::ActionResult;
 use tempfile::TempDir;
 
 use super::*;
+use crate::store::provenance::Provenance;
 use crate::store::results;
 
 /// Segments in a folder of their own, which may be closed and opened again.
@@ -60,14 +61,15 @@ impl Bench {
     async fn put_result(&self, exit_code: i32) -> FileKey {
         let key = result_key();
         let result = ActionResult { exit_code, ..ActionResult::default() };
-        let body = results::encode(&key, &result).into();
+        let body =
+            results::encode(&key, &results::Entry { provenance: Provenance::default(), result }).into();
         self.segments().append(vec![Item { key, body, origin: Origin::New }]).await.unwrap();
         key
     }
 
     fn exit_code(&self) -> Option<i32> {
         let body = self.segments().read(&result_key()).unwrap()?;
-        Some(results::decode(&result_key(), &body).unwrap().exit_code)
+        Some(results::decode(&result_key(), &body).unwrap().result.exit_code)
     }
 
     fn has(&self, key: &FileKey) -> bool {
