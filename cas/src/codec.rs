@@ -3,11 +3,11 @@
 //! Both ways work piece by piece: no blob is ever whole in memory, and what comes out of a decoder is
 //! bounded by what its sender declared, so that 300 bytes cannot become 10 GB (a "zip bomb").
 
-use std::io;
+use std::io::{self, Read};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
+use zstd::stream::raw::{DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::{BlobStream, StoreError};
 
@@ -17,10 +17,15 @@ const PIECE_BYTES_MAX: usize = 128 * 1024;
 /// Compression level: about as fast as a gigabit network, and most of what higher levels save.
 const LEVEL: i32 = 3;
 
+/// The largest window that a decoder keeps in memory for a frame, as a power of two: 8 MiB, which is what RFC 8878 has
+/// every decoder support, and level 19 makes.
+const WINDOW_LOG_MAX: u32 = 23;
+
 /// Decompresses a stream of zstd frames, one or many, skippable ones left out.
 ///
 /// The stream that is returned ends in [`StoreError::TooLarge`] as soon as there are more than `bytes_max`
-/// bytes, and in [`StoreError::Encoding`] where bytes are no zstd, are cut short, or want a dictionary.
+/// bytes, and in [`StoreError::Encoding`] where bytes are no zstd, are cut short, or want a dictionary or more than
+/// 8 MiB of memory.
 pub fn decompress(compressed: BlobStream, bytes_max: u64) -> BlobStream {
     let unpacking = Unpacking {
         compressed,
@@ -51,6 +56,23 @@ pub fn compress(plain: BlobStream) -> BlobStream {
 /// [`StoreError::Encoding`] if the library has no memory.
 pub fn compress_bytes(plain: &[u8]) -> Result<Bytes, StoreError> {
     zstd::bulk::compress(plain, LEVEL).map(Bytes::from).map_err(StoreError::Encoding)
+}
+
+/// Decompresses while it is read, as [`decompress`] does. Blocks.
+///
+/// # Errors
+/// If the library has no memory. Reading fails without an error number of the system where bytes are no zstd, are cut
+/// short, or want more than is given.
+pub fn unpacker<R: Read>(packed: R) -> io::Result<impl Read + use<R>> {
+    let mut decoder = zstd::stream::read::Decoder::new(packed)?;
+    decoder.window_log_max(WINDOW_LOG_MAX)?;
+    Ok(decoder)
+}
+
+fn decoder() -> io::Result<Decoder<'static>> {
+    let mut decoder = Decoder::new()?;
+    decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))?;
+    Ok(decoder)
 }
 
 struct Unpacking {
@@ -85,7 +107,7 @@ impl Unpacking {
     fn step(&mut self) -> Result<Bytes, StoreError> {
         let decoder = match &mut self.decoder {
             Some(decoder) => decoder,
-            None => self.decoder.insert(Decoder::new().map_err(StoreError::Encoding)?),
+            None => self.decoder.insert(decoder().map_err(StoreError::Encoding)?),
         };
         let mut buffer = vec![0; PIECE_BYTES_MAX];
         let mut input = InBuffer::around(&self.input);
@@ -219,6 +241,21 @@ mod tests {
                 "cut to {length} of {}",
                 packed.len()
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_that_want_much_memory_are_refused() {
+        let data = vec![7; 20 << 20];
+        for (window_log, is_taken) in [(23, true), (24, false)] {
+            let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(window_log).unwrap();
+            std::io::Write::write_all(&mut encoder, &data).unwrap();
+            let packed = encoder.finish().unwrap();
+            let mut back = Vec::new();
+            let read = unpacker(&packed[..]).unwrap().read_to_end(&mut back);
+            assert_eq!(read.is_ok() && back == data, is_taken, "{window_log}");
+            assert_eq!(unpack(packed.into(), data.len() as u64).await.is_ok(), is_taken, "{window_log}");
         }
     }
 

@@ -52,6 +52,30 @@ impl DiskBlobs {
         has
     }
 
+    /// A blob as the zstd frames that it is kept as; `None` if it is not, or not there.
+    ///
+    /// # Errors
+    /// As [`BlobStore::get`].
+    pub async fn get_packed(&self, digest: &Digest) -> Result<Option<BlobStream>, StoreError> {
+        let key = FileKey::Blob(*digest);
+        if key.is_small() {
+            return Ok(None);
+        }
+        let stream = match read::read_packed(Arc::clone(&self.shared), *digest).await {
+            Ok(Some(stream)) => stream,
+            Ok(None) | Err(StoreError::Missing(_)) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.used(&key, digest);
+        Ok(Some(self.counted(stream)))
+    }
+
+    fn counted(&self, stream: BlobStream) -> BlobStream {
+        self.shared.counters.blobs_read.add(1);
+        let shared = Arc::clone(&self.shared);
+        Box::pin(stream.inspect_ok(move |piece| shared.counters.blob_bytes_read.add(piece.len() as u64)))
+    }
+
     fn used(&self, key: &FileKey, digest: &Digest) {
         self.shared.pins.hold([*digest]);
         if !self.shared.segments.touch(key) && !key.is_small() {
@@ -130,10 +154,7 @@ impl BlobStore for DiskBlobs {
         }
         let stream = read::read(shared, *digest, range).await?;
         self.used(&key, digest);
-        self.shared.counters.blobs_read.add(1);
-        let shared = Arc::clone(&self.shared);
-        let counted = stream.inspect_ok(move |piece| shared.counters.blob_bytes_read.add(piece.len() as u64));
-        Ok(Box::pin(counted))
+        Ok(self.counted(stream))
     }
 
     async fn put(&self, digest: &Digest, mut data: BlobStream) -> Result<(), StoreError> {

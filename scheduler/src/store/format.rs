@@ -8,8 +8,8 @@ use castwork_cas::files::sync_folder;
 use super::layout::Layout;
 use super::segments::SMALL_BYTES_MAX;
 
-/// The layout that is written: the first had no segments and no such file.
-const VERSION: u64 = 2;
+/// The layout that is written. The first had no segments and no such file, and the second nothing that is compressed.
+const VERSION: u64 = 3;
 
 /// What a data folder turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ mod tests {
         for (text, format) in [
             ("2 small-bytes-max=4096\n", Format::Older),
             ("", Format::Older),
-            ("3 anything\n", Format::Later(3)),
+            ("4 anything\n", Format::Later(4)),
         ] {
             fs::write(layout.format(), text).unwrap();
             assert_eq!(read(&layout).unwrap(), format, "{text}");

@@ -5,7 +5,7 @@
 //! DIR/format                                   which layout this is
 //! DIR/segments/NUMBER-SALT.seg                 small blobs and results, many to a file ([`super::segments`])
 //! DIR/segments/NUMBER-SALT.voids               which of its records count no longer
-//! DIR/cas/sha256/ab/HASH-SIZE                  the bytes of a blob that is not small
+//! DIR/cas/sha256/ab/HASH-SIZE                  the bytes of a blob that is not small, or zstd of them ([`super::packed`])
 //! DIR/results/INSTANCE/sha256/ab/HASH-SIZE     a result, in the first layout
 //! DIR/tmp/                                     files that are being written or removed
 //! DIR/index/                                   what was used when; can be thrown away

@@ -116,13 +116,17 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down that files which are there were used just now.
+    /// Writes down that files which are there were used just now. They take up at most their blobs' bytes: what is known
+    /// to take up less, does.
     pub(crate) fn used(&self, files: impl IntoIterator<Item = (FileKey, u64)>) {
         let used_ms = now_ms();
         let mut state = self.lock();
         for (key, size_bytes) in files {
-            if state.used.len() < USES_MAX || state.used.contains_key(&key) {
-                state.used.insert(key, Use { bytes: bytes_on_disk(size_bytes), used_ms });
+            let bytes = bytes_on_disk(size_bytes);
+            if let Some(known) = state.used.get_mut(&key) {
+                *known = Use { bytes: bytes.min(known.bytes), used_ms };
+            } else if state.used.len() < USES_MAX {
+                state.used.insert(key, Use { bytes, used_ms });
             }
         }
     }
@@ -302,8 +306,8 @@ impl Reservation {
     }
 
     /// The file is in its place: writes down its use, and counts its bytes as stored.
-    pub(crate) fn stored(self, key: FileKey, size_bytes: u64) {
-        let bytes = bytes_on_disk(size_bytes);
+    pub(crate) fn stored(self, key: FileKey, file_bytes: u64) {
+        let bytes = bytes_on_disk(file_bytes);
         let mut state = self.ledger.lock();
         state.used.insert(key, Use { bytes, used_ms: now_ms() });
         state.fresh_bytes += bytes;
@@ -397,6 +401,14 @@ mod tests {
         let round = ledger.begin_round(Duration::ZERO);
         assert_eq!(round.used[&key(b"abc")].bytes, 4096);
         assert_eq!(ledger.fullness().bytes, 4096);
+    }
+
+    #[test]
+    fn a_use_does_not_make_a_file_longer() {
+        let ledger = Ledger::new(0, 100_000, Arc::default());
+        Reservation::none(&ledger).stored(key(b"abc"), 5000);
+        ledger.used([(key(b"abc"), 50_000)]);
+        assert_eq!(ledger.begin_round(Duration::ZERO).used[&key(b"abc")].bytes, 8192);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod ledger;
 mod lock;
 mod many;
 mod migrate;
+mod packed;
 pub mod pins;
 pub mod provenance;
 mod read;

@@ -4,8 +4,7 @@
 //! verified on this occasion: a small one in memory, a part of a large one by a pass over all of it, and a
 //! large one that is read whole on the way, with the last piece held back until the hash is right.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek as _};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,6 +14,7 @@ use castwork_cas::{BlobStream, ByteRange, Digest, Hasher, StoreError};
 use futures::StreamExt as _;
 
 use super::layout::FileKey;
+use super::packed;
 use super::pins::PinGuard;
 use super::shared::{OpenFile, Shared, blocking, disk};
 
@@ -54,17 +54,19 @@ impl Shared {
 
     fn verify_bytes(&self, digest: &Digest, open: &mut OpenFile) -> Result<bool, StoreError> {
         let failed = |source| disk("read", &self.layout.path(&FileKey::Blob(*digest)), source);
-        let mut hasher = Hasher::new(digest.function());
-        let mut buffer = vec![0; 128 * 1024];
-        loop {
-            let count = open.file.read(&mut buffer).map_err(failed)?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-        }
+        let got = open.file.try_clone().and_then(|file| {
+            let again = OpenFile { file, ..*open };
+            hash(packed::reader(again, 0)?.take(digest.size_bytes() + 1), digest)
+        });
         open.file.rewind().map_err(failed)?;
-        Ok(self.judge(digest, open.changed, &hasher.finish()))
+        match got {
+            Ok(got) => Ok(self.judge(digest, open.changed, &got)),
+            Err(error) if packed::is_of_bytes(&error) => {
+                self.drop_corrupt(&FileKey::Blob(*digest), open.changed);
+                Ok(false)
+            }
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Reads a file whole, and drops it if it does not hold the blob. Blocks.
@@ -83,6 +85,29 @@ impl Shared {
         }
         got == digest
     }
+}
+
+fn hash(mut bytes: impl Read, digest: &Digest) -> io::Result<Digest> {
+    let mut hasher = Hasher::new(digest.function());
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        let count = bytes.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(hasher.finish());
+        }
+        hasher.update(&buffer[..count]);
+    }
+}
+
+/// Begins to read a blob as the zstd that it is kept as; `None` if it is not. It stays pinned until the stream is
+/// dropped.
+pub(crate) async fn read_packed(
+    shared: Arc<Shared>,
+    digest: Digest,
+) -> Result<Option<BlobStream>, StoreError> {
+    let pin = shared.pins.pin([digest]);
+    let reading = blocking(move || Reading::begin_packed(shared, digest, pin)).await?;
+    Ok(reading.map(stream))
 }
 
 /// Begins to read a blob, which stays pinned until the stream is dropped.
@@ -106,13 +131,17 @@ pub(crate) async fn read(
         return Ok(stream_of(data.slice(start..end)).filter(is_some_bytes).boxed());
     }
     let reading = blocking(move || Reading::begin(shared, digest, offset..end, is_whole, pin)).await?;
-    Ok(futures::stream::try_unfold(reading, |reading| async move {
+    Ok(stream(reading))
+}
+
+fn stream(reading: Reading) -> BlobStream {
+    futures::stream::try_unfold(reading, |reading| async move {
         if reading.position == reading.end {
             return Ok(None);
         }
         blocking(move || reading.next_piece()).await.map(Some)
     })
-    .boxed())
+    .boxed()
 }
 
 fn is_some_bytes(piece: &Result<Bytes, StoreError>) -> std::future::Ready<bool> {
@@ -124,13 +153,19 @@ fn in_memory(position: u64) -> usize {
 }
 
 fn read_whole(shared: &Shared, digest: &Digest) -> Result<Bytes, StoreError> {
-    let mut open = shared.open_blob(digest)?.ok_or(StoreError::Missing(*digest))?;
-    let mut data = Vec::with_capacity(in_memory(open.bytes));
-    open.file
-        .read_to_end(&mut data)
-        .map_err(|source| disk("read", &shared.layout.path(&FileKey::Blob(*digest)), source))?;
-    let is_good = shared.verified.contains(digest, open.changed) && data.len() as u64 == open.bytes
-        || shared.judge(digest, open.changed, &Digest::of(digest.function(), &data));
+    let open = shared.open_blob(digest)?.ok_or(StoreError::Missing(*digest))?;
+    let changed = open.changed;
+    let mut data = Vec::with_capacity(in_memory(digest.size_bytes()));
+    let read =
+        packed::reader(open, 0).and_then(|bytes| bytes.take(digest.size_bytes() + 1).read_to_end(&mut data));
+    match read {
+        Ok(_) => {}
+        // What was read is not the blob.
+        Err(error) if packed::is_of_bytes(&error) => data.clear(),
+        Err(source) => return Err(disk("read", &shared.layout.path(&FileKey::Blob(*digest)), source)),
+    }
+    let is_good = shared.verified.contains(digest, changed) && data.len() as u64 == digest.size_bytes()
+        || shared.judge(digest, changed, &Digest::of(digest.function(), &data));
     if is_good { Ok(data.into()) } else { Err(StoreError::Missing(*digest)) }
 }
 
@@ -138,7 +173,7 @@ fn read_whole(shared: &Shared, digest: &Digest) -> Result<Bytes, StoreError> {
 struct Reading {
     shared: Arc<Shared>,
     digest: Digest,
-    file: File,
+    bytes: Box<dyn io::Read + Send>,
     changed: SystemTime,
     position: u64,
     end: u64,
@@ -160,17 +195,28 @@ impl Reading {
         if !hashes && !shared.verify(&digest, &mut open)? {
             return Err(StoreError::Missing(digest));
         }
-        let OpenFile { mut file, changed, .. } = open;
-        file.seek(SeekFrom::Start(range.start))
+        let changed = open.changed;
+        let bytes = packed::reader(open, range.start)
             .map_err(|source| disk("read", &shared.layout.path(&FileKey::Blob(digest)), source))?;
         let hasher = hashes.then(|| Hasher::new(digest.function()));
-        Ok(Self { shared, digest, file, changed, position: range.start, end: range.end, hasher, _pin: pin })
+        Ok(Self { shared, digest, bytes, changed, position: range.start, end: range.end, hasher, _pin: pin })
+    }
+
+    fn begin_packed(shared: Arc<Shared>, digest: Digest, pin: PinGuard) -> Result<Option<Self>, StoreError> {
+        let mut open = shared.open_blob(&digest)?.ok_or(StoreError::Missing(digest))?;
+        let Some(end) = open.packed_bytes else { return Ok(None) };
+        if !shared.verify(&digest, &mut open)? {
+            return Err(StoreError::Missing(digest));
+        }
+        let OpenFile { file, changed, .. } = open;
+        let bytes = Box::new(file.take(end));
+        Ok(Some(Self { shared, digest, bytes, changed, position: 0, end, hasher: None, _pin: pin }))
     }
 
     fn next_piece(mut self) -> Result<(Bytes, Self), StoreError> {
         let length = (self.end - self.position).min(PIECE_BYTES);
         let mut piece = vec![0; in_memory(length)];
-        if let Err(error) = self.file.read_exact(&mut piece) {
+        if let Err(error) = self.bytes.read_exact(&mut piece) {
             return Err(self.failed(error));
         }
         self.position += length;
@@ -188,7 +234,7 @@ impl Reading {
 
     fn failed(&self, error: io::Error) -> StoreError {
         let key = FileKey::Blob(self.digest);
-        if error.kind() == io::ErrorKind::UnexpectedEof {
+        if packed::is_of_bytes(&error) {
             self.shared.drop_corrupt(&key, self.changed);
             return StoreError::Missing(self.digest);
         }

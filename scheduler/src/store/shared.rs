@@ -16,6 +16,7 @@ use super::health::Health;
 use super::layout::{FileKey, Layout};
 use super::ledger::Ledger;
 use super::lock::FolderLock;
+use super::packed;
 use super::pins::Pins;
 use super::provenance::AgeLimit;
 use super::segments::{Segments, body_is_right};
@@ -45,6 +46,8 @@ pub(crate) struct OpenFile {
     pub(crate) file: File,
     pub(crate) bytes: u64,
     pub(crate) changed: SystemTime,
+    /// How much of it is zstd, if it is kept so ([`super::packed`]).
+    pub(crate) packed_bytes: Option<u64>,
 }
 
 impl Shared {
@@ -59,23 +62,31 @@ impl Shared {
         };
         let metadata = file.metadata().map_err(failed)?;
         let changed = metadata.modified().map_err(failed)?;
-        Ok(Some(OpenFile { file, bytes: metadata.len(), changed }))
+        Ok(Some(OpenFile { file, bytes: metadata.len(), changed, packed_bytes: None }))
     }
 
-    /// Opens a blob of the right length; `None` if there is none. Blocks.
+    /// Opens a blob of the right length, or one that is packed and was not cut short; `None` if there is none.
+    /// Blocks.
     pub(crate) fn open_blob(&self, digest: &Digest) -> Result<Option<OpenFile>, StoreError> {
         let key = FileKey::Blob(*digest);
-        let Some(open) = self.open(&key)? else {
+        let Some(mut open) = self.open(&key)? else {
             return Ok(None);
         };
         if open.bytes == digest.size_bytes() {
             return Ok(Some(open));
         }
+        if open.bytes < digest.size_bytes() {
+            let packed = packed::packed_bytes(&open.file, open.bytes);
+            open.packed_bytes = packed.map_err(|source| disk("read", &self.layout.path(&key), source))?;
+            if open.packed_bytes.is_some() {
+                return Ok(Some(open));
+            }
+        }
         self.drop_corrupt(&key, open.changed);
         Ok(None)
     }
 
-    /// Whether a file is there, and will be after a power cut; for blobs, only its length is looked at.
+    /// Whether a file is there, and will be after a power cut; of blobs only the length is looked at, and the end.
     /// Blocks.
     pub(crate) fn is_kept(&self, key: &FileKey) -> Result<bool, StoreError> {
         if key.is_small() {
@@ -95,10 +106,8 @@ impl Shared {
         };
         if let FileKey::Blob(digest) = key
             && metadata.len() != digest.size_bytes()
+            && self.open_blob(digest)?.is_none()
         {
-            if let Ok(changed) = metadata.modified() {
-                self.drop_corrupt(key, changed);
-            }
             return Ok(false);
         }
         Ok(!self.committer.unsynced().lock().contains(key))

@@ -1,5 +1,7 @@
 //! What the store promises, on a real disk.
 
+mod packed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -370,9 +372,9 @@ async fn a_result_of_the_first_layout_never_replaces_a_later_one() {
 async fn a_folder_of_a_later_layout_is_refused() {
     let mut bench = Bench::large();
     bench.store = None;
-    fs::write(bench.folder.path().join("format"), "3 unknown\n").unwrap();
+    fs::write(bench.folder.path().join("format"), "4 unknown\n").unwrap();
     let Err(error) = bench.open() else { panic!("nobody knows that layout") };
-    assert!(error.to_string().contains("layout 3"), "{error}");
+    assert!(error.to_string().contains("layout 4"), "{error}");
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! [`Upload`]: a blob on its way into the store.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use castwork_cas::codec::unpacker;
 use castwork_cas::{Digest, Hasher, StoreError};
 use tempfile::{NamedTempFile, TempPath};
 
@@ -13,6 +14,7 @@ use super::commit::Kept;
 use super::layout::FileKey;
 use super::ledger::Reservation;
 use super::many;
+use super::packed::{self, Packed};
 use super::pins::PinGuard;
 use super::shared::{Shared, blocking};
 
@@ -38,6 +40,8 @@ struct Parts {
     pending: Vec<Bytes>,
     pending_bytes: u64,
     hasher: Hasher,
+    /// What is written in place of the bytes, if they came compressed and that pays.
+    packed: Option<Packed>,
     /// Made when there is something to write.
     file: Option<NamedTempFile>,
 }
@@ -48,6 +52,7 @@ impl Upload {
             pending: Vec::new(),
             pending_bytes: 0,
             hasher: Hasher::new(digest.function()),
+            packed: None,
             file: None,
         };
         let pin = shared.pins.pin([digest]);
@@ -63,6 +68,31 @@ impl Upload {
     /// Bytes so far.
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes
+    }
+
+    /// Has the blob be kept as it comes, compressed, if that pays; then its bytes come by [`Upload::append_packed`]. To be
+    /// called before any of them, or it does nothing; nor does it for small blobs.
+    pub fn keep_packed(&mut self) {
+        let is_first = self.received_bytes == 0 && !FileKey::Blob(self.digest).is_small();
+        if let Some(parts) = self.parts.as_mut().filter(|_| is_first) {
+            parts.packed = Some(Packed::default());
+        }
+    }
+
+    /// Takes the next bytes, and the zstd that they came out of; without that, all is kept plain.
+    ///
+    /// # Errors
+    /// As [`Upload::append`].
+    pub async fn append_packed(&mut self, data: Bytes, packed: Option<Vec<Bytes>>) -> Result<(), StoreError> {
+        match packed {
+            None => self.unpack().await?,
+            Some(pieces) => {
+                if let Some(packed) = self.parts.as_mut().and_then(|parts| parts.packed.as_mut()) {
+                    packed.append(pieces);
+                }
+            }
+        }
+        self.append(data).await
     }
 
     /// Takes the next bytes.
@@ -94,14 +124,41 @@ impl Upload {
         }
         let parts = self.take()?;
         self.reserve(parts.pending_bytes).await?;
+        self.work(parts, Parts::write).await
+    }
+
+    /// Writes out what is still in memory, so that somebody may go on with it later: plain.
+    ///
+    /// # Errors
+    /// As [`Upload::append`].
+    pub async fn put_away(&mut self) -> Result<(), StoreError> {
+        self.unpack().await?;
+        self.flush().await
+    }
+
+    async fn unpack(&mut self) -> Result<(), StoreError> {
+        let received_bytes = self.received_bytes;
+        let parts = self.take()?;
+        if parts.packed.is_none() {
+            self.parts = Some(parts);
+            return Ok(());
+        }
+        self.work(parts, move |parts, shared| parts.unpack(shared, received_bytes)).await
+    }
+
+    /// Does something that blocks with the parts, which are lost if it fails.
+    async fn work(
+        &mut self,
+        mut parts: Parts,
+        work: impl FnOnce(&mut Parts, &Shared) -> io::Result<()> + Send + 'static,
+    ) -> Result<(), StoreError> {
         let shared = Arc::clone(&self.shared);
-        let (parts, written) = blocking(move || {
-            let mut parts = parts;
-            let written = parts.write(&shared);
-            (parts, written)
+        let (parts, done) = blocking(move || {
+            let done = work(&mut parts, &shared);
+            (parts, done)
         })
         .await;
-        written.map_err(|error| self.shared.write_failed(&self.digest, "write", error))?;
+        done.map_err(|error| self.shared.write_failed(&self.digest, "write", error))?;
         self.parts = Some(parts);
         Ok(())
     }
@@ -124,17 +181,17 @@ impl Upload {
                 self.shared.ledger.used([(FileKey::Blob(digest), digest.size_bytes())]);
                 self.shared.pins.hold([digest]);
             }
-            Finished::File { temporary, changed } => self.commit(temporary, changed).await?,
+            Finished::File { temporary, changed, bytes } => self.commit(temporary, changed, bytes).await?,
         }
         Ok(())
     }
 
-    async fn commit(self, temporary: TempPath, changed: SystemTime) -> Result<(), StoreError> {
+    async fn commit(self, temporary: TempPath, changed: SystemTime, bytes: u64) -> Result<(), StoreError> {
         let Self { shared, digest, reservation, pin, .. } = self;
         let key = FileKey::Blob(digest);
         let committed = shared.committer.commit(key, temporary).await;
         let kept = committed.map_err(|error| shared.write_failed(&digest, "keep", error))?;
-        reservation.stored(key, digest.size_bytes());
+        reservation.stored(key, if kept == Kept::This { bytes } else { digest.size_bytes() });
         shared.pins.hold([digest]);
         drop(pin);
         if kept == Kept::This {
@@ -163,7 +220,7 @@ impl Upload {
 }
 
 enum Finished {
-    File { temporary: TempPath, changed: SystemTime },
+    File { temporary: TempPath, changed: SystemTime, bytes: u64 },
     IsThere,
 }
 
@@ -184,15 +241,50 @@ impl Parts {
         if self.pending.is_empty() {
             return Ok(());
         }
+        // As long as nothing is written, what is pending is all there is.
+        let is_first = self.file.is_none();
+        self.packed.take_if(|packed| is_first && !packed.may_pay(self.pending_bytes));
+        let plain = std::mem::take(&mut self.pending);
+        let pieces = self.packed.as_mut().map_or(plain, Packed::take);
         let file = match &mut self.file {
             Some(file) => file,
             None => self.file.insert(NamedTempFile::new_in(shared.layout.tmp())?),
         };
-        for piece in self.pending.drain(..) {
+        for piece in pieces {
             file.write_all(&piece)?;
         }
         self.pending_bytes = 0;
         Ok(())
+    }
+
+    /// Goes on plain. `received_bytes` have come so far, of which what is pending is not written. Blocks.
+    fn unpack(&mut self, shared: &Shared, received_bytes: u64) -> io::Result<()> {
+        self.packed = None;
+        let Some(packed) = self.file.take() else { return Ok(()) };
+        let mut plain = NamedTempFile::new_in(shared.layout.tmp())?;
+        let written_bytes = received_bytes - self.pending_bytes;
+        let copied = io::copy(&mut unpacker(packed.reopen()?)?.take(written_bytes), &mut plain)?;
+        if copied != written_bytes {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the compressed bytes are not all there",
+            ));
+        }
+        self.file = Some(plain);
+        Ok(())
+    }
+
+    /// Ends what is kept packed, or goes on plain if the rest of it did not pay. Blocks.
+    fn end_packed(&mut self, shared: &Shared, digest: &Digest) -> io::Result<()> {
+        let Some(packed) = &mut self.packed else { return Ok(()) };
+        if !packed::pays(digest.size_bytes(), packed.bytes) {
+            return self.unpack(shared, digest.size_bytes());
+        }
+        let rest = packed.take();
+        let trailer = packed::trailer(packed.bytes);
+        let file = self.file.as_mut().expect("a blob of some bytes has been written to a file");
+        rest.iter().try_for_each(|piece| file.write_all(piece))?;
+        file.write_all(&trailer)
     }
 
     /// All bytes of a small blob, of which none was written.
@@ -220,18 +312,21 @@ impl Parts {
         if shared.has_verified(digest) {
             return Ok(Finished::IsThere);
         }
-        self.write_pending(shared).map_err(|error| shared.write_failed(digest, "write", error))?;
+        self.write_pending(shared)
+            .and_then(|()| self.end_packed(shared, digest))
+            .map_err(|error| shared.write_failed(digest, "write", error))?;
         let file = self.file.expect("a blob of some bytes has been written to a file");
-        let changed = sync(file.as_file(), shared.durable)
+        let (changed, bytes) = sync(file.as_file(), shared.durable)
             .map_err(|error| shared.write_failed(digest, "sync", error))?;
-        Ok(Finished::File { temporary: file.into_temp_path(), changed })
+        Ok(Finished::File { temporary: file.into_temp_path(), changed, bytes })
     }
 }
 
 /// If this fails, nobody knows what is on the disk, and asking again would not tell: the file goes.
-fn sync(file: &File, durable: bool) -> io::Result<SystemTime> {
+fn sync(file: &File, durable: bool) -> io::Result<(SystemTime, u64)> {
     if durable {
         file.sync_data()?;
     }
-    file.metadata()?.modified()
+    let metadata = file.metadata()?;
+    Ok((metadata.modified()?, metadata.len()))
 }

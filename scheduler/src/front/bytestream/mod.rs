@@ -2,6 +2,7 @@
 
 mod incoming;
 mod read;
+mod tee;
 mod turns;
 mod uploads;
 mod write;
@@ -9,8 +10,8 @@ mod write;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use castwork_cas::resource::{ReadName, ResourceName, WriteName};
-use castwork_cas::{BlobStore as _, DigestFunction};
+use castwork_cas::resource::{Compressor, ReadName, ResourceName, WriteName};
+use castwork_cas::{BlobStore as _, BlobStream, ByteRange, DigestFunction, StoreError};
 use castwork_proto::bytestream::byte_stream_server::ByteStream;
 use castwork_proto::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
@@ -88,6 +89,15 @@ impl Inner {
         if default == DigestFunction::Sha256 { Ok(first) } else { parse(default) }
     }
 
+    /// A blob's bytes, and how they are yet to be compressed: not at all, if they are kept so.
+    async fn open(&self, name: &ReadName, range: ByteRange) -> Result<(BlobStream, Compressor), StoreError> {
+        let is_packed = name.compressor == Compressor::Zstd && range == ByteRange::ALL;
+        if is_packed && let Some(packed) = self.blobs.get_packed(&name.digest).await? {
+            return Ok((packed, Compressor::Identity));
+        }
+        Ok((self.blobs.get(&name.digest, range).await?, name.compressor))
+    }
+
     fn read_name(&self, name: &str) -> Result<ReadName, Status> {
         match self.name(name)? {
             ResourceName::Read(name) => Ok(name),
@@ -117,10 +127,10 @@ impl ByteStream for ByteStreamService {
         let name = inner.read_name(&request.resource_name)?;
         let range = read::range(&name, request.read_offset, request.read_limit)?;
         let turn = inner.readers.take(inner.limits.turn_wait).await?;
-        let stream = inner.blobs.get(&name.digest, range).await.map_err(to_status)?;
+        let (stream, compressor) = inner.open(&name, range).await.map_err(to_status)?;
         let bytes = name.digest.size_bytes() - range.offset;
         inner.runs.moved(asker.as_ref(), &name.instance, 0, range.limit.map_or(bytes, |it| it.min(bytes)));
-        Ok(Response::new(read::responses(stream, name.compressor, turn, inner.limits.download_idle)))
+        Ok(Response::new(read::responses(stream, compressor, turn, inner.limits.download_idle)))
     }
 
     /// The upload is a task of its own: what has arrived is put away even if the call is dropped.

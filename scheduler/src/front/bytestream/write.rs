@@ -1,14 +1,16 @@
 //! `Write`: from messages to a blob that is kept.
 
-use castwork_cas::StoreError;
+use bytes::Bytes;
 use castwork_cas::codec::decompress;
 use castwork_cas::resource::{Compressor, WriteName};
+use castwork_cas::{BlobStream, StoreError};
 use castwork_proto::bytestream::WriteRequest;
 use futures::TryStreamExt as _;
 use tonic::{Status, Streaming};
 
 use super::Inner;
 use super::incoming::{End, Ending, Incoming};
+use super::tee::Tee;
 use super::turns::Turn;
 use super::uploads::{Begun, Ticket};
 use crate::front::errors::{bad, to_status};
@@ -101,16 +103,31 @@ impl Writing<'_> {
     /// Reads messages to their end, or to the first bytes that the blob can't have.
     async fn take_bytes(&mut self, incoming: Incoming, ending: Ending) -> Result<(), StoreError> {
         let sent = incoming.into_bytes(ending);
-        let left = self.name.digest.size_bytes() - self.upload.received_bytes();
-        let mut plain = match self.name.compressor {
-            Compressor::Identity => sent,
-            Compressor::Zstd => decompress(sent, left),
-        };
+        match self.name.compressor {
+            Compressor::Identity => self.take_plain(sent).await,
+            Compressor::Zstd => self.take_packed(sent).await,
+        }
+    }
+
+    async fn take_plain(&mut self, mut plain: BlobStream) -> Result<(), StoreError> {
         while let Some(piece) = plain.try_next().await? {
             self.upload.append(piece).await?;
             self.ticket.set_committed(self.upload.received_bytes());
         }
         Ok(())
+    }
+
+    async fn take_packed(&mut self, sent: BlobStream) -> Result<(), StoreError> {
+        let left = self.name.digest.size_bytes() - self.upload.received_bytes();
+        let tee = Tee::default();
+        let mut plain = decompress(tee.over(sent), left);
+        self.upload.keep_packed();
+        while let Some(piece) = plain.try_next().await? {
+            self.upload.append_packed(piece, tee.take()).await?;
+            self.ticket.set_committed(self.upload.received_bytes());
+        }
+        // What stands behind the last bytes, such as a checksum.
+        self.upload.append_packed(Bytes::new(), tee.take()).await
     }
 
     async fn finish(self, sent: i64) -> Result<i64, Status> {
@@ -128,7 +145,7 @@ impl Writing<'_> {
     async fn keep(mut self) -> u64 {
         let bytes = self.upload.received_bytes();
         // What waits must not fill the memory.
-        match self.upload.flush().await {
+        match self.upload.put_away().await {
             Ok(()) => self.inner.uploads.keep(&self.ticket, self.upload),
             Err(_) => self.inner.uploads.end(&self.ticket),
         }

@@ -20,6 +20,7 @@ impl MemoryIndex {
         let old = self.files.get(&key).copied();
         if let Some(old) = old {
             entry.used_ms = entry.used_ms.max(old.used_ms);
+            entry.bytes = entry.bytes.min(old.bytes);
             self.by_age.remove(&(old.used_ms, key.to_string()));
         }
         self.by_age.insert((entry.used_ms, key.to_string()));

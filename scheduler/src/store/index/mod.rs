@@ -75,7 +75,8 @@ pub(crate) enum Index {
 }
 
 impl Index {
-    /// Takes up uses of files, known ones or new ones; of two uses of a file the later counts.
+    /// Takes up uses of files, known ones or new ones; of two uses of a file the later counts, of two lengths the
+    /// lesser: a file takes up at most its blob's bytes, which is what is known of one that was only touched.
     pub(crate) fn put(&mut self, uses: &[(FileKey, Use)]) -> Result<(), IndexError> {
         guard(|| match self {
             Self::Sled(index) => uses.iter().try_for_each(|(key, entry)| index.put(key, *entry)),
@@ -207,7 +208,9 @@ mod tests {
         let mut index = Index::Memory(MemoryIndex::default());
         index.put(&[(key(1), Use { bytes: 5, used_ms: 100 })]).unwrap();
         index.put(&[(key(1), Use { bytes: 5, used_ms: 10 })]).unwrap();
+        index.put(&[(key(1), Use { bytes: 9, used_ms: 10 })]).unwrap();
         assert_eq!(index.oldest(9).unwrap(), [(key(1), Use { bytes: 5, used_ms: 100 })]);
+        assert_eq!(index.total().bytes, 5);
     }
 
     #[test]

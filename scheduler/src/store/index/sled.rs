@@ -57,6 +57,7 @@ impl SledIndex {
         let old = self.files.get(&name)?.map(|value| read_use(&value)).transpose()?;
         if let Some(old) = old {
             entry.used_ms = entry.used_ms.max(old.used_ms);
+            entry.bytes = entry.bytes.min(old.bytes);
             self.ages.remove(age_key(old.used_ms, &name))?;
         }
         self.ages.insert(age_key(entry.used_ms, &name), &[])?;
