@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use castwork_cas::Digest;
+use castwork_trace::Kind;
 
 use crate::compile_first;
 use crate::config::Config;
@@ -19,6 +20,7 @@ use crate::messages;
 use crate::prepare::{Prepared, Understood};
 use crate::reason::Reason;
 use crate::run::{self, Ran};
+use crate::spans;
 use crate::tiers::{Answer, Inputs, Remote, ServerTier, Stack, TierError};
 use crate::why::Account;
 
@@ -33,6 +35,18 @@ pub enum Source {
     RemoteRun,
     /// The compiler, here.
     LocalRun,
+}
+
+impl Source {
+    /// As counters, and those who trace us, are told.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LocalHit => "local_hit",
+            Self::RemoteHit => "remote_hit",
+            Self::RemoteRun => "remote_run",
+            Self::LocalRun => "local_run",
+        }
+    }
 }
 
 /// What came of a compile, to be counted.
@@ -196,7 +210,7 @@ pub fn run_here(compiler: &Path, arguments: &[OsString], call: &Understood) -> R
     if call.has_to_be_told_of_color() {
         arguments.push("-fdiagnostics-color=always".into());
     }
-    run::run(compiler, &arguments).map_err(|error| {
+    spans::part("compile here", Kind::Internal, || run::run(compiler, &arguments)).map_err(|error| {
         run::complain(&format!("can't start `{}`: {error}", compiler.display()));
         127
     })
@@ -290,7 +304,9 @@ impl Answering<'_> {
             if !executes {
                 return Ok(None);
             }
-            tier.execute(&prepared.action.digest, inputs.get_or_insert_with(|| prepared.inputs())).map(Some)
+            let inputs = inputs.get_or_insert_with(|| prepared.inputs());
+            spans::part("have it run", Kind::Client, || tier.execute(&prepared.action.digest, inputs))
+                .map(Some)
         })
     }
 
@@ -376,7 +392,10 @@ fn keep_at(
     took: Duration,
 ) -> Result<(), TierError> {
     let (_, takes_results) = tier.capabilities()?;
-    if takes_results { tier.put(action, inputs, answer, took) } else { Ok(()) }
+    if !takes_results {
+        return Ok(());
+    }
+    spans::part("keep it", Kind::Client, || tier.put(action, inputs, answer, took))
 }
 
 fn file_name(path: &Path) -> String {

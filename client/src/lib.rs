@@ -32,6 +32,7 @@ pub mod reason;
 mod report;
 pub mod rule;
 pub mod run;
+pub mod spans;
 pub mod tiers;
 pub mod toolchain;
 pub mod why;

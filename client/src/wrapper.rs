@@ -11,6 +11,7 @@ use crate::prepare::Understood;
 use crate::reason::Reason;
 use crate::rule::{self, Rule};
 use crate::run;
+use crate::spans;
 use crate::toolchain::resolve::{self, Found};
 use crate::why::Last;
 
@@ -46,6 +47,7 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<&Rule>) 
     let dir = config.as_ref().map_or_else(|wrong| wrong.dir.clone(), |config| config.dir.clone());
     let mut configuration = config.as_ref().map(Configuration::of).unwrap_or_default();
     let run = config.as_ref().ok().and_then(|config| config.run_id.clone());
+    spans::begin();
     let answered =
         config.map_err(|_| Reason::new("configuration is wrong; see `castwork config`")).and_then(|config| {
             if let Some(rule) = rule {
@@ -63,6 +65,8 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<&Rule>) 
             if let Some(reason) = &answered.refused {
                 note(&dir, call, reason);
             }
+            say_what_came(&answered, tag.as_ref());
+            spans::end(&dir);
             count(&dir, tag, |counters| count_answer(counters, &answered));
             answered.code
         }
@@ -76,6 +80,19 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<&Rule>) 
             run::pass_through(&program, &call.arguments)
         }
     }
+}
+
+/// Says to who traces us what came of a compile.
+fn say_what_came(answered: &Answered, tag: Option<&Tag>) {
+    spans::say("castwork.source", || answered.source.name().into());
+    spans::say("castwork.exit_code", || i32::from(answered.code).into());
+    if let Some(Tag { run, configuration: Configuration { project, toolchain, .. } }) = tag {
+        spans::say("castwork.run", || run.as_str().into());
+        spans::say("castwork.project", || project.as_str().into());
+        spans::say("castwork.toolchain", || toolchain.as_str().into());
+    }
+    let reasons = answered.refused.iter().chain(&answered.reasons);
+    spans::say("castwork.reasons", || reasons.map(Reason::as_str).collect::<Vec<_>>().join("; ").into());
 }
 
 /// Notes, for `castwork why --last`, that a call was no hit.

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     castwork_worker::enter_sandbox_if_asked();
     let args = Args::parse();
     let (is_check, command) = (args.check_config, args.command.clone());
-    let config = match Config::load(args) {
+    let mut config = match Config::load(args) {
         Ok(config) => config,
         Err(complaints) => return fail(&complaints),
     };
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_logs(config.log_format);
+    config.traces = castwork_trace::Settings::of_process();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use castwork_cas::Complete;
+use castwork_trace::{Exporting, Tracer};
 use castwork_worker::{Stop, WorkerConfig, WorkerError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -57,6 +58,7 @@ pub struct Server {
     sweeper: JoinHandle<()>,
     saver: JoinHandle<()>,
     runs: Arc<Runs>,
+    exporting: Option<Exporting>,
     worker: Option<Worker>,
     ready_file: Option<ReadyFile>,
 }
@@ -96,7 +98,7 @@ impl Server {
         let http_listener = bind("HTTP", config.http_listen).await?;
         let (grpc_address, http_address) = (address(&grpc_listener)?, address(&http_listener)?);
 
-        let services = services(config, &store, pins, Arc::clone(&counters))?;
+        let (services, exporting) = services(config, &store, pins, Arc::clone(&counters))?;
         let runs = Arc::clone(&services.runs);
         let journal = config.data_dir.join(JOURNAL);
         let opened = Journal::open(&journal).map_err(|source| ServeError::Journal { path: journal, source });
@@ -146,6 +148,7 @@ impl Server {
             sweeper,
             saver,
             runs,
+            exporting,
             worker: None,
             ready_file: None,
         };
@@ -191,6 +194,7 @@ impl Server {
         // Whatever is in them, actions have no business there.
         let hidden = std::iter::once(&config.data_dir).chain(&config.file);
         worker.hidden = hidden.filter_map(|path| path.canonicalize().ok()).collect();
+        worker.traces.clone_from(&config.traces);
         let stop = Stop::default();
         let task = tokio::spawn(castwork_worker::run(worker, stop.clone()));
         Worker { stop, task }
@@ -251,6 +255,9 @@ impl Server {
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
             error!("the store did not close in order");
         }
+        if let Some(exporting) = self.exporting.take() {
+            exporting.finish().await;
+        }
         info!("stopped");
     }
 }
@@ -287,18 +294,22 @@ fn services(
     store: &Store,
     pins: Pins,
     counters: Arc<Counters>,
-) -> Result<Services, ServeError> {
+) -> Result<(Services, Option<Exporting>), ServeError> {
+    let traces = config.traces.clone();
+    let (tracer, exporting) = traces.map(|settings| Tracer::start(settings, "castwork-scheduler")).unzip();
     let path = config.data_dir.join(RUNS);
     let causes = Causes { results: Arc::new(store.results()), evicted: store.evicted_results() };
     let runs = Runs::open(&path, causes).map_err(|source| ServeError::Journal { path, source })?;
-    Ok(Services {
+    let services = Services {
         blobs: Arc::new(store.blobs()),
         results: Arc::new(Complete::new(store.results(), store.blobs())),
         instances: Arc::new(Instances::new(config.instances.clone())),
         pins,
         counters,
         runs: Arc::new(runs),
-    })
+        tracer: tracer.unwrap_or_default(),
+    };
+    Ok((services, exporting))
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use castwork_cas::{ActionCache, BlobStore};
 
+use castwork_trace::Tracer;
+
 use crate::counters::Counters;
 use crate::front::instance::Instances;
 use crate::runs::Runs;
@@ -25,4 +27,6 @@ pub struct Services {
     pub counters: Arc<Counters>,
     /// What became of each run, for its report.
     pub runs: Arc<Runs>,
+    /// Takes what was done when for an action.
+    pub tracer: Tracer,
 }

@@ -19,11 +19,19 @@ pub struct Options {
     pub scheduler_arguments: Vec<String>,
     /// More arguments for each worker.
     pub worker_arguments: Vec<String>,
+    /// More variables in the environment of all of them.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, slots: 2, scheduler_arguments: Vec::new(), worker_arguments: Vec::new() }
+        Self {
+            workers: 1,
+            slots: 2,
+            scheduler_arguments: Vec::new(),
+            worker_arguments: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -125,7 +133,8 @@ impl Farm {
             .arg(data_dir(self.folder.path(), &name))
             .arg("--slots")
             .arg(self.options.slots.to_string())
-            .args(&self.options.worker_arguments);
+            .args(&self.options.worker_arguments)
+            .envs(self.options.environment.clone());
         Program::start(command, self.folder.path(), &name)
     }
 }
@@ -135,7 +144,8 @@ fn start_scheduler(folder: &Path, listen: &str, http: &str, options: &Options) -
     command
         .args(["--listen", listen, "--http-listen", http, "--data-dir"])
         .arg(data_dir(folder, "scheduler"))
-        .args(&options.scheduler_arguments);
+        .args(&options.scheduler_arguments)
+        .envs(options.environment.clone());
     Program::start(command, folder, "scheduler")
 }
 

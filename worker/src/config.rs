@@ -76,6 +76,8 @@ pub struct WorkerConfig {
     /// The program that commands are confined by, which has to call
     /// [`enter_sandbox_if_asked`](crate::enter_sandbox_if_asked) first thing; `None` for the current one.
     pub sandbox_program: Option<PathBuf>,
+    /// Where spans of what it does go.
+    pub traces: Option<castwork_trace::Settings>,
 }
 
 impl WorkerConfig {
@@ -96,6 +98,7 @@ impl WorkerConfig {
             bounds: None,
             allows_network: false,
             sandbox_program: None,
+            traces: None,
         }
     }
 }

@@ -10,6 +10,7 @@ use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi::{self, ActionResult, ExecutedActionMetadata};
 use castwork_proto::rpc;
 use castwork_proto::worker::{ExecutionFacts, Lease, progress::Stage};
+use castwork_trace::Tracer;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,8 @@ pub(crate) struct Workshop {
     pub turns: Semaphore,
     /// How many actions are taken beyond those that can run.
     pub ahead: usize,
+    /// Takes what was done when.
+    pub tracer: Tracer,
 }
 
 /// How an action that was run came out.

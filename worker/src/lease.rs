@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use castwork_proto::reapi::ActionResult;
 use castwork_proto::rpc;
@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::execute::{Executed, Workshop};
 use crate::failure::Failure;
 use crate::sandbox::Usage;
+use crate::spans;
 
 /// What a running lease says.
 #[derive(Debug)]
@@ -34,6 +35,7 @@ pub(crate) async fn run(
     cancel: CancellationToken,
 ) {
     let started = Instant::now();
+    let began = SystemTime::now();
     let progress = |stage| {
         // A full channel means a scheduler that is away; it will ask when it is back.
         let _ = events.try_send(Event::Progress(lease.lease_id.clone(), stage));
@@ -41,6 +43,7 @@ pub(crate) async fn run(
     let execution = AssertUnwindSafe(workshop.execute(&lease, progress, &cancel)).catch_unwind();
     let executed = execution.await.unwrap_or(Err(Failure::Panic));
     log(&lease, &executed, started.elapsed());
+    spans::record(&workshop.tracer, &lease, &executed, began);
     let outcome = outcome(lease.lease_id, executed);
     // Nobody listens any more when the worker ends.
     let _ = events.send(Event::Ended(Box::new(outcome))).await;
@@ -62,6 +65,8 @@ fn outcome(lease_id: String, executed: Result<Executed, Failure>) -> Outcome {
 fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
     let action = lease.action_digest.as_ref().map_or("?", |digest| digest.hash.as_str());
     let run = lease.request_metadata.as_ref().map_or("", |metadata| metadata.tool_invocation_id.as_str());
+    let trace = spans::context(lease).map(|context| context.trace_hex());
+    let trace = trace.as_deref();
     let took_ms = milliseconds(took);
     match executed {
         Ok(Executed { status, result, usage, .. }) => {
@@ -69,6 +74,7 @@ fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
             info!(
                 action,
                 run,
+                trace,
                 lease = lease.lease_id,
                 code = code_name(status.code),
                 exit_code = result.exit_code,
@@ -79,12 +85,15 @@ fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
                 "action ended"
             );
         }
-        Err(Failure::Cancelled) => info!(action, run, lease = lease.lease_id, took_ms, "action cancelled"),
+        Err(Failure::Cancelled) => {
+            info!(action, run, trace, lease = lease.lease_id, took_ms, "action cancelled");
+        }
         Err(failure) => {
             let code = code_name(failure.to_status().code);
             warn!(
                 action,
                 run,
+                trace,
                 lease = lease.lease_id,
                 code,
                 took_ms,
@@ -95,7 +104,7 @@ fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
     }
 }
 
-fn code_name(code: i32) -> &'static str {
+pub(crate) fn code_name(code: i32) -> &'static str {
     rpc::Code::try_from(code).map_or("?", |code| code.as_str_name())
 }
 

@@ -24,12 +24,14 @@ mod outputs;
 mod remotes;
 pub mod sandbox;
 mod session;
+mod spans;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use castwork_cas::{DigestFunction, StoreError};
 use castwork_proto::worker::Hello;
+use castwork_trace::Tracer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -128,6 +130,8 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
         bases: Arc::new(Bases::new(&data_dir.bases(), bases_max)),
     };
     let host_files = Arc::new(HostFiles::default());
+    let (tracer, exporting) =
+        config.traces.map(|settings| Tracer::start(settings, "castwork-worker")).unzip();
     let workshop = Arc::new(Workshop {
         name,
         sandbox,
@@ -139,9 +143,13 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
         remotes,
         turns: Semaphore::new(config.slots.min(Semaphore::MAX_PERMITS)),
         ahead: config.ahead,
+        tracer: tracer.unwrap_or_default(),
     });
     let attendance = Attendance::new(workshop, remote, hello, config.ready_file, config.drain_wait, stop);
     attendance.attend().await;
+    if let Some(exporting) = exporting {
+        exporting.finish().await;
+    }
     info!("worker ended");
     Ok(())
 }

@@ -11,11 +11,12 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     castwork_worker::enter_sandbox_if_asked();
-    let (config, log_format) = match Flags::parse().resolve() {
+    let (mut config, log_format) = match Flags::parse().resolve() {
         Ok(resolved) => resolved,
         Err(complaints) => return fail(&complaints),
     };
     start_logs(log_format);
+    config.traces = castwork_trace::Settings::of_process();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),

@@ -40,6 +40,9 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Where REAPI wants [`reapi::RequestMetadata`].
 const REQUEST_METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
+/// Where W3C Trace Context wants the span that a call is a part of.
+const TRACEPARENT: &str = "traceparent";
+
 /// How to reach a server, and as whom.
 #[derive(Clone)]
 pub struct RemoteConfig {
@@ -76,6 +79,7 @@ pub struct Remote {
     capabilities: Arc<OnceCell<Capabilities>>,
     authorization: Option<MetadataValue<Ascii>>,
     request_metadata: Option<MetadataValue<Binary>>,
+    traceparent: Option<MetadataValue<Ascii>>,
 }
 
 impl Remote {
@@ -109,6 +113,7 @@ impl Remote {
             capabilities: Arc::default(),
             authorization,
             request_metadata: config.request_metadata.as_ref().map(encode_metadata),
+            traceparent: None,
             address,
         })
     }
@@ -117,6 +122,13 @@ impl Remote {
     #[must_use]
     pub fn with_request_metadata(&self, metadata: &reapi::RequestMetadata) -> Self {
         Self { request_metadata: Some(encode_metadata(metadata)), ..self.clone() }
+    }
+
+    /// The same server on the same connection, with calls that are a part of a span, as W3C's `traceparent`
+    /// names it; of none, if that can't be a header.
+    #[must_use]
+    pub fn with_traceparent(&self, traceparent: &str) -> Self {
+        Self { traceparent: traceparent.parse().ok(), ..self.clone() }
     }
 
     /// The connection, for services that are not about content.
@@ -147,6 +159,9 @@ impl Remote {
         }
         if let Some(value) = &self.authorization {
             request.metadata_mut().insert("authorization", value.clone());
+        }
+        if let Some(value) = &self.traceparent {
+            request.metadata_mut().insert(TRACEPARENT, value.clone());
         }
         request
     }

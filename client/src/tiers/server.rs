@@ -19,6 +19,7 @@ use crate::config::{Address, Config};
 use crate::counters::Configuration;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
+use crate::spans;
 
 /// Most bytes of a manifest that is sent.
 const MANIFEST_BYTES_MAX: usize = 1 << 20;
@@ -319,7 +320,14 @@ impl ServerTier {
     fn connection_for(&self, action: &Digest, purpose: &str) -> Result<(&Runtime, Remote), TierError> {
         let (runtime, remote) = self.connection()?;
         let metadata = self.server.request_metadata(Some(action), purpose);
-        Ok((runtime, remote.with_request_metadata(&metadata)))
+        let remote = remote.with_request_metadata(&metadata);
+        Ok((
+            runtime,
+            match spans::traceparent() {
+                Some(span) => remote.with_traceparent(&span),
+                None => remote,
+            },
+        ))
     }
 
     fn key(&self, action: &Digest) -> ActionKey {

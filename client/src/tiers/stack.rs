@@ -1,6 +1,7 @@
 //! [`Stack`]: the tiers of a call, in the order in which they are asked.
 
 use castwork_cas::Digest;
+use castwork_trace::Kind;
 
 use super::{Answer, FolderTier, Server, ServerTier, TierError};
 use crate::config::{Address, Config, RemoteEntry};
@@ -8,6 +9,7 @@ use crate::counters::Configuration;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
 use crate::reason::Reason;
+use crate::spans;
 use crate::why::{Account, Accounts, Last};
 
 /// A tier beyond the local one.
@@ -22,14 +24,14 @@ impl Remote {
     fn get(&self, action: &Digest) -> Result<Option<Answer>, TierError> {
         match self {
             Self::Folder(tier) => tier.get(action),
-            Self::Server(tier) => tier.get(action),
+            Self::Server(tier) => spans::part("look it up", Kind::Client, || tier.get(action)),
         }
     }
 
     fn manifest(&self, key: &ManifestKey) -> Result<Option<Manifest>, TierError> {
         match self {
             Self::Folder(tier) => tier.manifest(&key.digest),
-            Self::Server(tier) => tier.manifest(key),
+            Self::Server(tier) => spans::part("look up the call", Kind::Client, || tier.manifest(key)),
         }
     }
 
@@ -75,6 +77,7 @@ impl<'a> Stack<'a> {
 
     /// The answer of the local tier.
     pub fn local_answer(&mut self, action: &Digest) -> Option<Answer> {
+        spans::say_action(action);
         let found = self.local.as_ref()?.get(action);
         self.local_found(found)
     }
@@ -94,6 +97,7 @@ impl<'a> Stack<'a> {
 
     /// Keeps an answer locally.
     pub fn keep_locally(&mut self, action: &Digest, answer: &Answer) {
+        spans::say_action(action);
         let Some(local) = &self.local else { return };
         if let Err(error) = local.put(action, answer) {
             tracing::debug!(error = &error as &dyn std::error::Error, "a result isn't kept");

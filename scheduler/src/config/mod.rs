@@ -96,6 +96,8 @@ pub struct Config {
     pub weights: Weights,
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
+    /// Where spans of what the server does go; by the environment, which is not read here.
+    pub traces: Option<castwork_trace::Settings>,
 }
 
 /// Something that is wrong with flags or file.
@@ -186,6 +188,7 @@ impl Config {
             kinds: checker.kinds(file.properties),
             weights: checker.weights(file.shares),
             file: args.config,
+            traces: None,
         }
     }
 }

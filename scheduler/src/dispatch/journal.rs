@@ -56,6 +56,8 @@ struct Opened {
     queued_unix_nanos: i64,
     /// What the client stated about its build, encoded, in hexadecimal.
     metadata: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
 }
 
 /// What was in the file when it was opened.
@@ -118,6 +120,7 @@ impl Journal {
             lookup: request.lookup,
             queued_unix_nanos: request.origin.queued_unix_nanos,
             metadata,
+            trace: request.origin.trace.map(|begun| begun.to_string()),
         };
         self.note(Record::Opened(opened), Some(Box::new(then)));
     }
@@ -269,6 +272,7 @@ fn request_of(opened: Opened) -> Option<Request> {
     let action = Digest::from_hex(function, &opened.hash, opened.size_bytes).ok()?;
     let metadata = opened.metadata.and_then(|text| hex::decode(text).ok());
     let metadata = metadata.and_then(|bytes| RequestMetadata::decode(bytes.as_slice()).ok());
+    let trace = opened.trace.and_then(|text| text.parse().ok());
     Some(Request {
         operation: OperationId(id_from_hex(&opened.operation)?),
         key: ActionKey { instance: opened.instance.into(), action },
@@ -276,7 +280,7 @@ fn request_of(opened: Opened) -> Option<Request> {
         run: opened.run.into(),
         principal: opened.principal.into(),
         lookup: opened.lookup,
-        origin: Arc::new(Origin { queued_unix_nanos: opened.queued_unix_nanos, metadata }),
+        origin: Arc::new(Origin { queued_unix_nanos: opened.queued_unix_nanos, metadata, trace }),
     })
 }
 
@@ -336,7 +340,11 @@ mod tests {
             run: "run".into(),
             principal: "ci".into(),
             lookup: false,
-            origin: Arc::new(Origin { queued_unix_nanos: 7, metadata: Some(metadata) }),
+            origin: Arc::new(Origin {
+                queued_unix_nanos: 7,
+                metadata: Some(metadata),
+                trace: Some(castwork_trace::Begun::root()),
+            }),
         }
     }
 

@@ -18,6 +18,7 @@ mod owner;
 mod prepared;
 mod publish;
 mod response;
+mod spans;
 #[cfg(test)]
 mod tests;
 mod watch;

@@ -8,6 +8,7 @@ use castwork_cas::ActionKey;
 use castwork_proto::worker::{
     CancelLease, Lease, OutcomeKept, Welcome, scheduler_message::Message as ToWorker,
 };
+use castwork_trace::Tracer;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,7 @@ use super::message::Message;
 use super::prepared::{Prepared, PreparedActions};
 use super::publish::Publication;
 use super::response::{code_name, code_of, failed};
+use super::spans::Stages;
 use super::watch::{State, Waiter, Watch, operation_name};
 use crate::Services;
 use crate::queue::{
@@ -51,6 +53,7 @@ pub(super) struct Owner {
     pub(super) journal: Option<Journal>,
     /// Is told how each operation ended.
     runs: Arc<Runs>,
+    tracer: Tracer,
     leaves: mpsc::UnboundedSender<OperationId>,
     left: mpsc::UnboundedReceiver<OperationId>,
 }
@@ -60,6 +63,7 @@ pub(super) struct Operation {
     state: watch::Sender<State>,
     origin: Arc<Origin>,
     lookup: bool,
+    stages: Stages,
     /// Whether it came to an action that another one waited for already.
     is_shared: bool,
 }
@@ -85,6 +89,7 @@ impl Owner {
             operations: BTreeMap::new(),
             links: Links::default(),
             runs: Arc::clone(&services.runs),
+            tracer: services.tracer.clone(),
             jobs: Jobs::new(services, &limits),
             prepared: PreparedActions::new(limits.prepared_bytes_max),
             limits,
@@ -173,8 +178,9 @@ impl Owner {
         let state = watch::Sender::new(State::default());
         let Request { operation, key, origin, lookup, .. } = request;
         let (key, origin) = (key.clone(), Arc::clone(origin));
-        self.operations
-            .insert(*operation, Operation { key, state, origin, lookup: *lookup, is_shared: false });
+        let stages = Stages::default();
+        let fresh = Operation { key, state, origin, lookup: *lookup, stages, is_shared: false };
+        self.operations.insert(*operation, fresh);
     }
 
     /// Goes on with what an earlier life has left.
@@ -294,7 +300,8 @@ impl Owner {
                 if let (Stage::Executing, Some(journal)) = (stage, &self.journal) {
                     journal.started(operation);
                 }
-                if let Some(operation) = self.operations.get(&operation) {
+                if let Some(operation) = self.operations.get_mut(&operation) {
+                    operation.stages.enter(stage);
                     operation.state.send_if_modified(|state| state.enter(stage));
                 }
             }
@@ -327,14 +334,27 @@ impl Owner {
         }
         let Some(operation) = self.operations.get(&name) else { return };
         operation.count(&self.runs, &ending);
+        let Operation { key, origin, .. } = operation;
+        let (action, run) = (key.action.to_string(), origin.run());
+        let trace = origin.trace.map(|begun| begun.context.trace_hex());
+        let trace = trace.as_deref();
+        operation.stages.record(&self.tracer, origin, &action, &ending);
         match &ending {
             Ending::Answered(response) => {
                 let code = response.status.as_ref().map_or(0, |status| status.code);
                 let exit_code = response.result.as_ref().map(|result| result.exit_code);
-                info!(action = %operation.key.action, cached = response.cached_result, code, exit_code, "operation ended");
+                info!(
+                    action,
+                    run,
+                    trace,
+                    cached = response.cached_result,
+                    code,
+                    exit_code,
+                    "operation ended"
+                );
             }
             Ending::Refused(refusal) => {
-                info!(action = %operation.key.action, reason = %refusal, "operation refused");
+                info!(action, run, trace, reason = %refusal, "operation refused");
             }
         }
         operation.state.send_modify(|state| state.ending = Some(ending));
@@ -370,7 +390,7 @@ impl Owner {
             timeout: Some(timeout),
             queued_unix_nanos: origin.queued_unix_nanos,
             request_metadata: origin.metadata.clone(),
-            traceparent: String::new(),
+            traceparent: origin.trace.map(|begun| begun.context.to_string()).unwrap_or_default(),
         };
         self.send(worker, ToWorker::Lease(lease));
     }

@@ -36,6 +36,7 @@ impl Fixture {
             pins: Pins::default(),
             counters: Arc::new(Counters::default()),
             runs: Arc::default(),
+            tracer: castwork_trace::Tracer::default(),
         };
         let pins = services.pins.clone();
         Self { _folder: folder, blobs, pins, dispatch: start(services, limits) }

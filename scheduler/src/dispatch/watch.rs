@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::queue::{Ending, OperationId, Stage};
 
 /// Stages that are remembered, at most. Every attempt adds two, and attempts are bounded.
-const STAGES_MAX: usize = 64;
+pub(super) const STAGES_MAX: usize = 64;
 
 /// What became of an operation so far.
 #[derive(Debug, Default)]

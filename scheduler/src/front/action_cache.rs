@@ -1,18 +1,21 @@
 //! REAPI's `ActionCache`: results of actions, looked up and stated.
 
 use std::collections::HashSet;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use castwork_cas::store::collect;
 use castwork_cas::{ActionKey, ByteRange, Digest, DigestFunction, StoreError};
 use castwork_proto::reapi::action_cache_server::ActionCache;
 use castwork_proto::reapi::{self, Action, ActionResult, GetActionResultRequest, UpdateActionResultRequest};
+use castwork_trace::{Context, Kind, Span};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::errors::{bad, missing_blobs, to_status};
 use super::instance::{Instance, required_digest};
 use super::limits::{ANSWER_BYTES_MAX, INLINE_BYTES_MAX};
+use super::metadata::trace_context;
 use super::outputs;
 use crate::Services;
 use crate::runs::Asker;
@@ -41,6 +44,15 @@ impl ActionCacheService {
         let instance: &Instance = self.services.instances.check(instance)?;
         let action = required_digest(digest, instance.function(function, digest)?, "action_digest")?;
         Ok(ActionKey { instance: instance.name.clone(), action })
+    }
+
+    /// Tells of a look-up, if who asks is traced; a look-up by itself is no trace.
+    fn trace(&self, caller: Option<Context>, key: &ActionKey, from: SystemTime, is_hit: bool) {
+        let tracer = &self.services.tracer;
+        if let Some(begun) = caller.and_then(|caller| tracer.begin(Some(&caller))) {
+            let span = Span::until_now("action cache", Kind::Server, begun, from);
+            tracer.record(span.with("castwork.action", key.action.to_string()).with("castwork.hit", is_hit));
+        }
     }
 
     /// The action and its command have to be there, so that a result can be told from garbage.
@@ -112,10 +124,13 @@ impl ActionCache for ActionCacheService {
         request: Request<GetActionResultRequest>,
     ) -> Result<Response<ActionResult>, Status> {
         let asker = Asker::from_headers(request.metadata());
+        let caller = trace_context(request.metadata());
+        let from = SystemTime::now();
         let request = request.into_inner();
         let key =
             self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
         let found = self.services.results.get(&key).await.map_err(to_status)?;
+        self.trace(caller, &key, from, found.is_some());
         let Some(mut result) = found else {
             self.services.counters.result_misses.add(1);
             self.services.runs.miss(asker.as_ref(), &key, self.services.runs.cause_of(&key).await);

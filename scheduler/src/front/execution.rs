@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use castwork_proto::longrunning::Operation;
 use castwork_proto::reapi::execution_server::Execution;
 use castwork_proto::reapi::{ExecuteRequest, WaitExecutionRequest};
+use castwork_trace::Begun;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::errors::bad;
 use super::instance::{clip, required_digest};
-use super::metadata::{request_metadata, run_name};
+use super::metadata::{request_metadata, run_name, trace_context};
 use super::report::{Inlining, Reporter};
 use crate::dispatch::{Dispatch, PRIORITIES, Watch, parse_operation_name};
 use crate::queue::{self, OperationId, Origin};
@@ -53,6 +54,9 @@ impl Execution for ExecutionService {
     async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<OperationStream>, Status> {
         let services = self.dispatch.services();
         let metadata = request_metadata(request.metadata());
+        let caller = trace_context(request.metadata());
+        // Who calls may be traced though we are not: then the worker is told, past us.
+        let trace = services.tracer.begin(caller.as_ref()).or(caller.map(Begun::elsewhere));
         let request = request.into_inner();
         let instance = services.instances.check(&request.instance_name)?;
         let function = instance.function(request.digest_function, request.action_digest.as_ref())?;
@@ -70,7 +74,7 @@ impl Execution for ExecutionService {
             run: run.into(),
             principal: "".into(),
             lookup: !request.skip_cache_lookup,
-            origin: Arc::new(Origin { queued_unix_nanos: now_unix_nanos(), metadata }),
+            origin: Arc::new(Origin { queued_unix_nanos: now_unix_nanos(), metadata, trace }),
         });
         let watch = opened.await?;
         let inlining = Inlining {

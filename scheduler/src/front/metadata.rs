@@ -1,8 +1,9 @@
-//! [`RequestMetadata`] from the headers of a call: which tool, which build, which action.
+//! What the headers of a call say of it: which tool, which build, which action ([`RequestMetadata`]), which span.
 
 use std::sync::Arc;
 
 use castwork_proto::reapi::RequestMetadata;
+use castwork_trace::Context;
 use prost::Message as _;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
@@ -37,6 +38,11 @@ pub(super) fn run_of(headers: &HeaderMap) -> Arc<str> {
     metadata.map_or_else(|| "".into(), |metadata| run_name(&metadata.tool_invocation_id).into())
 }
 
+/// Returns the span of the client that a call is a part of, if it says one.
+pub fn trace_context(headers: &MetadataMap) -> Option<Context> {
+    headers.get(castwork_trace::HEADER)?.to_str().ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use tonic::metadata::MetadataValue;
@@ -54,5 +60,15 @@ mod tests {
         headers.insert_bin(HEADER, MetadataValue::from_bytes(b"\xff\xff\xff"));
         assert_eq!(request_metadata(&headers), None);
         assert_eq!(&*run_of(&headers.clone().into_headers()), "");
+    }
+    #[test]
+    fn the_span_of_a_call_is_read_and_garbage_is_as_good_as_none() {
+        let context = Context::root();
+        let mut headers = MetadataMap::new();
+        assert_eq!(trace_context(&headers), None);
+        headers.insert(castwork_trace::HEADER, context.to_string().parse().unwrap());
+        assert_eq!(trace_context(&headers), Some(context));
+        headers.insert(castwork_trace::HEADER, "00-not-a-span".parse().unwrap());
+        assert_eq!(trace_context(&headers), None);
     }
 }

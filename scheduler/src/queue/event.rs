@@ -160,6 +160,15 @@ pub struct Origin {
     pub queued_unix_nanos: i64,
     /// What the client stated about its build.
     pub metadata: Option<reapi::RequestMetadata>,
+    /// Which span of which trace it is, if anybody traces it.
+    pub trace: Option<castwork_trace::Begun>,
+}
+
+impl Origin {
+    /// The name of the build, as the client stated it; may be empty.
+    pub fn run(&self) -> &str {
+        self.metadata.as_ref().map_or("", |metadata| metadata.tool_invocation_id.as_str())
+    }
 }
 
 /// What a check has found.

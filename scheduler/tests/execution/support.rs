@@ -85,6 +85,7 @@ impl Farm {
             pins: Pins::default(),
             counters: Arc::new(Counters::default()),
             runs: Arc::default(),
+            tracer: castwork_trace::Tracer::default(),
         };
         let (journal, recovered) = Journal::open(&folder.path().join("journal")).unwrap();
         let dispatch = dispatch::resume(services, limits, journal, recovered);

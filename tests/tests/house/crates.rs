@@ -6,12 +6,13 @@ use super::tree::Tree;
 use super::{holds, says};
 
 /// Which of our crates a crate may use, by folder. Nothing uses `castwork`, the client.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("proto", &[]),
     ("cas", &["castwork-proto"]),
-    ("worker", &["castwork-cas", "castwork-proto"]),
-    ("scheduler", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-worker"]),
-    ("client", &["castwork-cas", "castwork-proto"]),
+    ("trace", &["castwork-proto"]),
+    ("worker", &["castwork-cas", "castwork-proto", "castwork-trace"]),
+    ("scheduler", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-trace", "castwork-worker"]),
+    ("client", &["castwork-cas", "castwork-proto", "castwork-trace"]),
     // What plays a client, and starts our programs, is in `tests`.
     ("bench", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-worker"]),
     ("tests", &["castwork-cas", "castwork-proto"]),
