@@ -107,6 +107,12 @@ fn the_server_knows_what_became_of_a_run_and_which_was_the_first() {
     second.build("r3", 3);
     let (code, said) = second.report("r3", &GRACE);
     assert!(code == Some(4) && said.contains("failed: only 0.0 % were hits (0 of 2)"), "{said}");
+    assert!(said.contains("because: 2 × the server has never had a result of it"), "{said}");
+    // What was first is known by the server: a machine that has no folder yet is not excused.
+    let third = Machine::new(&farm.address());
+    third.build("r5", 5);
+    let (code, said) = third.report("r5", &GRACE);
+    assert!(code == Some(4) && said.contains("because: 2 × the server has never had"), "{said}");
 
     farm.scheduler().kill();
     farm.restart_scheduler();

@@ -3,6 +3,7 @@
 //! The server knows what it saw of the run; what this machine did by itself it is told first. Without a server
 //! there are the local counters, and the same exit codes.
 
+mod because;
 mod gate;
 mod page;
 mod totals;

@@ -3,6 +3,7 @@
 use castwork_proto::runs::{Configuration, Report};
 use serde_json::{Value, json};
 
+use super::because::because;
 use super::gate::{Gate, Rate, Verdict};
 use super::totals::Totals;
 
@@ -27,8 +28,11 @@ fn sentence(gate: Gate, verdict: Verdict, rate: Rate) -> String {
 
 /// What the report is about.
 fn title(report: &Report) -> String {
-    let run =
-        if report.run.is_empty() { "all calls that are counted here".to_owned() } else { clean(&report.run) };
+    let run = if report.run.is_empty() {
+        "all calls that are counted here".to_owned()
+    } else {
+        format!("run {}", clean(&report.run))
+    };
     let tool = if report.tool.is_empty() { String::new() } else { format!(" ({})", clean(&report.tool)) };
     format!("{run}{tool}")
 }
@@ -49,7 +53,7 @@ fn configurations(report: &Report) -> Vec<String> {
 }
 
 pub(super) fn text(report: &Report, judged: &Judged) -> String {
-    let mut lines = vec![format!("run {}", title(report))];
+    let mut lines = vec![title(report)];
     for row in Totals::of(report).rows() {
         let name = format!("{}{}", "  ".repeat(row.depth), clean(&row.name));
         lines.push(format!("{name:<32}{:>12}  {}", row.value, row.remark).trim_end().to_owned());
@@ -61,15 +65,22 @@ pub(super) fn text(report: &Report, judged: &Judged) -> String {
     }
     if let Some((gate, verdict, rate)) = *judged {
         lines.push(sentence(gate, verdict, rate));
+        if verdict == Verdict::Fallen {
+            lines.extend(because(report).iter().map(|cause| format!("  because: {cause}")));
+        }
     }
     lines.join("\n") + "\n"
 }
 
 pub(super) fn markdown(report: &Report, judged: &Judged) -> String {
-    let mut lines = vec![format!("### Castwork: run {}", escaped(&title(report))), String::new()];
+    let mut lines = vec![format!("### Castwork: {}", escaped(&title(report))), String::new()];
     if let Some((gate, verdict, rate)) = *judged {
         lines.push(format!("**{}**", sentence(gate, verdict, rate)));
         lines.push(String::new());
+        if verdict == Verdict::Fallen {
+            lines.extend(because(report).iter().map(|cause| format!("- because: {cause}")));
+            lines.push(String::new());
+        }
     }
     lines.push("| | | |".to_owned());
     lines.push("|:--|--:|:--|".to_owned());
@@ -141,6 +152,7 @@ pub(super) fn json(report: &Report, source: &str, judged: &Judged) -> Value {
                 Verdict::FirstRun => "first_run",
                 Verdict::Fallen => "failed",
             },
+            "because": if *verdict == Verdict::Fallen { because(report) } else { Vec::new() },
         })
     });
     let parts: Vec<_> = report.parts.iter().map(part_json).collect();

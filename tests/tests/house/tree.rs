@@ -13,7 +13,7 @@ pub(crate) struct Tree {
 
 /// Folders that hold what nobody wrote. Folders with a dot in front are skipped too, but for `.ci`.
 const SKIPPED: [&str; 2] = ["target", "generated"];
-const ENDINGS: [&str; 6] = ["rs", "toml", "md", "proto", "sh", "py"];
+const ENDINGS: [&str; 7] = ["rs", "toml", "md", "proto", "sh", "py", "svg"];
 
 impl Tree {
     pub(crate) fn of<'a>(files: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
