@@ -21,8 +21,11 @@ pub(super) fn status(status: &Status) -> String {
     let here = status.workers.iter().filter(|worker| is_here(worker)).count();
     let uptime = span(seconds(status.uptime.as_ref()));
     let mut text = format!(
-        "castwork-scheduler {}, up {uptime}: {} waiting, {} running on {slots} slots of {here} workers\n",
-        status.version, status.queued, status.running,
+        "castwork-scheduler {}, up {uptime}: {} waiting, {} running on {slots} slots of {here} {}\n",
+        status.version,
+        status.queued,
+        status.running,
+        if here == 1 { "worker" } else { "workers" },
     );
     if !status.retries.is_empty() {
         let causes: Vec<_> = status.retries.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
