@@ -1,7 +1,7 @@
-//! The round trip of an action: Execute of `true`, sandboxed, against starting `true`.
+//! The round trip of an action: Execute of `true`, sandboxed, against starting `true`; and Execute of what is known.
 
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::longrunning::operation::Result as Outcome;
@@ -12,52 +12,118 @@ use futures::future::try_join_all;
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::process::cpu_of_trees;
 use crate::spread::{Spread, milliseconds};
 use crate::table;
 
 /// What is run; on every Linux worker.
 const TRUE: &str = "/bin/true";
 
-/// Measures with one caller and with several, against plain process starts in the same run; Markdown.
+/// Callers that ask for what is known already, and how often each does for a round of the others.
+const CACHED_CALLERS: usize = 16;
+const CACHED_TIMES: usize = 10;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Load {
+    /// Counted rounds.
+    pub rounds: usize,
+    /// How many call at once where many do.
+    pub callers: usize,
+}
+
+/// Measures with one caller and with several, against plain process starts in the same run; Markdown. `pids` are
+/// the server's and the worker's processes.
 ///
 /// # Errors
 /// What could not be reached or did not end with exit code 0.
-pub async fn run(address: &str, rounds: usize, callers: usize) -> Result<String, String> {
+pub async fn run(address: &str, pids: &[u32], load: Load) -> Result<String, String> {
+    let Load { rounds, callers } = load;
     let channel = connect(address).await?;
-    let action = upload(channel.clone()).await?;
+    let action = upload(channel.clone(), true).await?;
     execute(channel.clone(), &action).await?; // The first one pays for everything that is made once.
 
-    let (mut spawned, mut executed) = (Vec::new(), Vec::new());
+    let (mut spawned, mut executed, mut cpu) = (Vec::new(), Vec::new(), Duration::ZERO);
     for _ in 0..rounds {
         spawned.push(spawn()?);
+    }
+    let before = cpu_of_trees(pids)?;
+    for _ in 0..rounds {
         executed.push(execute(channel.clone(), &action).await?);
     }
-    let (spawned, executed) = (Spread::new(spawned), Spread::new(executed));
+    cpu += cpu_of_trees(pids)?.saturating_sub(before);
+    let (spawned, alone) = (Spread::new(spawned), Crowd::of(&executed, cpu));
+    let crowd = crowd(address, pids, &action, callers, (rounds * 10).div_ceil(callers)).await?;
+    let known = upload(channel.clone(), false).await?;
+    execute(channel.clone(), &known).await?;
+    let cached = self::crowd(address, pids, &known, CACHED_CALLERS, rounds * CACHED_TIMES).await?;
 
-    let begin = Instant::now();
-    let each = rounds.div_ceil(callers);
-    let crowd = try_join_all((0..callers).map(|_| repeat(channel.clone(), &action, each))).await?;
-    let took = begin.elapsed();
-    let crowd = Spread::new(crowd.into_iter().flatten().collect());
-
-    let row = |name: String, spread: &Spread, rate: String| {
-        vec![
-            name,
-            milliseconds(spread.median()),
-            milliseconds(spread.percentile(99)),
-            format!("{:.1}", spread.ratio_to(&spawned)),
-            rate,
-        ]
-    };
-    let rate = f64::from(u32::try_from(each * callers).unwrap_or(u32::MAX)) / took.as_secs_f64();
-    Ok(table::markdown(
-        &["Execute of `true`", "p50", "p99", "to starting it", "per second"],
+    let plain = vec!["start `true`, plain".to_owned(), milliseconds(spawned.median())];
+    let plain: Vec<_> = plain.into_iter().chain([milliseconds(spawned.percentile(99))]).collect();
+    let blank = std::iter::repeat_n(String::new(), 2);
+    let stage = |(name, time): (&&str, &Duration)| vec![(*name).to_owned(), milliseconds(*time)];
+    let stages: Vec<_> = STAGES.iter().zip(&alone.stages).map(stage).collect();
+    let totals = table::markdown(
+        &["Execute of `true`", "p50", "p99", "per second", "CPU of server and worker, each"],
         &[
-            row("start `true`, plain".to_owned(), &spawned, String::new()),
-            row("Execute, sandboxed, 1 caller".to_owned(), &executed, String::new()),
-            row(format!("Execute, sandboxed, {callers} callers"), &crowd, format!("{rate:.0}")),
+            plain.into_iter().chain(blank).collect(),
+            alone.row("sandboxed, 1 caller"),
+            crowd.row(&format!("sandboxed, {callers} callers")),
+            cached.row(&format!("from the cache, {CACHED_CALLERS} callers")),
         ],
-    ))
+    );
+    let stages = table::markdown(&["where the time of 1 caller goes", "p50"], &stages);
+    Ok(format!("{totals}\n{stages}"))
+}
+
+/// What callers at the same time have measured.
+struct Crowd {
+    times: Spread,
+    /// Medians.
+    stages: [Duration; STAGES.len()],
+    /// Of all together.
+    per_second: Option<f64>,
+    cpu_each: Duration,
+}
+
+impl Crowd {
+    fn of(took: &[Took], cpu: Duration) -> Self {
+        let cpu_each = cpu / u32::try_from(took.len()).unwrap_or(u32::MAX).max(1);
+        let spread = |time: &dyn Fn(&Took) -> Duration| Spread::new(took.iter().map(time).collect());
+        let stages = std::array::from_fn(|at| spread(&|took: &Took| took.stages[at]).median());
+        Self { times: spread(&|took: &Took| took.all), stages, per_second: None, cpu_each }
+    }
+
+    fn row(&self, name: &str) -> Vec<String> {
+        vec![
+            name.to_owned(),
+            milliseconds(self.times.median()),
+            milliseconds(self.times.percentile(99)),
+            self.per_second.map_or_else(String::new, |rate| format!("{rate:.0}")),
+            milliseconds(self.cpu_each),
+        ]
+    }
+}
+
+/// Has callers, each with a connection of its own, execute an action `times` times each.
+async fn crowd(
+    address: &str,
+    pids: &[u32],
+    action: &Digest,
+    callers: usize,
+    times: usize,
+) -> Result<Crowd, String> {
+    let channels = try_join_all((0..callers).map(|_| connect(address))).await?;
+    let (before, begin) = (cpu_of_trees(pids)?, Instant::now());
+    let callers = channels.into_iter().map(|channel| tokio::spawn(repeat(channel, *action, times)));
+    let mut measured = Vec::new();
+    for caller in callers.collect::<Vec<_>>() {
+        measured.extend(caller.await.map_err(|error| error.to_string())??);
+    }
+    let took = begin.elapsed();
+    let count = f64::from(u32::try_from(measured.len()).unwrap_or(u32::MAX));
+    let cpu = cpu_of_trees(pids)?.saturating_sub(before);
+    Ok(Crowd { per_second: Some(count / took.as_secs_f64()), ..Crowd::of(&measured, cpu) })
 }
 
 async fn connect(address: &str) -> Result<Channel, String> {
@@ -66,14 +132,14 @@ async fn connect(address: &str) -> Result<Channel, String> {
     endpoint.tcp_nodelay(true).connect().await.map_err(|error| format!("connect to `{address}`: {error}"))
 }
 
-/// Uploads an action that is never cached, so that each Execute is a run.
-async fn upload(channel: Channel) -> Result<Digest, String> {
+/// Uploads an action; if its result is never kept, each Execute is a run.
+async fn upload(channel: Channel, do_not_cache: bool) -> Result<Digest, String> {
     let command = reapi::Command { arguments: vec![TRUE.to_owned()], ..reapi::Command::default() };
     let directory = reapi::Directory::default();
     let action = reapi::Action {
         command_digest: Some(digest_of(&command).to_proto()),
         input_root_digest: Some(digest_of(&directory).to_proto()),
-        do_not_cache: true,
+        do_not_cache,
         ..reapi::Action::default()
     };
     let blob = |digest: Digest, data: Vec<u8>| Request {
@@ -100,16 +166,52 @@ async fn upload(channel: Channel) -> Result<Digest, String> {
     Ok(digest_of(&action))
 }
 
-async fn repeat(channel: Channel, action: &Digest, times: usize) -> Result<Vec<Duration>, String> {
+async fn repeat(channel: Channel, action: Digest, times: usize) -> Result<Vec<Took>, String> {
     let mut all = Vec::with_capacity(times);
     for _ in 0..times {
-        all.push(execute(channel.clone(), action).await?);
+        all.push(execute(channel.clone(), &action).await?);
     }
     Ok(all)
 }
 
+/// How long one Execute took: in all, and from stage to stage.
+#[derive(Clone, Copy, Debug, Default)]
+struct Took {
+    all: Duration,
+    stages: [Duration; STAGES.len()],
+}
+
+/// What there is between the moments that a result names.
+const STAGES: [&str; 5] = [
+    "until a worker begins",
+    "read, fetch and lay out",
+    "confine, run and end",
+    "collect and upload",
+    "until the client has it",
+];
+
+impl Took {
+    fn new(begin: SystemTime, all: Duration, metadata: &reapi::ExecutedActionMetadata) -> Self {
+        let moments = [
+            Some(begin),
+            at(metadata.worker_start_timestamp.as_ref()),
+            at(metadata.execution_start_timestamp.as_ref()),
+            at(metadata.execution_completed_timestamp.as_ref()),
+            at(metadata.worker_completed_timestamp.as_ref()),
+            Some(begin + all),
+        ];
+        let between = |at: usize| moments[at + 1]?.duration_since(moments[at]?).ok();
+        Self { all, stages: std::array::from_fn(|at| between(at).unwrap_or_default()) }
+    }
+}
+
+fn at(moment: Option<&prost_types::Timestamp>) -> Option<SystemTime> {
+    SystemTime::try_from(*moment?).ok()
+}
+
 /// One Execute, from the call to the completed operation.
-async fn execute(channel: Channel, action: &Digest) -> Result<Duration, String> {
+async fn execute(channel: Channel, action: &Digest) -> Result<Took, String> {
+    let now = SystemTime::now();
     let begin = Instant::now();
     let request =
         reapi::ExecuteRequest { action_digest: Some(action.to_proto()), ..reapi::ExecuteRequest::default() };
@@ -129,11 +231,12 @@ async fn execute(channel: Channel, action: &Digest) -> Result<Duration, String> 
         let response: reapi::ExecuteResponse =
             response.to_msg().map_err(|error| format!("Execute's response: {error}"))?;
         let status = response.status.unwrap_or_default();
-        let exit_code = response.result.map(|result| result.exit_code);
+        let exit_code = response.result.as_ref().map(|result| result.exit_code);
         if status.code != 0 || exit_code != Some(0) {
             return Err(format!("`{TRUE}` ended with {exit_code:?}: {}", status.message));
         }
-        return Ok(took);
+        let metadata = response.result.and_then(|result| result.execution_metadata).unwrap_or_default();
+        return Ok(Took::new(now, took, &metadata));
     }
     Err("Execute ended before its operation was done".to_owned())
 }

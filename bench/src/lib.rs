@@ -6,6 +6,7 @@
 pub mod contest;
 pub mod execute;
 pub mod layout;
+mod process;
 pub mod queue;
 pub mod sandbox;
 pub mod spread;

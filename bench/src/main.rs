@@ -34,8 +34,8 @@ enum Bench {
         /// Counted rounds
         #[arg(long, default_value_t = 200)]
         rounds: usize,
-        /// How many call at once in the last row
-        #[arg(long, default_value_t = 8)]
+        /// How many call at once where many do
+        #[arg(long, default_value_t = 64)]
         callers: usize,
     },
     /// What inputs cost on a worker: a large tree, and a compiler that travels
@@ -84,8 +84,9 @@ async fn main() -> ExitCode {
         }
         Bench::Sandbox { rounds, bwrap } => sandbox::run(&binary("castwork-worker"), &bwrap, rounds).await,
         Bench::Execute { rounds, callers } => {
-            let farm = Farm::start(1, 2);
-            execute::run(&farm.address(), rounds, callers).await
+            let mut farm = Farm::start(1, 2);
+            let pids = [farm.scheduler().pid(), farm.worker(0).pid()];
+            execute::run(&farm.address(), &pids, execute::Load { rounds, callers }).await
         }
         Bench::Layout { rounds } => {
             let farm = Farm::start(1, 2);

@@ -26,6 +26,7 @@ use tokio::sync::{Barrier, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::process::Process;
 use crate::spread::{Spread, milliseconds};
 use crate::table;
 
@@ -154,30 +155,6 @@ impl Totals {
         );
         let rows: Vec<_> = rows.into_iter().map(|(what, value)| vec![what.to_owned(), value]).collect();
         table::markdown(&[&heading, ""], &rows)
-    }
-}
-
-/// What a process has used.
-struct Process {
-    cpu: Duration,
-    memory_bytes: u64,
-}
-
-impl Process {
-    /// From Linux's `/proc`.
-    fn of(pid: u32) -> Result<Self, String> {
-        let read = |name: &str| {
-            std::fs::read_to_string(format!("/proc/{pid}/{name}")).map_err(|error| format!("/proc: {error}"))
-        };
-        let stat = read("stat")?;
-        let fields: Vec<_> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
-        let status = read("status")?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = resident.and_then(|text| text.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-        // A hundred ticks a second, on every Linux there is.
-        let cpu = Duration::from_millis((ticks(11) + ticks(12)) * 10);
-        Ok(Self { cpu, memory_bytes: kilobytes.unwrap_or(0) * 1024 })
     }
 }
 
