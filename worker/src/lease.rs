@@ -1,7 +1,9 @@
 //! A lease, from being granted to its outcome: whatever happens, there is one.
 
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, SystemTime};
 
 use castwork_proto::reapi::ActionResult;
@@ -17,6 +19,9 @@ use crate::execute::{Executed, Workshop};
 use crate::failure::Failure;
 use crate::sandbox::Usage;
 use crate::spans;
+
+/// How often it is looked where a lease has got to.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a running lease says.
 #[derive(Debug)]
@@ -36,17 +41,33 @@ pub(crate) async fn run(
 ) {
     let started = Instant::now();
     let began = SystemTime::now();
-    let progress = |stage| {
-        // A full channel means a scheduler that is away; it will ask when it is back.
-        let _ = events.try_send(Event::Progress(lease.lease_id.clone(), stage));
-    };
+    let reached = AtomicI32::new(Stage::Unspecified as i32);
+    let progress = |stage| reached.store(stage as i32, Ordering::Relaxed);
     let execution = AssertUnwindSafe(workshop.execute(&lease, progress, &cancel)).catch_unwind();
-    let executed = execution.await.unwrap_or(Err(Failure::Panic));
+    let executed = tokio::select! {
+        executed = execution => executed.unwrap_or(Err(Failure::Panic)),
+        never = tell(&lease.lease_id, &reached, &events) => match never {},
+    };
     log(&lease, &executed, started.elapsed());
     spans::record(&workshop.tracer, &lease, &executed, began);
     let outcome = outcome(lease.lease_id, executed);
     // Nobody listens any more when the worker ends.
     let _ = events.send(Event::Ended(Box::new(outcome))).await;
+}
+
+/// Says where a lease has got to, whenever that is another stage than at the last look. Most leases are over before
+/// the first.
+async fn tell(lease_id: &str, reached: &AtomicI32, events: &mpsc::Sender<Event>) -> Infallible {
+    let mut told = Stage::Unspecified;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let stage = Stage::try_from(reached.load(Ordering::Relaxed)).unwrap_or_default();
+        if stage != told {
+            told = stage;
+            // A full channel means a scheduler that is away; it will ask when it is back.
+            let _ = events.try_send(Event::Progress(lease_id.to_owned(), stage));
+        }
+    }
 }
 
 fn outcome(lease_id: String, executed: Result<Executed, Failure>) -> Outcome {

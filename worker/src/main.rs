@@ -17,10 +17,11 @@ fn main() -> ExitCode {
     };
     start_logs(log_format);
     config.traces = castwork_trace::Settings::of_process();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().worker_threads(threads()).enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(&error),
+        };
     match runtime.block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&*error),
@@ -30,9 +31,15 @@ fn main() -> ExitCode {
 async fn run(config: WorkerConfig) -> Result<(), Box<dyn Error>> {
     let stop = Stop::default();
     let listener = tokio::spawn(listen(stop.clone()));
-    let done = castwork_worker::run(config, stop).await;
+    // On a thread of the runtime, where whatever it waits for happens: this one would have to be woken each time.
+    let done = tokio::spawn(castwork_worker::run(config, stop)).await;
     listener.abort();
-    Ok(done?)
+    Ok(done??)
+}
+
+/// One for each four processors: what does work is on other threads, and those that hand it on wake each other.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(4))
 }
 
 /// The first signal asks to finish, the second to end at once.

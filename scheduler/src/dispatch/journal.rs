@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
 use castwork_cas::{ActionKey, Digest, DigestFunction};
@@ -24,7 +24,7 @@ use crate::queue::{OperationId, Origin, Request, id_from_hex, name_matches};
 /// Below this many bytes the file is not written anew.
 const COMPACT_MIN: u64 = 1 << 20;
 
-/// Records that are written at once, at most.
+/// Batches that are written at once, at most.
 const BATCH_MAX: usize = 4_096;
 
 /// A line of the file.
@@ -71,9 +71,14 @@ pub struct Recovered {
 
 type Then = Box<dyn FnOnce() + Send>;
 
+/// Records, and what to do when they are written.
+type Batch = (Vec<Record>, Option<Then>);
+
 /// Writes the file, from a thread of its own.
 pub struct Journal {
-    records: Option<mpsc::Sender<(Record, Option<Then>)>>,
+    records: Option<mpsc::Sender<Batch>>,
+    /// What nobody waits for goes with the next that somebody does, or with [`Journal::flush`].
+    waiting: Mutex<Vec<Record>>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -101,7 +106,8 @@ impl Journal {
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
             .spawn(move || while file.write_some(&received) {})?;
-        Ok((Self { records: Some(records), writer: Some(writer) }, recovered))
+        let journal = Self { records: Some(records), waiting: Mutex::default(), writer: Some(writer) };
+        Ok((journal, recovered))
     }
 
     /// Notes an operation, and does `then` when that is written.
@@ -122,32 +128,50 @@ impl Journal {
             metadata,
             trace: request.origin.trace.map(|begun| begun.to_string()),
         };
-        self.note(Record::Opened(opened), Some(Box::new(then)));
+        self.note(Record::Opened(opened));
+        self.write(Some(Box::new(then)));
     }
 
-    /// Notes that an operation is with a worker.
+    /// Notes that an operation is with a worker. Is written a moment later: an action that has just begun may as
+    /// well begin again.
     pub(super) fn started(&self, operation: OperationId) {
-        self.note(Record::Started(name(operation)), None);
+        self.note(Record::Started(name(operation)));
     }
 
-    /// Notes that an operation has ended.
+    /// Notes that an operation has ended. Is written a moment later: its result is in the action cache, and asking
+    /// for that once more costs little.
     pub(super) fn ended(&self, operation: OperationId) {
-        self.note(Record::Ended(name(operation)), None);
+        self.note(Record::Ended(name(operation)));
     }
 
     /// Notes that workers are drained.
     pub(super) fn drained(&self, pattern: &str, reason: &str) {
-        self.note(Record::Drained(pattern.to_owned(), reason.to_owned()), None);
+        self.note(Record::Drained(pattern.to_owned(), reason.to_owned()));
+        self.flush();
     }
 
     /// Notes that a drain is taken back.
     pub(super) fn undrained(&self, pattern: &str) {
-        self.note(Record::Undrained(pattern.to_owned()), None);
+        self.note(Record::Undrained(pattern.to_owned()));
+        self.flush();
     }
 
-    fn note(&self, record: Record, then: Option<Then>) {
+    /// Has everything be written that was noted.
+    pub(super) fn flush(&self) {
+        self.write(None);
+    }
+
+    fn note(&self, record: Record) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+    }
+
+    fn write(&self, then: Option<Then>) {
+        let waiting = std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
+        if waiting.is_empty() && then.is_none() {
+            return;
+        }
         let records = self.records.as_ref().expect("it is taken out when this is dropped");
-        if let Err(mpsc::SendError((_, Some(then)))) = records.send((record, then)) {
+        if let Err(mpsc::SendError((_, Some(then)))) = records.send((waiting, then)) {
             // The thread has ended by a bug; clients are served all the same.
             then();
         }
@@ -156,6 +180,7 @@ impl Journal {
 
 impl Drop for Journal {
     fn drop(&mut self) {
+        self.flush();
         drop(self.records.take());
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             warn!("the thread that writes the journal has panicked");
@@ -295,11 +320,11 @@ struct Lines {
 
 impl Lines {
     /// Waits for records and writes all there are; says whether there may be more.
-    fn write_some(&mut self, received: &mpsc::Receiver<(Record, Option<Then>)>) -> bool {
+    fn write_some(&mut self, received: &mpsc::Receiver<Batch>) -> bool {
         let Ok(first) = received.recv() else { return false };
         let batch: Vec<_> = std::iter::once(first).chain(received.try_iter().take(BATCH_MAX)).collect();
         let mut bytes = Vec::new();
-        for (record, _) in &batch {
+        for record in batch.iter().flat_map(|(records, _)| records) {
             let line = serde_json::to_vec(record).expect("a record of texts and numbers is JSON");
             self.live.take(record, &line);
             bytes.extend_from_slice(&line);

@@ -117,10 +117,17 @@ impl Owner {
                 },
                 Some(operation) = self.left.recv() => self.apply(Event::WaiterLeft(operation)),
                 done = self.jobs.next() => self.finish_job(done),
-                _ = ticks.tick() => self.apply(Event::Tick),
+                _ = ticks.tick() => self.tick(),
             }
         }
         self.jobs.stop().await;
+    }
+
+    fn tick(&mut self) {
+        self.apply(Event::Tick);
+        if let Some(journal) = &self.journal {
+            journal.flush();
+        }
     }
 
     fn take(&mut self, message: Message) {

@@ -14,7 +14,7 @@ use tracing::error;
 use super::commit::Committer;
 use super::health::Health;
 use super::layout::{FileKey, Layout};
-use super::ledger::Ledger;
+use super::ledger::{Ledger, now_ms};
 use super::lock::FolderLock;
 use super::packed;
 use super::pins::Pins;
@@ -22,6 +22,10 @@ use super::provenance::AgeLimit;
 use super::segments::{Segments, body_is_right};
 use super::verified::Verified;
 use crate::counters::Counters;
+
+/// What was used within this time is in the system's memory, and what is no larger than this is verified in no time.
+const AT_ONCE_WITHIN_MS: u64 = 60_000;
+const AT_ONCE_BYTES_MAX: u64 = 16 << 10;
 
 pub(crate) struct Shared {
     pub(crate) layout: Layout,
@@ -166,6 +170,13 @@ impl Shared {
             blocking(move || shared.read_small(&key))
         };
         let was_loaded = self.segments.is_loaded();
+        if was_loaded && !self.is_older.load(Ordering::Relaxed) {
+            match self.segments.last_use(&key) {
+                None => return Ok(None),
+                Some((used_ms, bytes)) if is_in_memory(used_ms, bytes) => return self.read_small(&key),
+                Some(_) => {}
+            }
+        }
         let found = read().await?;
         if found.is_some() || was_loaded {
             return Ok(found);
@@ -215,6 +226,12 @@ impl Shared {
         self.counters.refused_full.add(1);
         StoreError::Full { digest: *digest, source: Some(source) }
     }
+}
+
+/// Whether reading a record takes less time than having another thread do so: it was used a moment ago, so the
+/// system has it in memory, and there is little to verify.
+fn is_in_memory(used_ms: u64, bytes: u64) -> bool {
+    bytes <= AT_ONCE_BYTES_MAX && now_ms().saturating_sub(used_ms) <= AT_ONCE_WITHIN_MS
 }
 
 /// The error for a file that could not be used.

@@ -131,6 +131,9 @@ impl Fetcher {
         digests: BTreeSet<Digest>,
         tally: &Tally,
     ) -> Result<(), Failure> {
+        if digests.is_empty() {
+            return Ok(());
+        }
         let absent = self.bring(remote, digests.into_iter().collect(), tally).await;
         let absent = absent.map_err(Failure::store("fetch inputs"))?;
         if absent.is_empty() { Ok(()) } else { Err(Failure::Missing(absent)) }

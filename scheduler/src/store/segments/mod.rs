@@ -138,6 +138,11 @@ impl Segments {
         self.table.touch(key, now_ms()).is_some()
     }
 
+    /// When a record was used last, in milliseconds since the epoch of Unix, and how many bytes it has on disk.
+    pub(crate) fn last_use(&self, key: &FileKey) -> Option<(u64, u64)> {
+        self.table.get(key).map(|entry| (entry.used_ms, entry.bytes.into()))
+    }
+
     pub(crate) fn contains(&self, key: &FileKey) -> bool {
         self.table.get(key).is_some()
     }
