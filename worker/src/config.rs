@@ -10,6 +10,9 @@ use crate::sandbox::{Bounds, Level};
 /// Size of the local CAS unless told otherwise, in bytes.
 pub const BYTES_MAX_DEFAULT: u64 = 10_000_000_000;
 
+/// The property that says how much memory there is for all actions together.
+const MEMORY: &str = "memory";
+
 /// How long a worker that was asked to stop lets its actions run, unless told otherwise.
 pub const DRAIN_WAIT_DEFAULT: Duration = Duration::from_secs(300);
 
@@ -128,9 +131,40 @@ pub fn properties(configured: &[(String, String)], roots: &[&str], allows_networ
     all.into_iter().map(property).collect()
 }
 
+/// The same, with the machine's memory unless they say how much there is. A tenth is left for the worker itself.
+pub fn with_memory(mut properties: Vec<Property>) -> Vec<Property> {
+    let is_said = properties.iter().any(|own| own.name == MEMORY);
+    if let Some(bytes) = memory_of_this_machine().filter(|_| !is_said) {
+        properties.push(Property { name: MEMORY.to_owned(), value: (bytes / 10 * 9).to_string() });
+        properties.sort_unstable_by(|one, other| (&one.name, &one.value).cmp(&(&other.name, &other.value)));
+    }
+    properties
+}
+
+/// What the machine has, or what the container has of it, where the system says so in files: on Linux.
+fn memory_of_this_machine() -> Option<u64> {
+    let information = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let total =
+        information.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
+    let total = total?.parse::<u64>().ok()?.checked_mul(1024)?;
+    let bounds = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let bounds = bounds.iter().filter_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok());
+    Some(bounds.fold(total, u64::min)).filter(|bytes| *bytes > 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_that_is_configured_counts_more_than_the_machines() {
+        let said = vec![Property { name: MEMORY.to_owned(), value: "1GB".to_owned() }];
+        assert_eq!(with_memory(said.clone()), said);
+        let other = vec![Property { name: "pool".to_owned(), value: "a".to_owned() }];
+        let all = with_memory(other);
+        assert!(all.iter().all(|own| own.name != MEMORY || own.value.parse::<u64>().is_ok_and(|it| it > 0)));
+        assert!(all.is_sorted_by_key(|own| own.name.clone()), "the server wants them sorted");
+    }
 
     #[test]
     fn properties_are_sorted_and_configured_names_replace_the_workers_own() {

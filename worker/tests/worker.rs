@@ -89,7 +89,9 @@ async fn what_a_worker_is_stands_in_its_hello() {
     assert!(hello.worker_id.len() == 32 && hello.running.is_empty());
     let properties: Vec<_> =
         hello.properties.iter().map(|own| format!("{}={}", own.name, own.value)).collect();
-    assert_eq!(properties[1..], ["OSFamily=linux", "network=off", "root=inputs", "root=worker"]);
+    assert!(properties[2].starts_with("memory=") && hello.action_memory_bytes > 0, "{properties:?}");
+    let others = [&properties[1..2], &properties[3..]].concat();
+    assert_eq!(others, ["OSFamily=linux", "network=off", "root=inputs", "root=worker"]);
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! What operators ask, for programs. Names that are here stay; times are in seconds.
 
 use castwork_proto::admin::{
-    Action, DrainPattern, DrainResponse, EndedAction, FindActionsResponse, Queue, Run, Running, Status,
-    Worker,
+    Action, DrainPattern, DrainResponse, EndedAction, FindActionsResponse, Finding, Queue, Run, Running,
+    Status, Worker,
 };
 use castwork_proto::reapi::platform::Property;
 use castwork_proto::reapi::{Digest, execution_stage::Value as Stage};
@@ -85,7 +85,8 @@ fn running(running: &Running) -> Value {
     })
 }
 
-/// Those that wait or run, and then those that ended, the newest first.
+/// Those that wait or run, then those that had another result when they were run again, and then those that ended, the
+/// newest first.
 pub(super) fn actions(found: &FindActionsResponse) -> Value {
     let action = |action: &Action| {
         json!({
@@ -102,7 +103,22 @@ pub(super) fn actions(found: &FindActionsResponse) -> Value {
             "reason": action.reason,
         })
     };
-    found.actions.iter().map(action).chain(found.ended.iter().map(ended)).collect()
+    let finding = |finding: &Finding| {
+        json!({
+            "instance": finding.instance_name,
+            "action": digest(finding.action_digest.as_ref()),
+            "finding": finding.verdict,
+            "differences": finding.differences,
+            "age_s": seconds(finding.age.as_ref()),
+        })
+    };
+    found
+        .actions
+        .iter()
+        .map(action)
+        .chain(found.findings.iter().map(finding))
+        .chain(found.ended.iter().map(ended))
+        .collect()
 }
 
 fn ended(ended: &EndedAction) -> Value {

@@ -170,7 +170,7 @@ async fn answer(farm: &Farm, operate: &Operate) -> Result<u8, OperatorError> {
         Operate::Action { digest, .. } => {
             let found = farm.find(digest).await?;
             tell(as_json, || json::actions(&found), || page::actions(&found));
-            let is_nothing = found.actions.is_empty() && found.ended.is_empty();
+            let is_nothing = found.actions.is_empty() && found.findings.is_empty() && found.ended.is_empty();
             Ok(if is_nothing { NOTHING_FOUND } else { 0 })
         }
         Operate::Drain { pattern, reason, wait, .. } => {

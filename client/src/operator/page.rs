@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use castwork_proto::admin::worker::State;
 use castwork_proto::admin::{
-    Action, DrainResponse, EndedAction, FindActionsResponse, Queue, Run, Status, Worker,
+    Action, DrainResponse, EndedAction, FindActionsResponse, Finding, Queue, Run, Status, Worker,
 };
+use castwork_proto::reapi::Digest;
 use castwork_proto::reapi::execution_stage::Value as Stage;
 use castwork_proto::reapi::platform::Property;
 
@@ -123,10 +124,11 @@ pub(super) fn workers(workers: &[Worker]) -> String {
 }
 
 pub(super) fn actions(found: &FindActionsResponse) -> String {
-    if found.actions.is_empty() && found.ended.is_empty() {
+    if found.actions.is_empty() && found.findings.is_empty() && found.ended.is_empty() {
         return "no such action waits or runs, or is remembered\n".to_owned();
     }
     let mut text: String = found.actions.iter().map(action).collect();
+    text.extend(found.findings.iter().map(finding));
     if found.is_cut {
         text.push_str("and more\n");
     }
@@ -145,17 +147,30 @@ fn ended_action(ended: &EndedAction) -> String {
         0.0 => "-".to_owned(),
         some => format!("{some:.2} s"),
     };
-    let digest = ended.action_digest.as_ref();
-    let digest = digest.map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)).unwrap_or_default();
+    let digest = digest_of(ended.action_digest.as_ref());
     let cause = if ended.miss_cause.is_empty() { "-" } else { &ended.miss_cause };
     let worker = if ended.worker.is_empty() { "-".to_owned() } else { shown(&ended.worker) };
     let run = if ended.run.is_empty() { "(no name)".to_owned() } else { shown(&ended.run) };
     format!("{at:<24}  {:<9} {took:>7}  {cause}, {worker}, {run}, {digest}", printable(&ended.outcome))
 }
 
+fn finding(finding: &Finding) -> String {
+    let age = span(seconds(finding.age.as_ref()));
+    let differences: Vec<_> = finding.differences.iter().map(|path| shown(path)).collect();
+    let digest = digest_of(finding.action_digest.as_ref());
+    let verdict = printable(&finding.verdict);
+    format!(
+        "{digest}\n  had another result when it was run again, {age} ago: {verdict}\n  differing: {}\n",
+        differences.join(", ")
+    )
+}
+
+fn digest_of(digest: Option<&Digest>) -> String {
+    digest.map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)).unwrap_or_default()
+}
+
 fn action(action: &Action) -> String {
-    let digest = action.action_digest.as_ref();
-    let digest = digest.map(|digest| format!("{}/{}", digest.hash, digest.size_bytes)).unwrap_or_default();
+    let digest = digest_of(action.action_digest.as_ref());
     let stage = match Stage::try_from(action.stage) {
         Ok(Stage::CacheCheck) => "is looked up",
         Ok(Stage::Queued) => "waits",

@@ -333,6 +333,9 @@ pub struct FindActionsResponse {
     /// remembered.
     #[prost(message, repeated, tag = "3")]
     pub ended: ::prost::alloc::vec::Vec<EndedAction>,
+    /// What running them once more has shown, as far as it is remembered.
+    #[prost(message, repeated, tag = "4")]
+    pub findings: ::prost::alloc::vec::Vec<Finding>,
 }
 impl ::prost::Name for FindActionsResponse {
     const NAME: &'static str = "FindActionsResponse";
@@ -378,6 +381,35 @@ impl ::prost::Name for EndedAction {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/castwork.admin.v1.EndedAction".into()
+    }
+}
+/// An action that was run again for comparison and had another result.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Finding {
+    #[prost(string, tag = "1")]
+    pub instance_name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub action_digest: ::core::option::Option<
+        super::super::super::build::bazel::remote::execution::v2::Digest,
+    >,
+    /// How long ago.
+    #[prost(message, optional, tag = "3")]
+    pub age: ::core::option::Option<::prost_types::Duration>,
+    /// Whose fault it seems to be.
+    #[prost(string, tag = "4")]
+    pub verdict: ::prost::alloc::string::String,
+    /// Outputs that differ, or `exit code`; some of them.
+    #[prost(string, repeated, tag = "5")]
+    pub differences: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+impl ::prost::Name for Finding {
+    const NAME: &'static str = "Finding";
+    const PACKAGE: &'static str = "castwork.admin.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.admin.v1.Finding".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.admin.v1.Finding".into()
     }
 }
 /// An action that is looked after.

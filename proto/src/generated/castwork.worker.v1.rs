@@ -90,6 +90,10 @@ pub struct Hello {
     /// How actions are confined here: "namespaces", "none", …
     #[prost(string, tag = "7")]
     pub sandbox: ::prost::alloc::string::String,
+    /// The most memory that one action may use, in bytes; 0 if nothing bounds it.
+    /// How much there is for all of them is the property `memory`.
+    #[prost(uint64, tag = "8")]
+    pub action_memory_bytes: u64,
 }
 impl ::prost::Name for Hello {
     const NAME: &'static str = "Hello";

@@ -1,14 +1,42 @@
 //! What the file says about the farm: how properties are matched, and who gets how much.
 
-use super::Checker;
+use std::time::Duration;
+
 use super::file::Entry;
+use super::{Checker, Operators};
 use crate::dispatch::{Kind, Kinds};
 use crate::queue::Weights;
 
 /// The largest weight, in hundredths.
 const WEIGHT_MAX: u32 = 100_000;
 
+/// The most that can be asked for of either.
+const HEDGE_AFTER_S_MAX: u64 = 24 * 60 * 60;
+
+/// What the queue is told.
+pub(super) struct Farm {
+    pub(super) hedge_after: Option<Duration>,
+    pub(super) recheck_per_million: u32,
+    pub(super) operators: Operators,
+}
+
 impl Checker<'_> {
+    pub(super) fn farm(
+        &mut self,
+        hedge_after: Option<Entry>,
+        recheck_percent: Option<Entry>,
+        operators: Option<Entry>,
+    ) -> Farm {
+        let hedge_after = self.pick("hedge-after", None, hedge_after, "30", parse_seconds);
+        let recheck = self.pick("recheck-percent", None, recheck_percent, "0", parse_percent);
+        let operators = self.pick("operators", None, operators, "local", parse_operators);
+        Farm {
+            hedge_after: hedge_after.flatten(),
+            recheck_per_million: recheck.unwrap_or_default(),
+            operators: operators.unwrap_or_default(),
+        }
+    }
+
     pub(super) fn kinds(&mut self, rows: Vec<[Option<Entry>; 2]>) -> Kinds {
         let mut named = Vec::new();
         for [name, kind] in rows {
@@ -48,6 +76,32 @@ fn parse_kind(text: &str) -> Result<Kind, String> {
     Kind::from_name(text).ok_or_else(|| format!("is `{text}`; there are `{}`", Kind::NAMES.join("`, `")))
 }
 
+fn parse_operators(text: &str) -> Result<Operators, String> {
+    match text {
+        "local" => Ok(Operators::Local),
+        "anyone" => Ok(Operators::Anyone),
+        _ => Err(format!("is `{text}`; there are `local` and `anyone`")),
+    }
+}
+
+/// `None` for 0.
+fn parse_seconds(text: &str) -> Result<Option<Duration>, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= HEDGE_AFTER_S_MAX);
+    let seconds = seconds.ok_or_else(|| format!("is `{text}`, which is no number of seconds up to a day"))?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// Into parts of a million.
+fn parse_percent(text: &str) -> Result<u32, String> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let legal = !whole.is_empty() && digits(whole) && digits(part) && part.len() <= 4;
+    let number = if legal { format!("{whole}{part:0<4}").parse().ok() } else { None };
+    number
+        .filter(|parts| *parts <= 1_000_000)
+        .ok_or_else(|| format!("is `{text}`, which is no percentage from 0 to 100 with four places at most"))
+}
+
 /// In hundredths.
 fn parse_weight(text: &str) -> Result<u32, String> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
@@ -62,7 +116,21 @@ fn parse_weight(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_weight;
+    use super::*;
+
+    #[test]
+    fn percentages_and_seconds_are_read_exactly() {
+        assert_eq!(
+            ["0", "0.1", "100", "0.0001"].map(|text| parse_percent(text).unwrap()),
+            [0, 1_000, 1_000_000, 1]
+        );
+        for text in ["", "-1", "100.1", "0.00001", "x", ".5", "1e3"] {
+            assert!(parse_percent(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_seconds("0"), Ok(None));
+        assert_eq!(parse_seconds("30"), Ok(Some(Duration::from_secs(30))));
+        assert!(parse_seconds("86401").is_err() && parse_seconds("30s").is_err());
+    }
 
     #[test]
     fn weights_have_two_places() {

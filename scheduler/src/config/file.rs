@@ -31,6 +31,9 @@ pub(super) struct FileConfig {
     pub(super) with_worker: Option<Entry>,
     pub(super) ready_file: Option<Entry>,
     pub(super) log_format: Option<Entry>,
+    pub(super) hedge_after: Option<Entry>,
+    pub(super) recheck_percent: Option<Entry>,
+    pub(super) operators: Option<Entry>,
     /// Name and digest function of each `[[instance]]`.
     pub(super) instances: Vec<(Entry, Option<Entry>)>,
     /// Name and kind of each `[[property]]`.
@@ -39,7 +42,7 @@ pub(super) struct FileConfig {
     pub(super) shares: Vec<[Option<Entry>; 3]>,
 }
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 20] = [
     "listen",
     "http-listen",
     "http-cache",
@@ -54,6 +57,9 @@ const KEYS: [&str; 17] = [
     "with-worker",
     "ready-file",
     "log-format",
+    "hedge-after",
+    "recheck-percent",
+    "operators",
     "instance",
     "property",
     "share",
@@ -105,6 +111,9 @@ impl Reader<'_> {
             with_worker: self.scalar_of(&table, "with-worker"),
             ready_file: self.text_of(&table, "ready-file"),
             log_format: self.text_of(&table, "log-format"),
+            hedge_after: self.text_or_number(&table, "hedge-after", ""),
+            recheck_percent: self.text_or_number(&table, "recheck-percent", ""),
+            operators: self.text_of(&table, "operators"),
             instances: self.instances(&table),
             properties: self.rows(&table, "property", ["name", "kind"]),
             shares: self.rows(&table, "share", ["instance", "principal", "weight"]),

@@ -61,6 +61,16 @@ pub enum Access {
     Off,
 }
 
+/// Who may drain workers and end what others asked for. Everybody may look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Operators {
+    /// Who calls from the server's own machine.
+    #[default]
+    Local,
+    /// Whoever reaches the port.
+    Anyone,
+}
+
 /// Everything that the server has to be told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -90,6 +100,12 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Instance names besides the empty one, and what an unset digest function means in each.
     pub instances: Vec<(String, DigestFunction)>,
+    /// How long an action runs at least before a second worker is given it too; `None` for never.
+    pub hedge_after: Option<Duration>,
+    /// How many of a million results are compared with those of another run.
+    pub recheck_per_million: u32,
+    /// Who may drain workers and end what others asked for.
+    pub operators: Operators,
     /// How platform properties are matched.
     pub kinds: Kinds,
     /// How large the shares of instances and principals are.
@@ -171,7 +187,11 @@ impl Config {
         let ready_file = checker.pick("ready-file", args.ready_file, file.ready_file, "", parse_path);
         let log_format =
             checker.pick("log-format", args.log_format, file.log_format, "human", parse_log_format);
+        let farm = checker.farm(file.hedge_after, file.recheck_percent, file.operators);
         Self {
+            hedge_after: farm.hedge_after,
+            recheck_per_million: farm.recheck_per_million,
+            operators: farm.operators,
             listen: listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
             http_listen: http_listen.unwrap_or_else(|| ([127, 0, 0, 1], 0).into()),
             http_cache: http_cache.unwrap_or_default(),

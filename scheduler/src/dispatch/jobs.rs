@@ -24,6 +24,8 @@ pub(super) enum Done {
     Checked { task: TaskId, key: ActionKey, findings: Findings },
     /// An outcome was published.
     Published { task: TaskId, result: Result<Response, String> },
+    /// A result of earlier was replaced, if it could be.
+    Corrected,
     /// The messages for a lease were read again.
     Prepared { lease: LeaseId, key: ActionKey, prepared: Result<Prepared, rpc::Status> },
 }
@@ -88,6 +90,21 @@ impl Jobs {
             let result = AssertUnwindSafe(work).catch_unwind().await;
             let result = result.unwrap_or_else(|_| Err("the outcome could not be published".to_owned()));
             Done::Published { task, result }
+        });
+    }
+
+    /// Publishes what nobody waits for.
+    pub(super) fn correct(&mut self, publication: Publication) {
+        let (services, limits) = (self.services.clone(), Arc::clone(&self.limits));
+        self.running.spawn(async move {
+            let action = publication.key.action;
+            let work = publish(&services, &limits, publication);
+            match AssertUnwindSafe(work).catch_unwind().await {
+                Ok(Ok(_)) => {}
+                Ok(Err(reason)) => tracing::warn!(%action, reason, "a wrong result was not replaced"),
+                Err(_) => tracing::error!(%action, "replacing a result panicked"),
+            }
+            Done::Corrected
         });
     }
 

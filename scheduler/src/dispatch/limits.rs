@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::Kinds;
+use crate::config::Operators;
 use crate::queue;
 
 /// Priorities that are told apart; what is beyond counts as the nearest. Lower is sooner.
@@ -16,6 +17,8 @@ pub struct Limits {
     pub queue: queue::Limits,
     /// How platform properties are matched.
     pub kinds: Kinds,
+    /// Who may drain workers and end what others asked for.
+    pub operators: Operators,
     /// How often the queue is told that time passes; its graces are as exact as that.
     pub tick_interval: Duration,
     /// How often a worker has to say something.
@@ -53,6 +56,7 @@ impl Default for Limits {
         Self {
             queue: queue::Limits::default(),
             kinds: Kinds::default(),
+            operators: Operators::default(),
             tick_interval: Duration::from_secs(1),
             heartbeat_interval: Duration::from_secs(5),
             reminder_interval: Duration::from_secs(15),

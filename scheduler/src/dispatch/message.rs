@@ -8,7 +8,7 @@ use tonic::Status;
 use super::links::Attachment;
 use super::operators::{Overview, Selector};
 use super::watch::Watch;
-use crate::queue::{Counts, OperationId, Request, Saying, SessionId, TaskView, WorkerId};
+use crate::queue::{Counts, Finding, OperationId, Request, Saying, SessionId, TaskView, WorkerId};
 
 /// What the owner is told.
 pub(super) enum Message {
@@ -42,7 +42,7 @@ pub(super) enum Message {
     Find {
         selector: Selector,
         max: usize,
-        reply: oneshot::Sender<Vec<TaskView>>,
+        reply: oneshot::Sender<(Vec<TaskView>, Vec<Finding>)>,
     },
     Stop {
         selector: Selector,

@@ -111,6 +111,20 @@ pub(crate) fn write_to(text: &mut String, overview: &Overview) {
     counter(text, "castwork_leases_adopted_total", "Leases of an earlier life that went on.", tally.adopted);
     counter(text, "castwork_requests_shared_total", "Requests that shared an action.", tally.shared);
     counter(text, "castwork_quarantines_total", "Workers left out for a while.", tally.quarantines);
+    counter(text, "castwork_hedges_total", "Second attempts at actions that took too long.", tally.hedges);
+    counter(text, "castwork_hedges_first_total", "Of these, done before the first.", tally.hedges_first);
+    let rechecks = tally.rechecks;
+    let outcomes = [
+        ("same", rechecks.same),
+        ("not_repeatable", rechecks.not_repeatable),
+        ("suspect", rechecks.suspect),
+        ("disagreement", rechecks.disagreement),
+    ];
+    let help = "Results that were compared with those of another run, by what came of it.";
+    heading(text, "castwork_rechecks_total", help, "counter");
+    for (outcome, count) in outcomes {
+        line(text, "castwork_rechecks_total", &[("outcome", outcome)], count);
+    }
     heading(text, "castwork_retries_total", "Actions that were tried again, by cause.", "counter");
     for (cause, count) in &tally.retries {
         line(text, "castwork_retries_total", &[("cause", &cause.to_string())], *count);

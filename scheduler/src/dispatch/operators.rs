@@ -10,7 +10,7 @@ use tracing::info;
 use super::message::Message;
 use super::owner::Owner;
 use super::{Dispatch, Watch};
-use crate::queue::{Counts, Event, OperationId, Tally, TaskView, View};
+use crate::queue::{Counts, Event, Finding, OperationId, Tally, TaskView, View};
 
 /// Which actions are meant; what is not set does not matter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,8 +44,12 @@ impl Dispatch {
         self.ask(Message::View).await
     }
 
-    /// The actions that are meant, the oldest first, at most `max`.
-    pub(crate) async fn find(&self, selector: Selector, max: usize) -> Result<Vec<TaskView>, Status> {
+    /// The actions that are meant, the oldest first, at most `max`; and what running them again has shown.
+    pub(crate) async fn find(
+        &self,
+        selector: Selector,
+        max: usize,
+    ) -> Result<(Vec<TaskView>, Vec<Finding>), Status> {
         self.ask(|reply| Message::Find { selector, max, reply }).await
     }
 
@@ -83,7 +87,10 @@ impl Owner {
             }
             Message::Find { selector, max, reply } => {
                 let picks = |key: &_, run: &_, operations: &_| selector.picks(key, run, operations);
-                let _ = reply.send(self.queue.find(picks, max));
+                let by_action = selector.run.is_none() && selector.operation.is_none();
+                let findings =
+                    self.queue.findings().filter(|it| by_action && selector.picks(&it.key, "", &[]));
+                let _ = reply.send((self.queue.find(picks, max), findings.cloned().collect()));
             }
             Message::Stop { selector, reason, reply } => {
                 let _ = reply.send(self.stop(&selector, &reason));

@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::Limits;
 use super::check::{Findings, Pinned};
@@ -28,8 +28,8 @@ use super::spans::Stages;
 use super::watch::{State, Waiter, Watch, operation_name};
 use crate::Services;
 use crate::queue::{
-    Effect, Ending, Event, LeaseId, OperationId, Origin, Queue, Refusal, Report, Request, Saying, SessionId,
-    Stage, TaskId, WorkerId,
+    Effect, Ending, Event, Finding, LeaseId, OperationId, Origin, Queue, Refusal, Report, Request, Saying,
+    SessionId, Stage, TaskId, WorkerId,
 };
 use crate::runs::{self, Asker, Runs};
 
@@ -235,6 +235,7 @@ impl Owner {
         match done {
             Done::Checked { task, key, findings } => self.take_findings(task, key, findings),
             Done::Published { task, result } => self.apply(Event::Published { task, result }),
+            Done::Corrected => {}
             Done::Prepared { lease, key, prepared } => match prepared {
                 Ok(prepared) => {
                     self.prepared.insert(key, prepared.clone());
@@ -331,6 +332,10 @@ impl Owner {
             Effect::Publish { task, key, response, origin, worker_name, cacheable } => {
                 self.jobs.publish(task, Publication { key, response, origin, worker_name, cacheable });
             }
+            Effect::Correct { key, response, origin, worker_name } => {
+                self.jobs.correct(Publication { key, response, origin, worker_name, cacheable: Some(true) });
+            }
+            Effect::Found(finding) => tell(&finding),
             Effect::Over(task) => self.unpin(task),
         }
     }
@@ -442,4 +447,10 @@ impl Operation {
         let asker = self.origin.metadata.as_ref().and_then(Asker::of);
         runs.executed(asker.as_ref(), &self.key, self.lookup, &ended);
     }
+}
+
+/// Says what running an action again has shown.
+fn tell(finding: &Finding) {
+    let differences = finding.differences.join(", ");
+    warn!(action = %finding.key.action, differences, "results differ: {}", finding.verdict);
 }

@@ -16,9 +16,10 @@ use tonic::{Request, Response, Status};
 
 use super::errors::{bad, with_cause};
 use super::instance::clip;
+use crate::config::Operators;
 use crate::dispatch::{Dispatch, Overview, Selector, operation_name, parse_operation_name};
 use crate::queue::{
-    Amounts, ClassView, DrainView, Moment, Properties, RunView, Stage, TaskView, View, WorkerView,
+    Amounts, ClassView, DrainView, Finding, Moment, Properties, RunView, Stage, TaskView, View, WorkerView,
     name_matches,
 };
 use crate::runs::{Ended, timestamp};
@@ -44,6 +45,17 @@ pub struct AdminService {
 impl AdminService {
     pub(crate) fn new(dispatch: Dispatch, results: Option<DiskResults>) -> Self {
         Self { dispatch, results }
+    }
+
+    /// Refuses who must not change anything.
+    fn check_operator<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let is_here = request.remote_addr().is_none_or(|address| address.ip().to_canonical().is_loopback());
+        if is_here || self.dispatch.limits().operators == Operators::Anyone {
+            return Ok(());
+        }
+        Err(Status::permission_denied(
+            "only from the server's own machine; with `operators = \"anyone\"` in its configuration from everywhere",
+        ))
     }
 
     /// What a drain has come to, for the workers that it means.
@@ -89,18 +101,20 @@ impl Admin for AdminService {
             _ => Vec::new(),
         };
         let now = self.dispatch.overview().await?.view.now;
-        let mut found = self.dispatch.find(selector, ACTIONS_MAX + 1).await?;
+        let (mut found, findings) = self.dispatch.find(selector, ACTIONS_MAX + 1).await?;
         let is_cut = found.len() > ACTIONS_MAX;
         found.truncate(ACTIONS_MAX);
         let actions = found.iter().map(|task| action_of(task, now)).collect();
         let ended = ended.iter().map(ended_of).collect();
-        Ok(Response::new(FindActionsResponse { actions, is_cut, ended }))
+        let findings = findings.iter().map(|finding| finding_of(finding, now)).collect();
+        Ok(Response::new(FindActionsResponse { actions, is_cut, ended, findings }))
     }
 
     async fn cancel_actions(
         &self,
         request: Request<CancelActionsRequest>,
     ) -> Result<Response<CancelActionsResponse>, Status> {
+        self.check_operator(&request)?;
         let request = request.into_inner();
         let reason = text("reason", request.reason)?;
         let operations = self.dispatch.stop(selector(request.selector)?, reason).await?;
@@ -108,6 +122,7 @@ impl Admin for AdminService {
     }
 
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        self.check_operator(&request)?;
         let request = request.into_inner();
         let (pattern, reason) = (pattern(request.pattern)?, text("reason", request.reason)?);
         self.dispatch.drain(Arc::clone(&pattern), reason).await?;
@@ -115,6 +130,7 @@ impl Admin for AdminService {
     }
 
     async fn undrain(&self, request: Request<UndrainRequest>) -> Result<Response<DrainResponse>, Status> {
+        self.check_operator(&request)?;
         let pattern = pattern(request.into_inner().pattern)?;
         self.dispatch.undrain(Arc::clone(&pattern)).await?;
         self.drained(&pattern).await
@@ -307,6 +323,16 @@ fn ended_of(ended: &Ended) -> admin::EndedAction {
         miss_cause: ended.cause.map(|cause| cause.name().to_owned()).unwrap_or_default(),
         worker: ended.worker.to_string(),
         took: duration(Duration::from_millis(ended.took_ms)),
+    }
+}
+
+fn finding_of(finding: &Finding, now: Moment) -> admin::Finding {
+    admin::Finding {
+        instance_name: finding.key.instance.to_string(),
+        action_digest: Some(finding.key.action.to_proto()),
+        age: duration(now.saturating_sub(finding.at)),
+        verdict: finding.verdict.to_string(),
+        differences: finding.differences.clone(),
     }
 }
 

@@ -78,8 +78,16 @@ impl Hello {
         let Offered { properties, memory_bytes, others } =
             kinds.offered(check_properties(hello.properties)?)?;
         let version = clip(&hello.version).into();
-        let offer =
-            Offer { name: name.into(), version, properties, slots: hello.slots, memory_bytes, others };
+        let action_memory_bytes = Some(hello.action_memory_bytes).filter(|bytes| *bytes > 0);
+        let offer = Offer {
+            name: name.into(),
+            version,
+            properties,
+            slots: hello.slots,
+            memory_bytes,
+            action_memory_bytes,
+            others,
+        };
         let mut checked = Self { worker: WorkerId(id), offer, held: Vec::new(), void: Vec::new() };
         for running in hello.running {
             let lease = lease_id(&running.lease_id)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::tasks::Phase;
+use super::tasks::{Attempt, Phase};
 use super::{Queue, TaskId, WorkerId};
 
 impl Queue {
@@ -11,6 +11,7 @@ impl Queue {
         let mut queued = 0;
         let mut running = 0;
         let mut operations = 0;
+        let (mut resting, mut hedges) = (0, 0);
         for (id, task) in self.tasks.iter() {
             operations += task.operations.len();
             if let Some(stray) = task.operations.iter().find(|name| self.operations.task(**name) != Some(id))
@@ -28,28 +29,58 @@ impl Queue {
                 Phase::Running(attempt) => {
                     running += 1;
                     let worker = self.workers.get(attempt.worker).ok_or("a task runs at a stranger's")?;
-                    if worker.leases.get(&attempt.lease).map(|held| held.task) != Some(id) {
+                    if worker.leases.get(&attempt.lease).and_then(|held| held.task) != Some(id) {
                         return Err(format!("{id:?} runs at a worker that does not know it"));
                     }
                 }
+                Phase::Resting(until) => {
+                    resting += 1;
+                    if !self.resting.contains(&(*until, id)) {
+                        return Err(format!("{id:?} rests for ever"));
+                    }
+                }
                 Phase::Checking | Phase::Publishing(_) => {}
+            }
+            if let Some(hedge) = &task.hedge {
+                hedges += 1;
+                self.audit_hedge(id, hedge)?;
             }
         }
         let at_workers: usize = self.workers.iter().map(|(_, worker)| worker.leases.len()).sum();
         same("operations", operations, self.operations.len())?;
         same("tasks in line", queued, self.ready.len())?;
-        same("leases", running, at_workers)?;
+        same("actions that rest", resting, self.resting.len())?;
+        let spare = hedges + self.rechecks.running();
+        same("leases on spare slots", spare, self.spare.len())?;
+        same("leases", running + spare, at_workers)?;
         same("running tasks by run", running, self.ready.running())?;
         self.audit_sharing()?;
         self.audit_shares()?;
         self.audit_idleness()
     }
 
+    /// Says if an action is run twice at once without reason.
+    fn audit_hedge(&self, id: TaskId, hedge: &Attempt) -> Result<(), String> {
+        let task = self.tasks.at(id);
+        let first = task.running().ok_or(format!("{id:?} has a second attempt and no first"))?;
+        let least = self.limits.hedge_after.ok_or("second attempts are not wanted")?;
+        if first.worker == hedge.worker || first.lease == hedge.lease {
+            return Err(format!("{id:?} runs twice at one worker"));
+        }
+        if hedge.since < first.since + least {
+            return Err(format!("{id:?} runs twice, and the first attempt is no straggler"));
+        }
+        let worker = self.workers.get(hedge.worker).ok_or("a second attempt is at a stranger's")?;
+        let known = worker.leases.get(&hedge.lease).and_then(|held| held.task) == Some(id);
+        if known { Ok(()) } else { Err(format!("{id:?} runs again at a worker that does not know it")) }
+    }
+
     /// Says if a worker that was just given something has more than it can run. (It may bring
     /// more along: what it runs, and what it has ended without our knowing.)
     pub(super) fn audit_room(&self, worker: WorkerId) -> Result<(), String> {
         let worker = self.workers.get(worker).ok_or("a stranger was given an action")?;
-        let specs = worker.leases.values().filter_map(|held| self.tasks.at(held.task).spec.as_ref());
+        let tasks = worker.leases.values().filter_map(|held| held.task);
+        let specs = tasks.filter_map(|task| self.tasks.at(task).spec.as_ref());
         let demands: Vec<_> = specs.map(|spec| &spec.needs.demand).collect();
         let slots = demands.iter().map(|demand| u64::from(demand.slots)).sum::<u64>();
         let memory = demands.iter().map(|demand| demand.memory_bytes).sum::<u64>();
@@ -64,7 +95,7 @@ impl Queue {
     fn audit_sharing(&self) -> Result<(), String> {
         let mut seen = BTreeMap::<_, TaskId>::new();
         for (id, task) in self.tasks.iter() {
-            let active = matches!(task.phase, Phase::Queued(_) | Phase::Running(_));
+            let active = matches!(task.phase, Phase::Queued(_) | Phase::Resting(_) | Phase::Running(_));
             if active
                 && task.spec.as_ref().is_none_or(|spec| spec.mergeable)
                 && let Some(other) = seen.insert(&task.key, id)
@@ -73,6 +104,16 @@ impl Queue {
             }
         }
         Ok(())
+    }
+
+    /// No action waits for what a second run takes up; told apart from the rest, as some changes of who may have what
+    /// are acted upon at the next tick only.
+    pub(super) fn audit_spare(&self) -> Result<(), String> {
+        let mut classes = self.ready.classes().map(|(class, _)| class);
+        match classes.find(|class| self.in_the_way_of(*class).is_some()) {
+            Some(class) => Err(format!("second runs are in the way of {class:?}")),
+            None => Ok(()),
+        }
     }
 
     /// No action waits that a worker has room for, unless that worker has failed it or is kept free for a

@@ -120,7 +120,16 @@ impl Offer {
             })
     }
 
+    /// The most memory that one action gets here, if it is known.
+    pub(super) fn memory_of_one(&self) -> Option<u64> {
+        self.memory_bytes.into_iter().chain(self.action_memory_bytes).min()
+    }
+
     fn has_memory(&self, demand: &Demand, used: &Used) -> bool {
+        let bound = self.action_memory_bytes.filter(|_| !demand.memory_is_estimate);
+        if bound.is_some_and(|bound| demand.memory_bytes > bound) {
+            return false;
+        }
         let Some(total) = self.memory_bytes else { return true };
         let alone = demand.memory_is_estimate && used.slots == 0;
         alone || used.memory_bytes.saturating_add(demand.memory_bytes) <= total
@@ -160,6 +169,15 @@ mod tests {
         let mut used = Used::default();
         used.add(&Demand::default());
         assert!(!offer().has_room(&estimate, &used));
+    }
+
+    #[test]
+    fn no_action_is_given_to_a_worker_that_would_kill_it_for_what_it_asks_for() {
+        let bounded = Offer { action_memory_bytes: Some(500), ..offer() };
+        let asks = |memory_bytes| Demand { memory_bytes, ..Demand::default() };
+        assert!(bounded.has_room(&asks(500), &Used::default()));
+        assert!(!bounded.has_room(&asks(501), &Used::default()));
+        assert_eq!((bounded.memory_of_one(), offer().memory_of_one()), (Some(500), Some(1_000)));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use castwork_cas::ActionKey;
 use castwork_proto::reapi;
 
-use super::{Amounts, Needs, Properties, Refusal};
+use super::{Amounts, Finding, Needs, Properties, Refusal};
 
 /// Time since the scheduler started. The queue has no clock; it is told.
 pub type Moment = Duration;
@@ -208,6 +208,8 @@ pub struct Offer {
     pub slots: u32,
     /// Its memory, if it says; else nobody watches over that.
     pub memory_bytes: Option<u64>,
+    /// The most memory that one action may use, if that is bounded.
+    pub action_memory_bytes: Option<u64>,
     /// What else its actions consume.
     pub others: Amounts,
 }
@@ -317,6 +319,19 @@ pub enum Effect {
         /// Whether the result may be kept; `None` if only the action knows.
         cacheable: Option<bool>,
     },
+    /// Have a result that others agree on take the place of that in the action cache.
+    Correct {
+        /// The action.
+        key: ActionKey,
+        /// What a worker reported.
+        response: Response,
+        /// Where the action came from.
+        origin: Arc<Origin>,
+        /// The name of the worker, for people.
+        worker_name: Arc<str>,
+    },
+    /// Running an action again had another result: tell people.
+    Found(Finding),
     /// The task is over; what was set aside for it can go.
     Over(TaskId),
 }

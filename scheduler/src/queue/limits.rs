@@ -45,6 +45,13 @@ pub struct Limits {
     pub reserve_after: Duration,
     /// How long the first in line of a run can be overtaken by those whose inputs a worker has.
     pub overtaken_max: Duration,
+    /// How long an action runs at least before a second worker is given it too, should it take much longer than
+    /// others of its kind; `None` for never.
+    pub hedge_after: Option<Duration>,
+    /// How many of a million results of actions are compared with those of another run.
+    pub recheck_per_million: u32,
+    /// Second runs of actions at a time, at most.
+    pub spare_max: usize,
     /// How large the shares are, where they are not equal.
     pub weights: Weights,
 }
@@ -70,6 +77,9 @@ impl Default for Limits {
             overrun_grace: Duration::from_secs(60),
             reserve_after: Duration::from_secs(10),
             overtaken_max: Duration::from_secs(10),
+            hedge_after: Some(Duration::from_secs(30)),
+            recheck_per_million: 0,
+            spare_max: 256,
             weights: Weights::default(),
         }
     }

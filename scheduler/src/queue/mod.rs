@@ -21,10 +21,13 @@ mod placing;
 mod properties;
 mod quarantine;
 mod ready;
+mod recheck;
 mod refusal;
 mod requests;
+mod retry;
 mod sessions;
 mod shares;
+mod spare;
 mod tally;
 mod tasks;
 mod tick;
@@ -39,7 +42,7 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use demand::{Amounts, Demand, Needs};
 pub use event::{
@@ -49,6 +52,7 @@ pub use event::{
 pub use limits::Limits;
 pub use pattern::matches as name_matches;
 pub use properties::Properties;
+pub use recheck::{Finding, RecheckTally, Verdict};
 pub use refusal::Refusal;
 pub use tally::{Cause, Histogram, Tally};
 pub use view::{ClassView, Counts, DrainView, LeaseView, RunView, TaskView, View, WorkerState, WorkerView};
@@ -58,6 +62,8 @@ use drains::Drain;
 use estimates::Estimates;
 use operations::Operations;
 use ready::Ready;
+use recheck::Rechecks;
+use spare::Purpose;
 use tasks::Tasks;
 use workers::Workers;
 
@@ -75,6 +81,11 @@ pub struct Queue {
     drains: Vec<Drain>,
     /// Actions that wait for a worker to come back with them, and since when; the oldest first.
     expected_back: VecDeque<(Moment, TaskId)>,
+    /// Actions that have failed and wait to be tried again, by when.
+    resting: BTreeSet<(Moment, TaskId)>,
+    /// Leases on slots that nobody else wants, each held by that worker.
+    spare: BTreeMap<LeaseId, (WorkerId, Purpose)>,
+    rechecks: Rechecks,
     estimates: Estimates,
     tally: Tally,
     /// What the event at hand has brought about so far.
@@ -97,6 +108,9 @@ impl Queue {
             workers: Workers::default(),
             drains: Vec::new(),
             expected_back: VecDeque::new(),
+            resting: BTreeSet::new(),
+            spare: BTreeMap::new(),
+            rechecks: Rechecks::default(),
             estimates: Estimates::default(),
             tally: Tally::default(),
             effects: Vec::new(),

@@ -1,5 +1,7 @@
 //! How leases end: well, badly, late, or not at all.
 
+use std::sync::Arc;
+
 use super::tasks::{Attempt, Phase};
 use super::{Cause, Effect, Ending, LeaseId, Queue, Refusal, Report, Response, Stage, TaskId, WorkerId};
 
@@ -18,7 +20,7 @@ impl Queue {
             if let Some(spec) = &task.spec {
                 worker.warm_up(&spec.folders);
             }
-            worker.hold(lease, id, demand);
+            worker.hold(lease, Some(id), demand);
         });
         let stages = task.operations.iter().map(|operation| Effect::Stage(*operation, Stage::Executing));
         self.effects.extend(stages);
@@ -33,7 +35,23 @@ impl Queue {
         self.workers.change(attempt.worker, |worker| worker.let_go(attempt.lease));
     }
 
+    /// Takes a task away from the worker that has it under a lease; says which attempt that was, and whether
+    /// another goes on.
+    fn take_away(&mut self, id: TaskId, lease: LeaseId) -> Option<(Attempt, bool)> {
+        let task = self.tasks.at(id);
+        if task.hedge.as_ref().is_some_and(|hedge| hedge.lease == lease) {
+            return self.release_hedge(id).map(|hedge| (hedge, true));
+        }
+        let attempt = task.running().filter(|attempt| attempt.lease == lease)?.clone();
+        self.release(id, &attempt);
+        let goes_on = self.promote_hedge(id);
+        Some((attempt, goes_on))
+    }
+
     pub(super) fn reported(&mut self, worker: WorkerId, lease: LeaseId, report: Report, memory_bytes: u64) {
+        if self.rechecks.has(lease) {
+            return self.rechecked(worker, lease, report);
+        }
         let Some(id) = self.tasks.under(lease, worker) else {
             // Of a task that has ended. The worker may forget it all the same.
             return self.effect(Effect::Keep(worker, lease));
@@ -44,7 +62,7 @@ impl Queue {
             (Phase::Publishing(_), _) => self.effect(Effect::Keep(worker, lease)),
             (_, Report::Final(response)) => self.publish(id, worker, lease, response, memory_bytes),
             (_, Report::OutOfMemory(response)) => {
-                if self.enlarge(id, memory_bytes) {
+                if self.enlarge(id, worker, memory_bytes) {
                     let cause = "it took more memory than was set aside for it".to_owned();
                     self.reported_failure(id, worker, lease, Cause::OutOfMemory, cause);
                 } else {
@@ -60,25 +78,29 @@ impl Queue {
 
     fn reported_failure(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId, cause: Cause, text: String) {
         self.effect(Effect::Keep(worker, lease));
-        let running = self.tasks.at(id).running().filter(|attempt| attempt.lease == lease).cloned();
+        let taken = self.take_away(id, lease);
         self.tasks.forget_lease(id, lease);
-        if let Some(attempt) = running {
-            self.release(id, &attempt);
-            self.fail(id, worker, cause, text);
+        if let Some((_, goes_on)) = taken {
+            self.fail_unless(goes_on, id, worker, cause, text);
             self.place_worker(worker);
         }
     }
 
-    /// Has an action be given more memory the next time; says whether there is a worker with more.
-    fn enlarge(&mut self, id: TaskId, memory_bytes: u64) -> bool {
+    /// Has an action be given more memory the next time; says whether there is a worker with more. What that worker
+    /// lets an action have was too little, whatever was measured.
+    fn enlarge(&mut self, id: TaskId, worker: WorkerId, memory_bytes: u64) -> bool {
+        let bound = self.workers.get(worker).and_then(|worker| worker.offer.action_memory_bytes);
         let task = self.tasks.at(id);
         let Some(spec) = &task.spec else { return false };
         let before = spec.needs.demand.memory_bytes.max(memory_bytes).max(MEMORY_RETRY_MIN);
         let mut needs = spec.needs.clone();
-        needs.demand.memory_bytes = before.saturating_mul(2);
+        needs.demand.memory_bytes = match bound {
+            Some(bound) => before.max(bound.saturating_add(bound / 4)),
+            None => before.saturating_mul(2),
+        };
         needs.demand.memory_is_estimate = false;
         // One that does not say how much it has would be asked again and again.
-        let says_so = |offer: &super::Offer| offer.memory_bytes.is_some() && offer.can_run(&needs);
+        let says_so = |offer: &super::Offer| offer.memory_of_one().is_some() && offer.can_run(&needs);
         if !self.workers.iter().any(|(_, worker)| says_so(&worker.offer)) {
             return false;
         }
@@ -95,19 +117,7 @@ impl Queue {
         response: Response,
         memory_bytes: u64,
     ) {
-        let now = self.now;
-        let running = self.tasks.at(id).running().cloned();
-        let attempt = match running {
-            Some(attempt) if attempt.lease == lease => {
-                self.release(id, &attempt);
-                self.measure(id, &attempt, memory_bytes);
-                attempt
-            }
-            _ => {
-                self.interrupt(id, "another worker was first");
-                Attempt { lease, worker, since: now, paid: Default::default(), commanding_since: None }
-            }
-        };
+        let attempt = self.end_attempts(id, worker, lease, memory_bytes);
         let worker_name =
             self.workers.get(worker).map_or_else(|| "".into(), |worker| worker.offer.name.clone());
         let task = self.tasks.at_mut(id);
@@ -122,6 +132,35 @@ impl Queue {
         };
         self.effect(publish);
         self.place_worker(worker);
+    }
+
+    /// Takes a task away from everybody who has it, as an outcome has come; returns the attempt that it is of.
+    fn end_attempts(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId, memory_bytes: u64) -> Attempt {
+        const REASON: &str = "another worker was first";
+        let Some(attempt) = self.tasks.at(id).attempt(lease).cloned() else {
+            self.interrupt(id, REASON);
+            return Attempt {
+                lease,
+                worker,
+                since: self.now,
+                paid: Default::default(),
+                commanding_since: None,
+            };
+        };
+        self.measure(id, &attempt, memory_bytes);
+        if self.tasks.at(id).running().is_some_and(|first| first.lease == lease) {
+            let other = self.end_hedge(id, REASON);
+            self.release(id, &attempt);
+            self.tasks.at_mut(id).phase = Phase::Checking;
+            if let Some(other) = other {
+                self.place_worker(other);
+            }
+        } else {
+            self.tally.hedges_first += 1;
+            self.release_hedge(id);
+            self.interrupt(id, REASON);
+        }
+        attempt
     }
 
     /// Remembers how long an action took, and how much memory, for others of its kind.
@@ -140,6 +179,9 @@ impl Queue {
         match result {
             Ok(response) => {
                 self.praise(worker);
+                let task = self.tasks.at(id);
+                let (key, spec, origin) = (task.key.clone(), task.spec.clone(), Arc::clone(&task.origin));
+                self.sample(&key, spec.as_ref(), &origin, worker, &response);
                 self.end_task(id, &Ending::Answered(response));
                 self.place_worker(worker);
             }
@@ -154,16 +196,27 @@ impl Queue {
     /// Gives up a lease whose worker is lost, or does not know it. Should an outcome come after
     /// all, it is taken as long as nobody else was first.
     pub(super) fn lose_lease(&mut self, worker: WorkerId, lease: LeaseId, cause: Cause, text: String) {
+        if self.take_recheck(lease) {
+            return;
+        }
         let Some(id) = self.tasks.under(lease, worker) else { return };
-        let running = self.tasks.at(id).running().filter(|attempt| attempt.lease == lease).cloned();
-        if let Some(attempt) = running {
-            self.release(id, &attempt);
+        if let Some((_, goes_on)) = self.take_away(id, lease) {
             #[cfg(test)]
             if self.broken == Some(super::simulation::Broken::ForgetsLostActions) {
                 self.tasks.at_mut(id).phase = Phase::Checking;
                 return;
             }
-            self.fail(id, worker, cause, text);
+            self.fail_unless(goes_on, id, worker, cause, text);
+        }
+    }
+
+    /// Notes that an attempt has failed; if that was the only one, the task is tried again.
+    fn fail_unless(&mut self, goes_on: bool, id: TaskId, worker: WorkerId, cause: Cause, text: String) {
+        if !goes_on {
+            return self.fail(id, worker, cause, text);
+        }
+        if cause != Cause::OutOfMemory {
+            self.tasks.at_mut(id).failed_on.push(worker);
         }
     }
 
@@ -183,7 +236,7 @@ impl Queue {
         *self.tally.retries.entry(cause).or_default() += 1;
         if task.spec.is_some() {
             if !self.fold(id) {
-                self.enqueue(id);
+                self.try_again(id, cause);
             }
             return;
         }

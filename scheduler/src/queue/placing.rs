@@ -105,15 +105,14 @@ impl Queue {
     }
 
     /// Whether a worker has failed an action that another could be given.
-    fn should_go_elsewhere(&self, task: TaskId, worker: WorkerId) -> bool {
+    pub(super) fn should_go_elsewhere(&self, task: TaskId, worker: WorkerId) -> bool {
         let task = self.tasks.at(task);
         let (true, Some(spec)) = (task.failed_on.contains(&worker), &task.spec) else { return false };
         self.workers.has_another(&spec.needs, &task.failed_on)
     }
 
     fn grant(&mut self, worker: WorkerId, id: TaskId) {
-        self.leases_made += 1;
-        let lease = LeaseId::new(self.incarnation, self.leases_made);
+        let lease = self.new_lease();
         let task = self.tasks.at(id);
         let Phase::Queued(place) = &task.phase else { unreachable!("an action in line is queued") };
         let class = place.class;
@@ -140,6 +139,12 @@ impl Queue {
         self.start(id, Attempt { lease, worker, since: self.now, paid, commanding_since: None });
     }
 
+    /// A name for another attempt.
+    pub(super) fn new_lease(&mut self) -> LeaseId {
+        self.leases_made += 1;
+        LeaseId::new(self.incarnation, self.leases_made)
+    }
+
     /// Keeps a worker free for each class whose actions take so much that they would never get it while smaller
     /// ones take every slot that gets free; and lets go of those that are no longer needed.
     pub(super) fn reserve(&mut self) {
@@ -160,6 +165,7 @@ impl Queue {
                     worker.reserved_for = Some(class);
                     worker.reserved_last = Some(now);
                 });
+                self.end_spare_at(worker);
             }
         }
     }

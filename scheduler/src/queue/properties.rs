@@ -109,7 +109,7 @@ fn lacks(needs: &Needs, offer: &Offer) -> Vec<Lack> {
     };
     amount("cores", demand.slots.into(), offer.slots.into());
     if !demand.memory_is_estimate {
-        amount("memory", demand.memory_bytes, offer.memory_bytes.unwrap_or(u64::MAX));
+        amount("memory", demand.memory_bytes, offer.memory_of_one().unwrap_or(u64::MAX));
     }
     for (name, wanted) in demand.others.pairs() {
         amount(name, *wanted, offer.others.of(name));

@@ -13,11 +13,18 @@ const LEFT_OUT_FIRST: Duration = Duration::from_secs(30);
 /// How long it is left out at most.
 const LEFT_OUT_MAX: Duration = Duration::from_secs(15 * 60);
 
+/// Results that others did not get, after which a worker is left out; and how often that counts as having been left
+/// out before.
+const SUSPICIONS_MAX: usize = 2;
+const LEFT_OUT_LONG: u32 = 4;
+
 /// How a worker has behaved.
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
     /// The actions that it has failed since it last ended one well.
     failed: Vec<TaskId>,
+    /// How many results of its, of different actions, others did not get.
+    suspicions: usize,
     /// How often it was left out since then.
     times: u32,
     state: State,
@@ -55,6 +62,12 @@ impl Conduct {
         }
     }
 
+    /// What running its actions elsewhere has shown, if that speaks against it.
+    pub(super) fn suspicion(&self) -> Option<String> {
+        (self.suspicions > 0)
+            .then(|| format!("its results of {} actions are none that others get", self.suspicions))
+    }
+
     fn failed(&mut self, now: Moment, task: TaskId, cause: &str) -> bool {
         if !self.failed.contains(&task) {
             self.failed.push(task);
@@ -62,17 +75,33 @@ impl Conduct {
         if self.failed.len() < FAILURES_MAX && !self.is_on_probation() {
             return false;
         }
-        let wait = (LEFT_OUT_FIRST * 2_u32.saturating_pow(self.times)).min(LEFT_OUT_MAX);
-        self.times = (self.times + 1).min(16);
-        let reason =
-            format!("failed {} actions in a row, the last because {cause}", self.failed.len()).into();
+        let reason = format!("failed {} actions in a row, the last because {cause}", self.failed.len());
         self.failed.truncate(FAILURES_MAX);
-        self.state = State::Quarantined { until: now + wait, reason };
+        self.leave_out(now, reason.into());
         true
     }
 
+    fn leave_out(&mut self, now: Moment, reason: Arc<str>) {
+        let wait = (LEFT_OUT_FIRST * 2_u32.saturating_pow(self.times)).min(LEFT_OUT_MAX);
+        self.times = (self.times + 1).min(16);
+        self.state = State::Quarantined { until: now + wait, reason };
+    }
+
+    /// Its result of an action is one that others did not get.
+    fn suspected(&mut self, now: Moment) -> bool {
+        self.suspicions += 1;
+        let left_out = self.suspicions.is_multiple_of(SUSPICIONS_MAX);
+        if left_out {
+            // It ends actions well, so it would be trusted again at once.
+            self.times = self.times.max(LEFT_OUT_LONG);
+            let reason = format!("its results of {} actions are none that others get", self.suspicions);
+            self.leave_out(now, reason.into());
+        }
+        left_out
+    }
+
     fn ended_well(&mut self) {
-        *self = Self::default();
+        *self = Self { suspicions: self.suspicions, ..Self::default() };
     }
 
     fn let_out(&mut self, now: Moment, is_needed: bool) -> bool {
@@ -99,6 +128,17 @@ impl Queue {
         if left_out {
             self.tally.quarantines += 1;
         }
+    }
+
+    /// Notes that a worker's result of an action is one that two others did not get.
+    pub(super) fn distrust(&mut self, worker: WorkerId) {
+        let now = self.now;
+        let others = self.workers.iter().any(|(id, other)| id != worker && other.is_open());
+        let mut left_out = false;
+        if others {
+            self.workers.change(worker, |worker| left_out = worker.conduct.suspected(now));
+        }
+        self.tally.quarantines += u64::from(left_out);
     }
 
     /// Notes that a worker has ended an action well.

@@ -114,13 +114,14 @@ impl Queue {
         }
         let task = self.tasks.at_mut(id);
         task.expected = known.map_or(task.expected, |known| known.duration);
+        task.is_expectation_known = known.is_some();
         task.spec = Some(spec);
         let checking = task.phase == Phase::Checking;
         if let Phase::Running(attempt) = &task.phase {
             // It came with a worker, and was taken to need one slot.
             let (lease, worker) = (attempt.lease, attempt.worker);
             let demand = task.spec.as_ref().map(|spec| spec.needs.demand.clone()).unwrap_or_default();
-            self.workers.change(worker, |worker| worker.hold(lease, id, demand));
+            self.workers.change(worker, |worker| worker.hold(lease, Some(id), demand));
         }
         if !mergeable {
             self.split(id);
@@ -143,6 +144,7 @@ impl Queue {
                 lookup: model.lookup,
                 spec: model.spec.clone(),
                 expected: model.expected,
+                is_expectation_known: model.is_expectation_known,
                 operations: vec![operation],
                 ..Task::new(model.key.clone(), Arc::clone(&model.origin), share)
             });
@@ -188,14 +190,15 @@ impl Queue {
         task.phase = Phase::Queued(place);
         let effects = task.operations.iter().map(|operation| Effect::Stage(*operation, Stage::Queued));
         self.effects.extend(effects);
-        match self.cannot_be_served(class) {
-            Some(refusal) => self.end_task(id, &Ending::Refused(refusal)),
-            None => self.place_class(class),
+        if let Some(refusal) = self.cannot_be_served(class) {
+            return self.end_task(id, &Ending::Refused(refusal));
         }
+        self.place_class(class);
+        self.make_room(class);
     }
 
     fn no_room(&self, spec: &Spec) -> Option<Refusal> {
-        if self.ready.len() >= self.limits.queued_max {
+        if self.ready.len() + self.resting.len() >= self.limits.queued_max {
             return Some(Refusal::Full { what: "actions in the queue", max: self.limits.queued_max });
         }
         let new_class = self.ready.class(&spec.needs).is_none();
@@ -225,11 +228,15 @@ impl Queue {
         let task = self.tasks.at_mut(id);
         match std::mem::replace(&mut task.phase, Phase::Checking) {
             Phase::Queued(place) => self.ready.remove(&place, task.share, id),
+            Phase::Resting(until) => drop(self.resting.remove(&(until, id))),
             Phase::Running(attempt) => {
                 let Attempt { worker, lease, .. } = attempt;
+                let other = self.end_hedge(id, reason);
                 self.release(id, &attempt);
                 self.effect(Effect::Revoke(worker, lease, reason));
-                self.place_worker(worker);
+                for worker in other.into_iter().chain([worker]) {
+                    self.place_worker(worker);
+                }
             }
             Phase::Checking | Phase::Publishing(_) => {}
         }

@@ -38,11 +38,15 @@ impl Queue {
 
     /// Has a worker go on with a lease that it brought along, or forget it.
     fn take_back(&mut self, worker: WorkerId, held: &Held) {
+        if self.rechecks.has(held.lease) {
+            return;
+        }
         match self.tasks.under(held.lease, worker) {
             Some(id) => match &self.tasks.at(id).phase {
                 // Goes on; or its outcome has come, which will be confirmed when it is kept.
-                Phase::Running(attempt) | Phase::Publishing(attempt) if attempt.lease == held.lease => {}
-                Phase::Queued(_) => self.resume(id, worker, held.lease),
+                Phase::Publishing(attempt) if attempt.lease == held.lease => {}
+                Phase::Running(_) if self.tasks.at(id).attempt(held.lease).is_some() => {}
+                Phase::Queued(_) | Phase::Resting(_) => self.resume(id, worker, held.lease),
                 Phase::Checking if !self.is_looked_after_elsewhere(id) => self.resume(id, worker, held.lease),
                 _ => self.effect(Effect::Revoke(worker, held.lease, "looked after elsewhere by now")),
             },
@@ -85,9 +89,12 @@ impl Queue {
     /// Notes that a task is with a worker that says so.
     fn resume(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId) {
         let task = self.tasks.at(id);
-        if let Phase::Queued(place) = &task.phase {
-            self.ready.remove(place, task.share, id);
+        match &task.phase {
+            Phase::Queued(place) => self.ready.remove(place, task.share, id),
+            Phase::Resting(until) => drop(self.resting.remove(&(*until, id))),
+            Phase::Checking | Phase::Running(_) | Phase::Publishing(_) => {}
         }
+        let task = self.tasks.at(id);
         let paid = (task.expected, task.priority);
         self.start(id, Attempt { lease, worker, since: self.now, paid, commanding_since: None });
     }
@@ -125,9 +132,7 @@ impl Queue {
     fn progressed(&mut self, worker: WorkerId, lease: LeaseId, commanding: bool) {
         let now = self.now;
         let Some(id) = self.tasks.under(lease, worker) else { return };
-        if let Phase::Running(attempt) = &mut self.tasks.at_mut(id).phase
-            && attempt.lease == lease
-        {
+        if let Some(attempt) = self.tasks.at_mut(id).attempt_mut(lease) {
             attempt.commanding_since = commanding.then(|| attempt.commanding_since.unwrap_or(now));
         }
     }

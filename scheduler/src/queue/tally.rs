@@ -83,6 +83,12 @@ pub struct Tally {
     pub adopted: u64,
     /// How often a worker was left out for a while.
     pub quarantines: u64,
+    /// Leases of actions that took longer than expected, beside the first.
+    pub hedges: u64,
+    /// Of these, how many were first.
+    pub hedges_first: u64,
+    /// Results that were compared with those of another run.
+    pub rechecks: super::RecheckTally,
     /// Actions that were tried again, by cause.
     pub retries: BTreeMap<Cause, u64>,
     /// From getting in line to being granted.

@@ -26,9 +26,13 @@ pub(super) struct Task {
     pub(super) spec: Option<Spec>,
     /// How long it is expected to run, by what is known of its kind.
     pub(super) expected: Duration,
+    /// Whether anything is known of its kind.
+    pub(super) is_expectation_known: bool,
     /// When it first got in line.
     pub(super) since: Option<Moment>,
     pub(super) phase: Phase,
+    /// A second attempt, on a spare slot; only beside one that runs.
+    pub(super) hedge: Option<Attempt>,
     /// Who waits. Each is live and knows this task.
     pub(super) operations: Vec<OperationId>,
     /// Workers that failed it, in order.
@@ -46,6 +50,8 @@ pub(super) enum Phase {
     Checking,
     /// Waits for a worker.
     Queued(Place),
+    /// Has failed, and waits until then before it gets in line again.
+    Resting(Moment),
     /// Is with a worker.
     Running(Attempt),
     /// Has an outcome, whose blobs are looked for and which goes into the action cache.
@@ -76,8 +82,10 @@ impl Task {
             lookup: true,
             spec: None,
             expected: DURATION_UNKNOWN,
+            is_expectation_known: false,
             since: None,
             phase: Phase::Checking,
+            hedge: None,
             operations: Vec::new(),
             failed_on: Vec::new(),
             leases: Vec::new(),
@@ -88,7 +96,7 @@ impl Task {
     pub(super) fn stage(&self) -> Stage {
         match self.phase {
             Phase::Checking => Stage::Checking,
-            Phase::Queued(_) => Stage::Queued,
+            Phase::Queued(_) | Phase::Resting(_) => Stage::Queued,
             Phase::Running(_) | Phase::Publishing(_) => Stage::Executing,
         }
     }
@@ -101,7 +109,7 @@ impl Task {
         match (&self.spec, &self.phase) {
             (Some(spec), _) if !spec.mergeable => false,
             (_, Phase::Checking) => lookup || !self.lookup,
-            (_, Phase::Queued(_) | Phase::Running(_)) => true,
+            (_, Phase::Queued(_) | Phase::Resting(_) | Phase::Running(_)) => true,
             (_, Phase::Publishing(_)) => lookup,
         }
     }
@@ -122,6 +130,21 @@ impl Task {
             Phase::Running(attempt) => Some(attempt),
             _ => None,
         }
+    }
+
+    /// The attempt that runs under a lease.
+    pub(super) fn attempt(&self, lease: LeaseId) -> Option<&Attempt> {
+        let attempts = self.running().into_iter().chain(&self.hedge);
+        attempts.into_iter().find(|attempt| attempt.lease == lease)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn attempt_mut(&mut self, lease: LeaseId) -> Option<&mut Attempt> {
+        let running = match &mut self.phase {
+            Phase::Running(attempt) => Some(attempt),
+            _ => None,
+        };
+        running.into_iter().chain(&mut self.hedge).find(|attempt| attempt.lease == lease)
     }
 }
 
@@ -184,12 +207,22 @@ impl Tasks {
 
     /// Notes that a task is with a worker.
     pub(super) fn begin(&mut self, id: TaskId, attempt: Attempt) {
+        self.note_lease(id, &attempt);
+        self.at_mut(id).phase = Phase::Running(attempt);
+    }
+
+    /// Notes that a task is with another worker, too.
+    pub(super) fn begin_hedge(&mut self, id: TaskId, attempt: Attempt) {
+        self.note_lease(id, &attempt);
+        self.at_mut(id).hedge = Some(attempt);
+    }
+
+    fn note_lease(&mut self, id: TaskId, attempt: &Attempt) {
         let task = self.at_mut(id);
         if !task.leases.contains(&attempt.lease) {
             task.leases.push(attempt.lease);
         }
         self.by_lease.insert(attempt.lease, (id, attempt.worker));
-        self.at_mut(id).phase = Phase::Running(attempt);
     }
 
     /// Takes no outcome of that lease any more.

@@ -1,7 +1,7 @@
 //! What the passing of time alone brings about.
 
 use super::tasks::Phase;
-use super::{Cause, Effect, Ending, Queue, Refusal, TaskId};
+use super::{Cause, Effect, Ending, LeaseId, Queue, Refusal, TaskId};
 
 impl Queue {
     pub(super) fn tick(&mut self) {
@@ -14,25 +14,33 @@ impl Queue {
         self.look_at_restored();
         self.charge_what_goes_on();
         self.test_again();
+        self.wake_the_rested();
         self.reserve();
         self.forget_finished();
         // Whether an action should go elsewhere may have changed by a worker's leaving.
         let classes: Vec<_> = self.ready.classes().map(|(class, _)| class).collect();
         for class in classes {
             self.place_class(class);
+            self.make_room(class);
         }
+        self.use_spare_room();
+    }
+
+    /// What workers have, but for runs whose results are only compared.
+    fn held(&self) -> impl Iterator<Item = (LeaseId, TaskId)> {
+        let leases = self.workers.iter().flat_map(|(_, worker)| &worker.leases);
+        leases.filter_map(|(lease, held)| Some((*lease, held.task?)))
     }
 
     /// Takes commands away from workers that should have killed them long ago.
     fn end_overruns(&mut self) {
-        let overrun = |id: TaskId| {
+        let overrun = |(lease, id): (LeaseId, TaskId)| {
             let task = self.tasks.get(id)?;
-            let attempt = task.running()?;
+            let attempt = task.attempt(lease)?;
             let allowed = task.spec.as_ref()?.timeout + self.limits.overrun_grace;
             (attempt.commanding_since? + allowed <= self.now).then_some((attempt.worker, attempt.lease))
         };
-        let held = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
-        let overruns: Vec<_> = held.filter_map(|held| overrun(held.task)).collect();
+        let overruns: Vec<_> = self.held().filter_map(overrun).collect();
         for (worker, lease) in overruns {
             self.effect(Effect::Revoke(worker, lease, "runs longer than it may"));
             self.lose_lease(worker, lease, Cause::Overrun, "the worker did not end it in time".to_owned());
@@ -42,8 +50,7 @@ impl Queue {
 
     /// Has runs pay for actions that take longer than was expected.
     fn charge_what_goes_on(&mut self) {
-        let held = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
-        let running: Vec<_> = held.map(|held| held.task).collect();
+        let running: Vec<_> = self.held().map(|(_, task)| task).collect();
         for id in running {
             let now = self.now;
             let task = self.tasks.at_mut(id);
@@ -62,9 +69,8 @@ impl Queue {
         for operation in self.operations.unwatched_since(since) {
             self.drop_operation(operation, Refusal::Abandoned);
         }
-        let held = self.workers.iter().flat_map(|(_, worker)| worker.leases.values());
         let unclaimed = |id: &TaskId| self.tasks.at(*id).unclaimed_since.is_some_and(|at| at <= since);
-        let unclaimed: Vec<_> = held.map(|held| held.task).filter(unclaimed).collect();
+        let unclaimed: Vec<_> = self.held().map(|(_, task)| task).filter(unclaimed).collect();
         for id in unclaimed {
             self.end_task(id, &Ending::Refused(Refusal::Abandoned));
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use castwork_cas::ActionKey;
 
 use super::ready::ClassId;
-use super::tasks::{Phase, Task};
+use super::tasks::{Attempt, Phase, Task};
 use super::{LeaseId, Moment, Needs, OperationId, Queue, Stage, TaskId, WorkerId};
 
 /// How far the actions ahead of one are counted.
@@ -167,10 +167,15 @@ impl Queue {
         Counts {
             operations: self.operations.len(),
             tasks: self.tasks.len(),
-            queued: self.ready.len(),
+            queued: self.ready.len() + self.resting.len(),
             running: self.workers.iter().map(|(_, worker)| worker.leases.len()).sum(),
             workers: self.workers.iter().map(|(id, _)| self.state_of(id)).collect(),
         }
+    }
+
+    /// What running actions again has shown lately, the oldest first.
+    pub fn findings(&self) -> impl Iterator<Item = &super::Finding> {
+        self.rechecks.findings.iter()
     }
 
     /// What was done so far.
@@ -240,11 +245,11 @@ impl Queue {
 
     fn view_worker(&self, id: WorkerId) -> WorkerView {
         let worker = self.workers.get(id).expect("it was there a moment ago");
-        let leases = worker.leases.iter().map(|(lease, held)| {
-            let task = self.tasks.at(held.task);
-            let since = task.running().map_or(self.now, |attempt| attempt.since);
+        let leases = worker.leases.iter().filter_map(|(lease, held)| {
+            let task = self.tasks.at(held.task?);
+            let since = task.attempt(*lease).map_or(self.now, |attempt| attempt.since);
             let run = self.ready.shares.at(task.share).name.clone();
-            LeaseView { lease: *lease, key: task.key.clone(), run, since }
+            Some(LeaseView { lease: *lease, key: task.key.clone(), run, since })
         });
         let leases = leases.collect();
         WorkerView {
@@ -275,6 +280,9 @@ impl Queue {
         }
         if worker.session().is_none() {
             return Some("its connection is lost; it is expected back".to_owned());
+        }
+        if let Some(remark) = worker.conduct.suspicion() {
+            return Some(remark);
         }
         worker.reserved_for.map(|_| "kept free for an action that takes more than one slot".to_owned())
     }
@@ -325,8 +333,20 @@ impl Queue {
         match &task.phase {
             Phase::Checking => "its inputs are looked for".to_owned(),
             Phase::Running(attempt) => {
-                let name = self.workers.get(attempt.worker).map(|worker| worker.offer.name.clone());
-                format!("runs at `{}`", name.unwrap_or_default())
+                let name = |attempt: &Attempt| {
+                    self.workers
+                        .get(attempt.worker)
+                        .map(|worker| worker.offer.name.clone())
+                        .unwrap_or_default()
+                };
+                let second = task.hedge.as_ref().map(|hedge| {
+                    format!(", and at `{}` as well, as it takes longer than was expected", name(hedge))
+                });
+                format!("runs at `{}`{}", name(attempt), second.unwrap_or_default())
+            }
+            Phase::Resting(until) => {
+                let seconds = self.rests_for(*until).as_secs();
+                format!("failed by no fault of its own, and is tried again in {seconds} s")
             }
             Phase::Publishing(_) => "has ended; its outputs are looked for".to_owned(),
             Phase::Queued(place) => {

@@ -41,7 +41,8 @@ pub(super) struct Worker {
 /// A lease at a worker.
 #[derive(Debug)]
 pub(super) struct Held {
-    pub(super) task: TaskId,
+    /// `None` for a run whose result is only compared.
+    pub(super) task: Option<TaskId>,
     demand: Demand,
 }
 
@@ -95,7 +96,16 @@ impl Worker {
         &self.used
     }
 
-    pub(super) fn hold(&mut self, lease: LeaseId, task: TaskId, demand: Demand) {
+    /// What they would take up without one of them.
+    pub(super) fn used_without(&self, lease: LeaseId) -> Used {
+        let mut used = self.used.clone();
+        if let Some(held) = self.leases.get(&lease) {
+            used.subtract(&held.demand);
+        }
+        used
+    }
+
+    pub(super) fn hold(&mut self, lease: LeaseId, task: Option<TaskId>, demand: Demand) {
         self.used.add(&demand);
         if let Some(before) = self.leases.insert(lease, Held { task, demand }) {
             self.used.subtract(&before.demand);

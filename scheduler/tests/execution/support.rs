@@ -271,6 +271,7 @@ pub(crate) fn hello(name: &str) -> Hello {
         version: "0.1.0".to_owned(),
         properties: vec![property("ISA", "x86-64"), property("OSFamily", "linux")],
         slots: 1,
+        action_memory_bytes: 0,
         running: Vec::new(),
         sandbox: "script".to_owned(),
     }

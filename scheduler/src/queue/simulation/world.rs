@@ -12,7 +12,7 @@ use super::chance::Chance;
 use super::{Broken, ROUNDS_MAX, WORKERS};
 use crate::queue::{
     Amounts, Checked, Demand, Effect, Ending, Event, LeaseId, Limits, Moment, Needs, Offer, OperationId,
-    Properties, Queue, Report, Request, Response, Saying, SessionId, Spec, TaskId, WorkerId,
+    Properties, Queue, Report, Request, Response, Saying, SessionId, Spec, TaskId, Verdict, WorkerId,
 };
 
 /// What a client knows of its request.
@@ -21,6 +21,9 @@ pub(super) struct Client {
     pub(super) waiters: u32,
     pub(super) ended: bool,
 }
+
+/// The worker whose results are wrong.
+const LIAR: &str = "w3";
 
 pub(super) struct SimulatedWorker {
     pub(super) offer: Offer,
@@ -54,7 +57,8 @@ pub(super) struct World {
     pub(super) checks: Vec<(TaskId, ActionKey, bool)>,
     pub(super) publications: Vec<(TaskId, Response)>,
     pub(super) names_made: u64,
-    pub(super) trace: DefaultHasher,
+    /// Takes in all effects, if somebody wants to know.
+    pub(super) trace: Option<DefaultHasher>,
     pub(super) broken: Option<Broken>,
 }
 
@@ -65,6 +69,8 @@ fn limits() -> Limits {
         finished_max: 20,
         finished_kept: Duration::from_secs(20),
         unwatched_grace: Duration::from_secs(20),
+        hedge_after: Some(Duration::from_secs(3)),
+        recheck_per_million: 300_000,
         ..Limits::default()
     }
 }
@@ -101,8 +107,16 @@ fn spec(key: &ActionKey) -> Spec {
     }
 }
 
-fn response(key: &ActionKey) -> Response {
-    Arc::new(reapi::ExecuteResponse { message: key.action.to_string(), ..Default::default() })
+pub(super) fn response(key: &ActionKey) -> Response {
+    let result = Some(reapi::ActionResult::default());
+    Arc::new(reapi::ExecuteResponse { message: key.action.to_string(), result, ..Default::default() })
+}
+
+/// What a worker that lies makes of it.
+pub(super) fn lie(key: &ActionKey) -> Response {
+    let output = reapi::OutputFile { path: "out".to_owned(), ..Default::default() };
+    let result = reapi::ActionResult { output_files: vec![output], ..Default::default() };
+    Arc::new(reapi::ExecuteResponse { result: Some(result), ..(*response(key)).clone() })
 }
 
 impl World {
@@ -134,7 +148,7 @@ impl World {
             checks: Vec::new(),
             publications: Vec::new(),
             names_made: 0,
-            trace: DefaultHasher::new(),
+            trace: None,
             broken,
         }
     }
@@ -166,7 +180,9 @@ impl World {
     pub(super) fn apply(&mut self, event: Event) -> Result<(), String> {
         let effects = self.queue.apply(self.now, event);
         for effect in effects {
-            format!("{effect:?}").hash(&mut self.trace);
+            if let Some(trace) = &mut self.trace {
+                format!("{effect:?}").hash(trace);
+            }
             self.act(effect)?;
         }
         self.queue.audit()
@@ -186,6 +202,22 @@ impl World {
             Effect::Forget(operation) => {
                 let client = self.clients.remove(&operation).ok_or("a stranger was forgotten")?;
                 promise(client.ended, "nothing is forgotten before its end")?;
+            }
+            Effect::Correct { key, response: corrected, .. } => {
+                promise(corrected.message == key.action.to_string(), "a correction is that of the action")?;
+            }
+            Effect::Found(finding) => {
+                promise(!finding.differences.is_empty(), "what is found is a difference")?;
+                let is_liar = |name: &str| name == LIAR;
+                match finding.verdict {
+                    Verdict::Suspect(name) => {
+                        promise(is_liar(&name), "nobody is suspected who does not lie")?;
+                    }
+                    Verdict::Disagreement(names) => {
+                        promise(names.iter().any(|name| is_liar(name)), "of two who differ one lies")?;
+                    }
+                    Verdict::NotRepeatable => return Err("every action of these can be repeated".to_owned()),
+                }
             }
             Effect::Welcome(..) | Effect::Over(_) => {}
             Effect::Disconnect(worker, session, _) => {
@@ -280,6 +312,7 @@ impl World {
         let Some((lease, key)) = worker.running.pop_first() else { return };
         let report = match (fine, too_large) {
             (true, true) => Report::OutOfMemory(response(&key)),
+            (true, false) if &*worker.offer.name == LIAR => Report::Final(lie(&key)),
             (true, false) => Report::Final(response(&key)),
             (false, _) => Report::Retry("disk is full".to_owned()),
         };
@@ -310,7 +343,8 @@ impl World {
         for event in heard.collect::<Vec<_>>() {
             self.apply(event)?;
         }
-        self.apply(Event::Tick)
+        self.apply(Event::Tick)?;
+        self.queue.audit_spare()
     }
 
     /// Nothing fails any more; then everything must end, and be answered.
@@ -330,6 +364,9 @@ impl World {
                 }
             }
             for _ in 0..50 {
+                if self.is_quiet() {
+                    break;
+                }
                 self.check_one()?;
                 self.deliver_to_worker()?;
                 self.end_one_action();
@@ -343,9 +380,20 @@ impl World {
         Err(format!("{waiting} clients wait for ever; {:?}", self.queue.counts()))
     }
 
+    /// Nothing is on its way, so nothing happens before time passes.
+    fn is_quiet(&self) -> bool {
+        let quiet = |worker: &SimulatedWorker| {
+            let link = worker.link.as_ref();
+            worker.running.is_empty()
+                && link.is_none_or(|link| link.inbox.is_empty() && link.outbox.is_empty())
+        };
+        self.checks.is_empty() && self.publications.is_empty() && self.workers.values().all(quiet)
+    }
+
     pub(super) fn is_over(&self) -> bool {
         let idle = |worker: &SimulatedWorker| worker.running.is_empty() && worker.done.is_empty();
         self.clients.values().all(|client| client.ended)
+            && self.queue.rechecks.is_idle()
             && self.queue.counts().tasks == 0
             && self.workers.values().all(idle)
     }

@@ -150,6 +150,31 @@ fn an_action_that_ran_out_of_memory_is_tried_where_there_is_more_and_else_ends()
 }
 
 #[test]
+fn an_action_that_was_killed_at_a_workers_bound_goes_to_one_with_a_larger_bound_or_nowhere() {
+    let mut bench = Bench::new();
+    let bounded = |name: &str, gib: u64| Offer {
+        name: name.into(),
+        slots: 1,
+        memory_bytes: Some(64 << 30),
+        action_memory_bytes: Some(gib << 30),
+        ..Offer::default()
+    };
+    let small = bench.attach_as(1, bounded("small", 4), Vec::new());
+    let operation = bench.submit("a", |_| ());
+    bench.attach_as(2, bounded("as small", 4), Vec::new());
+    let large = bench.attach_as(3, bounded("large", 8), Vec::new());
+    for worker in [small, large] {
+        let (holder, lease, _) = bench.granted.last().unwrap().clone();
+        assert_eq!(holder, worker);
+        let report = Report::OutOfMemory(response());
+        bench.say(worker, Saying::Outcome { lease, report, memory_bytes: 1 << 30 });
+    }
+    bench.publish();
+    assert!(bench.is_answered(operation), "there is no larger one");
+    assert_eq!(bench.granted.len(), 2);
+}
+
+#[test]
 fn memory_that_earlier_runs_took_is_set_aside_for_later_ones() {
     let mut bench = Bench::new();
     let offer = Offer { name: "w".into(), slots: 8, memory_bytes: Some(8 << 30), ..Offer::default() };

@@ -4,6 +4,7 @@ mod clients;
 mod matching;
 mod operators;
 mod shares;
+mod spare;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ struct Bench {
     kept: Vec<LeaseId>,
     checks: Vec<(TaskId, bool)>,
     publications: Vec<(TaskId, Response)>,
+    /// Actions whose results were replaced.
+    corrected: Vec<ActionKey>,
     sessions: BTreeMap<WorkerId, SessionId>,
 }
 
@@ -49,6 +52,7 @@ impl Bench {
             kept: Vec::new(),
             checks: Vec::new(),
             publications: Vec::new(),
+            corrected: Vec::new(),
             sessions: BTreeMap::new(),
         }
     }
@@ -69,6 +73,7 @@ impl Bench {
                 Effect::Revoke(_, lease, _) => self.revoked.push(lease),
                 Effect::Keep(_, lease) => self.kept.push(lease),
                 Effect::Check { task, lookup, .. } => self.checks.push((task, lookup)),
+                Effect::Correct { key, .. } => self.corrected.push(key),
                 Effect::Publish { task, response, .. } => self.publications.push((task, response)),
                 _ => {}
             }
