@@ -21,6 +21,10 @@ pub struct Options {
     pub worker_arguments: Vec<String>,
     /// More variables in the environment of all of them.
     pub environment: Vec<(String, String)>,
+    /// The address that the server listens on.
+    pub host: String,
+    /// What stands before the first worker's command, for it to run somewhere else on this machine.
+    pub first_worker_in: Vec<String>,
 }
 
 impl Default for Options {
@@ -31,6 +35,8 @@ impl Default for Options {
             scheduler_arguments: Vec::new(),
             worker_arguments: Vec::new(),
             environment: Vec::new(),
+            host: "127.0.0.1".to_owned(),
+            first_worker_in: Vec::new(),
         }
     }
 }
@@ -43,7 +49,7 @@ pub struct Farm {
     workers: Vec<Program>,
     scheduler: Program,
     options: Options,
-    /// `127.0.0.1:PORT`; the same after a restart.
+    /// `IP:PORT`; the same after a restart.
     listen: String,
     http: String,
     folder: TempDir,
@@ -64,7 +70,8 @@ impl Farm {
     /// As [`Farm::start`].
     pub fn with(options: Options) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut scheduler = start_scheduler(folder.path(), "127.0.0.1:0", "127.0.0.1:0", &options);
+        let anywhere = format!("{}:0", options.host);
+        let mut scheduler = start_scheduler(folder.path(), &anywhere, "127.0.0.1:0", &options);
         let ready = scheduler.ready();
         let address = |key: &str| ready[key].as_str().expect("an address in the ready file").to_owned();
         let (listen, http) = (address("grpc"), address("http"));
@@ -79,7 +86,7 @@ impl Farm {
         farm
     }
 
-    /// Where clients reach it: `grpc://127.0.0.1:PORT`.
+    /// Where clients reach it: `grpc://IP:PORT`.
     pub fn address(&self) -> String {
         format!("grpc://{}", self.listen)
     }
@@ -125,8 +132,11 @@ impl Farm {
 
     fn start_worker(&self, number: usize) -> Program {
         let name = format!("worker-{number}");
-        let mut command = Command::new(binary("castwork-worker"));
+        let mut words = if number == 0 { self.options.first_worker_in.clone() } else { Vec::new() };
+        words.push(binary("castwork-worker").display().to_string());
+        let mut command = Command::new(&words[0]);
         command
+            .args(&words[1..])
             .arg("--scheduler")
             .arg(self.address())
             .arg("--data-dir")

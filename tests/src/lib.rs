@@ -3,7 +3,9 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod bazel;
 mod caller;
+pub mod code;
 mod farm;
 mod finish;
 mod parallel;

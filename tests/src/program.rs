@@ -107,6 +107,15 @@ impl Program {
         self.child.wait().expect("wait for a child");
     }
 
+    /// Sends it a signal, such as `STOP`.
+    ///
+    /// # Panics
+    /// If that can't be done.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([format!("-{name}"), self.pid().to_string()]).status();
+        assert!(status.is_ok_and(|status| status.success()), "send {name} to {}", self.name);
+    }
+
     /// Waits for it to end by itself; whether it ended well.
     ///
     /// # Panics

@@ -4,11 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-mod bazel;
-
+use castwork_tests::bazel::{self, Bazel, PARTS, TESTS};
 use castwork_tests::{Farm, progress};
-
-use crate::bazel::{Bazel, PARTS, TESTS};
 
 /// Processes that Bazel 4.2.3 starts for the workspace, beside its internal ones. At least; toolchains differ.
 const PROCESSES_MIN: usize = 150;

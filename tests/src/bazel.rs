@@ -8,13 +8,14 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use castwork_tests::{finish, finish_following, have, skip};
 use tempfile::TempDir;
 
+use crate::{finish, finish_following, have, skip};
+
 /// Tests in the workspace that `write-workspace` writes.
-pub(crate) const TESTS: usize = 14;
+pub const TESTS: usize = 14;
 /// Libraries in it.
-pub(crate) const PARTS: usize = 26;
+pub const PARTS: usize = 26;
 /// Programs in it.
 const APPS: usize = 12;
 
@@ -30,7 +31,7 @@ const RULES: [&str; 2] = ["/usr/share/bazel/rules/java", "/usr/share/bazel/tools
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A workspace, and a server of Bazel's that has nothing to do with any other on the machine.
-pub(crate) struct Bazel {
+pub struct Bazel {
     workspace: PathBuf,
     flags: Vec<String>,
     folder: TempDir,
@@ -40,7 +41,7 @@ pub(crate) struct Bazel {
 
 impl Bazel {
     /// Writes a workspace. `None` if there is no such Bazel here; the test is skipped then.
-    pub(crate) fn with_a_workspace(test: &str) -> Option<Self> {
+    pub fn with_a_workspace(test: &str) -> Option<Self> {
         if !have(test, "bazel") {
             return None;
         }
@@ -50,7 +51,10 @@ impl Bazel {
         }
         // A test that failed while it held this leaves nothing wrong behind.
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let folder = tempfile::Builder::new().prefix("castwork-bazel-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("castwork-bazel-")
+            .tempdir()
+            .expect("prepare a workspace for bazel");
         let workspace = folder.path().join("workspace");
         let writer = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/bazel/write-workspace");
         let mut write = Command::new(writer);
@@ -60,7 +64,7 @@ impl Bazel {
     }
 
     /// From now on everything is executed by the server at `address`.
-    pub(crate) fn execute_on(&mut self, address: &str) {
+    pub fn execute_on(&mut self, address: &str) {
         self.flags = vec![
             format!("--remote_executor={address}"),
             "--spawn_strategy=remote".to_owned(),
@@ -72,7 +76,7 @@ impl Bazel {
     }
 
     /// From now on everything is executed here, with the server at `address` as a cache.
-    pub(crate) fn cache_in(&mut self, address: &str) {
+    pub fn cache_in(&mut self, address: &str) {
         self.flags = vec![
             format!("--remote_cache={address}"),
             "--spawn_strategy=local".to_owned(),
@@ -83,12 +87,12 @@ impl Bazel {
     }
 
     /// Builds and tests everything, with more flags. It has to succeed.
-    pub(crate) fn test(&self, flags: &[&str]) -> Build {
+    pub fn test(&self, flags: &[&str]) -> Build {
         self.test_following(flags, |_| {})
     }
 
     /// Builds one of the programs, which has to succeed.
-    pub(crate) fn build_an_app(&self) -> Build {
+    pub fn build_an_app(&self) -> Build {
         let mut command = self.command();
         command.arg("build").args(&self.flags).arg("//app:app_0");
         let done = finish(command, BUILD_MAX);
@@ -97,7 +101,7 @@ impl Bazel {
     }
 
     /// The same; `follow` is called with each line that Bazel writes on the way.
-    pub(crate) fn test_following(&self, flags: &[&str], follow: impl FnMut(&str) + Send) -> Build {
+    pub fn test_following(&self, flags: &[&str], follow: impl FnMut(&str) + Send) -> Build {
         let mut command = self.command();
         command.arg("test").args(&self.flags).args(flags).args(["--test_output=errors", "//..."]);
         let done = finish_following(command, BUILD_MAX, follow);
@@ -106,31 +110,31 @@ impl Bazel {
     }
 
     /// Forgets all outputs, and that they were built.
-    pub(crate) fn clean(&self) {
+    pub fn clean(&self) {
         let mut command = self.command();
         command.arg("clean");
         finish(command, COMMAND_MAX).must_succeed("bazel clean");
     }
 
     /// Changes a header that everything includes in the end, but no result.
-    pub(crate) fn change_the_first_part(&self) {
+    pub fn change_the_first_part(&self) {
         let path = self.workspace.join("lib/part_0.h");
-        let mut header = OpenOptions::new().append(true).open(path).unwrap();
-        header.write_all(b"static const int changed = 1;\n").unwrap();
+        let mut header = OpenOptions::new().append(true).open(path).expect("prepare a workspace for bazel");
+        header.write_all(b"static const int changed = 1;\n").expect("prepare a workspace for bazel");
     }
 
     /// Whether a program is on this machine.
-    pub(crate) fn has_app(&self, number: usize) -> bool {
+    pub fn has_app(&self, number: usize) -> bool {
         self.app(number).exists()
     }
 
     /// Runs every program that was built here.
-    pub(crate) fn check_apps(&self) {
+    pub fn check_apps(&self) {
         (0..APPS).for_each(|number| self.check_app(number));
     }
 
     /// Runs a program that was built here.
-    pub(crate) fn check_app(&self, number: usize) {
+    pub fn check_app(&self, number: usize) {
         let said = finish(Command::new(self.app(number)), COMMAND_MAX);
         said.must_succeed("a built program");
         assert_eq!(said.stdout, format!("app {number}: {}\n", value_of(PARTS - 1 - number)));
@@ -179,16 +183,16 @@ impl Drop for Bazel {
 }
 
 /// What `part_N` of the workspace returns.
-pub(crate) fn value_of(part: usize) -> usize {
+pub fn value_of(part: usize) -> usize {
     std::iter::successors(Some(part), |part| Some(part / 2)).take_while(|part| *part > 0).sum()
 }
 
 /// What Bazel said of a build that succeeded.
-pub(crate) struct Build {
+pub struct Build {
     /// The line with the processes, e.g. `309 processes: 135 internal, 174 remote.`
-    pub(crate) summary: String,
+    pub summary: String,
     /// How many tests passed, now or in an earlier run.
-    pub(crate) passed_tests: usize,
+    pub passed_tests: usize,
     executed_tests: Option<usize>,
     processes: BTreeMap<String, usize>,
 }
@@ -218,24 +222,24 @@ impl Build {
     }
 
     /// Where processes ran, sorted.
-    pub(crate) fn places(&self) -> Vec<&str> {
+    pub fn places(&self) -> Vec<&str> {
         self.processes.keys().map(String::as_str).collect()
     }
 
     /// Whether nothing was run on this machine.
-    pub(crate) fn is_remote(&self) -> bool {
+    pub fn is_remote(&self) -> bool {
         self.processes
             .keys()
             .all(|place| ["internal", "remote", "remote cache hit"].contains(&place.as_str()))
     }
 
     /// How many ran there.
-    pub(crate) fn count(&self, place: &str) -> usize {
+    pub fn count(&self, place: &str) -> usize {
         self.processes.get(place).copied().unwrap_or_default()
     }
 
     /// How many tests were run for this build.
-    pub(crate) fn executed_tests(&self) -> usize {
+    pub fn executed_tests(&self) -> usize {
         self.executed_tests.expect("Bazel says how many tests it executed")
     }
 }
