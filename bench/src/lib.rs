@@ -5,10 +5,12 @@
 
 pub mod contest;
 pub mod execute;
+pub mod fairness;
 pub mod layout;
 mod process;
 pub mod queue;
 pub mod sandbox;
+mod simulated;
 pub mod spread;
 pub mod store;
 pub mod table;

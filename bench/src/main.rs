@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use castwork_bench::{execute, layout, queue, sandbox, store, wrapper};
+use castwork_bench::{execute, fairness, layout, queue, sandbox, store, wrapper};
 use castwork_tests::{Farm, binary};
 use clap::Parser;
 
@@ -71,6 +72,24 @@ enum Bench {
         #[arg(long, default_value_t = 4)]
         slots: usize,
     },
+    /// What a large run costs a small one that comes when it is queued
+    Fairness {
+        /// Actions of the large run
+        #[arg(long, default_value_t = 10_000)]
+        large: usize,
+        /// Actions of the small one
+        #[arg(long, default_value_t = 10)]
+        small: usize,
+        /// Simulated workers, of four slots
+        #[arg(long, default_value_t = 8)]
+        workers: usize,
+        /// Milliseconds that an action takes
+        #[arg(long, default_value_t = 500)]
+        each_ms: u64,
+        /// How often the small run comes
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
 }
 
 #[tokio::main]
@@ -100,6 +119,11 @@ async fn main() -> ExitCode {
             let mut farm = Farm::start(0, 1);
             let (address, pid) = (farm.address(), farm.scheduler().pid());
             queue::run(&address, pid, queue::Load { actions, runs, workers, slots }).await
+        }
+        Bench::Fairness { large, small, workers, each_ms, rounds } => {
+            let farm = Farm::start(0, 1);
+            let each = Duration::from_millis(each_ms);
+            fairness::run(&farm.address(), fairness::Load { large, small, workers, each, rounds }).await
         }
     };
     match table {

@@ -4,7 +4,6 @@
 //! The workers say what real ones say and run nothing. They hold on to their first leases until everything is
 //! queued; from then on each answers at once, so the scheduler is never waited with.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,18 +14,13 @@ use castwork_proto::longrunning::operation::Result as Ended;
 use castwork_proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use castwork_proto::reapi::execution_client::ExecutionClient;
 use castwork_proto::reapi::{self, RequestMetadata, batch_update_blobs_request::Request};
-use castwork_proto::rpc;
-use castwork_proto::worker::workers_client::WorkersClient;
-use castwork_proto::worker::{
-    Heartbeat, Hello, Outcome, WorkerMessage, scheduler_message::Message as Heard, worker_message::Message,
-};
 use futures::future::try_join_all;
 use prost::Message as _;
-use tokio::sync::{Barrier, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tokio::sync::{Barrier, watch};
+use tonic::transport::Channel;
 
 use crate::process::Process;
+use crate::simulated::{Phase, connect, work};
 use crate::spread::{Spread, milliseconds};
 use crate::table;
 
@@ -34,7 +28,7 @@ use crate::table;
 const METADATA: &str = "build.bazel.remote.execution.v2.requestmetadata-bin";
 
 /// Executes under way on one connection; the server takes a few more.
-const CALLS_MAX: usize = 1_000;
+pub(crate) const CALLS_MAX: usize = 1_000;
 
 /// Blobs that are uploaded in one call.
 const UPLOAD: usize = 1_000;
@@ -52,17 +46,6 @@ pub struct Load {
     pub slots: usize,
 }
 
-/// What the workers do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Hold on to their leases.
-    Hold,
-    /// Answer each at once.
-    Answer,
-    /// End.
-    End,
-}
-
 /// Measures, and returns a Markdown table. `pid` is the scheduler's process.
 ///
 /// # Errors
@@ -78,7 +61,7 @@ pub async fn run(address: &str, pid: u32, load: Load) -> Result<String, String> 
     let uploaded = Instant::now();
     let mut digests = Vec::new();
     for run in 0..load.runs {
-        digests.push(upload(channel.clone(), run, each).await?);
+        digests.push(upload(channel.clone(), &run.to_string(), each).await?);
     }
     let uploaded = uploaded.elapsed();
     let begun = Instant::now();
@@ -98,7 +81,7 @@ pub async fn run(address: &str, pid: u32, load: Load) -> Result<String, String> 
     let queued = begun.elapsed();
     let full = Process::of(pid)?;
     let drained = Instant::now();
-    go.send_replace(Phase::Answer);
+    go.send_replace(Phase::Answer { after: Duration::ZERO });
     for run in try_join_all(runs).await.map_err(|error| error.to_string())? {
         run?;
     }
@@ -158,14 +141,8 @@ impl Totals {
     }
 }
 
-async fn connect(address: &str) -> Result<Channel, String> {
-    let url = address.replacen("grpc://", "http://", 1);
-    let endpoint = Endpoint::from_shared(url).map_err(|error| format!("address `{address}`: {error}"))?;
-    endpoint.tcp_nodelay(true).connect().await.map_err(|error| format!("connect to `{address}`: {error}"))
-}
-
 /// Uploads the actions of a run; each is another, and none is kept.
-async fn upload(channel: Channel, run: usize, count: usize) -> Result<Vec<Digest>, String> {
+pub(crate) async fn upload(channel: Channel, run: &str, count: usize) -> Result<Vec<Digest>, String> {
     let command = reapi::Command { arguments: vec!["true".to_owned()], ..reapi::Command::default() };
     let directory = reapi::Directory::default();
     let mut blobs = vec![command.encode_to_vec(), directory.encode_to_vec()];
@@ -206,7 +183,7 @@ fn digest_of(data: &[u8]) -> Digest {
 }
 
 /// A part of a run: asks for all its actions at once and waits for all of them.
-async fn build(
+pub(crate) async fn build(
     address: String,
     run: String,
     digests: Vec<Digest>,
@@ -244,60 +221,7 @@ async fn build(
     Ok(())
 }
 
-/// A worker that runs nothing. Holds its leases until it may answer, and then answers each at once. Returns how
-/// long it had to wait for another each time.
-async fn work(
-    address: String,
-    number: usize,
-    slots: usize,
-    mut gate: watch::Receiver<Phase>,
-) -> Result<Vec<Duration>, String> {
-    let failed = |status: tonic::Status| format!("worker: {status}");
-    let (says, said) = mpsc::channel(1_024);
-    let hello = Hello {
-        worker_id: format!("{number:032x}"),
-        name: format!("simulated-{number}"),
-        slots: u32::try_from(slots).map_err(|error| error.to_string())?,
-        ..Hello::default()
-    };
-    say(&says, Message::Hello(hello)).await?;
-    let mut client = WorkersClient::new(connect(&address).await?);
-    let mut hears = client.attach(ReceiverStream::new(said)).await.map_err(failed)?.into_inner();
-    let mut held = Vec::new();
-    let (mut asked, mut pauses) = (VecDeque::new(), Vec::new());
-    let mut beats = tokio::time::interval(Duration::from_secs(2));
-    loop {
-        tokio::select! {
-            heard = hears.message() => match heard.map_err(failed)?.and_then(|heard| heard.message) {
-                Some(Heard::Lease(lease)) => {
-                    held.push(lease.lease_id);
-                    pauses.extend(asked.pop_front().map(|since: Instant| since.elapsed()));
-                }
-                Some(_) => {}
-                None => return Ok(pauses),
-            },
-            _ = beats.tick() => say(&says, Message::Heartbeat(Heartbeat {})).await?,
-            opened = gate.changed() => opened.map_err(|error| error.to_string())?,
-        }
-        match *gate.borrow() {
-            Phase::Hold => continue,
-            Phase::Answer => {}
-            Phase::End => return Ok(pauses),
-        }
-        for lease_id in std::mem::take(&mut held) {
-            let (status, result) = (Some(rpc::Status::default()), Some(reapi::ActionResult::default()));
-            asked.push_back(Instant::now());
-            say(&says, Message::Outcome(Outcome { lease_id, status, result, ..Outcome::default() })).await?;
-        }
-    }
-}
-
-async fn say(says: &mpsc::Sender<WorkerMessage>, message: Message) -> Result<(), String> {
-    let said = says.send(WorkerMessage { message: Some(message) }).await;
-    said.map_err(|_| "the scheduler has ended a worker's stream".to_owned())
-}
-
-async fn until_queued(channel: Channel, count: u64) -> Result<(), String> {
+pub(crate) async fn until_queued(channel: Channel, count: u64) -> Result<(), String> {
     let mut admin = AdminClient::new(channel).max_decoding_message_size(64 << 20);
     loop {
         let status =
