@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::errors::{bad, with_cause};
 use super::instance::clip;
-use crate::config::Operators;
+use super::operator::{check_operator, is_operator};
 use crate::dispatch::{Dispatch, Overview, Selector, operation_name, parse_operation_name};
 use crate::queue::{
     Amounts, ClassView, DrainView, Finding, Moment, Properties, RunView, Stage, TaskView, View, WorkerView,
@@ -47,15 +47,8 @@ impl AdminService {
         Self { dispatch, results }
     }
 
-    /// Refuses who must not change anything.
     fn check_operator<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        let is_here = request.remote_addr().is_none_or(|address| address.ip().to_canonical().is_loopback());
-        if is_here || self.dispatch.limits().operators == Operators::Anyone {
-            return Ok(());
-        }
-        Err(Status::permission_denied(
-            "only from the server's own machine; with `operators = \"anyone\"` in its configuration from everywhere",
-        ))
+        check_operator(request, self.dispatch.limits().operators)
     }
 
     /// What a drain has come to, for the workers that it means.
@@ -93,6 +86,8 @@ impl Admin for AdminService {
         &self,
         request: Request<FindActionsRequest>,
     ) -> Result<Response<FindActionsResponse>, Status> {
+        // Whoever knows an operation's name may cancel it.
+        let may_cancel = is_operator(&request, self.dispatch.limits().operators);
         let selector = selector(request.into_inner().selector)?;
         let ended = match &selector {
             Selector { hash_start: Some(start), run: None, operation: None } => {
@@ -104,6 +99,11 @@ impl Admin for AdminService {
         let (mut found, findings) = self.dispatch.find(selector, ACTIONS_MAX + 1).await?;
         let is_cut = found.len() > ACTIONS_MAX;
         found.truncate(ACTIONS_MAX);
+        if !may_cancel {
+            for task in &mut found {
+                task.operations.clear();
+            }
+        }
         let actions = found.iter().map(|task| action_of(task, now)).collect();
         let ended = ended.iter().map(ended_of).collect();
         let findings = findings.iter().map(|finding| finding_of(finding, now)).collect();

@@ -15,6 +15,7 @@ pub mod layer;
 pub mod limits;
 pub mod metadata;
 pub mod operations;
+mod operator;
 mod outputs;
 mod report;
 pub mod runs;

@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::errors::bad;
 use super::execution::unknown;
+use super::operator::check_operator;
 use super::report::current;
 use crate::dispatch::{Dispatch, Watch, parse_operation_name};
 use crate::queue::{OperationId, id_from_hex};
@@ -40,12 +41,14 @@ impl OperationsService {
 #[tonic::async_trait]
 impl Operations for OperationsService {
     /// Lists operations of one instance, those included that ended a while ago, in no order that means anything.
-    /// `name` is `operations` behind the instance's name and a slash; there are no filters.
+    /// `name` is `operations` behind the instance's name and a slash; there are no filters. For operators only, as
+    /// whoever knows an operation's name may cancel it.
     async fn list_operations(
         &self,
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
         self.dispatch.services().counters.requests.add(1);
+        check_operator(&request, self.dispatch.limits().operators)?;
         let request = request.into_inner();
         if !request.filter.is_empty() {
             return Err(bad("there are no filters"));
