@@ -78,6 +78,7 @@ impl Server {
         let limits = Limits { blob_bytes_max: config.bytes_max / 2, ..Limits::default() };
         let mut dispatch_limits = dispatch::Limits { kinds: config.kinds.clone(), ..Default::default() };
         dispatch_limits.queue.weights = config.weights.clone();
+        dispatch_limits.queue.return_grace = config.wait_for_workers;
         dispatch_limits.queue.hedge_after = config.hedge_after;
         dispatch_limits.queue.recheck_per_million = config.recheck_per_million;
         dispatch_limits.operators = config.operators;

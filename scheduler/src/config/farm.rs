@@ -10,11 +10,12 @@ use crate::queue::Weights;
 /// The largest weight, in hundredths.
 const WEIGHT_MAX: u32 = 100_000;
 
-/// The most that can be asked for of either.
-const HEDGE_AFTER_S_MAX: u64 = 24 * 60 * 60;
+/// The most seconds that can be asked for: a week.
+const SECONDS_MAX: u64 = 7 * 24 * 60 * 60;
 
 /// What the queue is told.
 pub(super) struct Farm {
+    pub(super) wait_for_workers: Duration,
     pub(super) hedge_after: Option<Duration>,
     pub(super) recheck_per_million: u32,
     pub(super) operators: Operators,
@@ -23,14 +24,17 @@ pub(super) struct Farm {
 impl Checker<'_> {
     pub(super) fn farm(
         &mut self,
+        wait_for_workers: Option<Entry>,
         hedge_after: Option<Entry>,
         recheck_percent: Option<Entry>,
         operators: Option<Entry>,
     ) -> Farm {
+        let wait = self.pick("wait-for-workers", None, wait_for_workers, "60", parse_seconds);
         let hedge_after = self.pick("hedge-after", None, hedge_after, "30", parse_seconds);
         let recheck = self.pick("recheck-percent", None, recheck_percent, "0", parse_percent);
         let operators = self.pick("operators", None, operators, "local", parse_operators);
         Farm {
+            wait_for_workers: wait.flatten().unwrap_or_default(),
             hedge_after: hedge_after.flatten(),
             recheck_per_million: recheck.unwrap_or_default(),
             operators: operators.unwrap_or_default(),
@@ -86,8 +90,9 @@ fn parse_operators(text: &str) -> Result<Operators, String> {
 
 /// `None` for 0.
 fn parse_seconds(text: &str) -> Result<Option<Duration>, String> {
-    let seconds = text.parse().ok().filter(|seconds| *seconds <= HEDGE_AFTER_S_MAX);
-    let seconds = seconds.ok_or_else(|| format!("is `{text}`, which is no number of seconds up to a day"))?;
+    let seconds = text.parse().ok().filter(|seconds| *seconds <= SECONDS_MAX);
+    let seconds =
+        seconds.ok_or_else(|| format!("is `{text}`, which is no number of seconds up to a week"))?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
@@ -129,7 +134,7 @@ mod tests {
         }
         assert_eq!(parse_seconds("0"), Ok(None));
         assert_eq!(parse_seconds("30"), Ok(Some(Duration::from_secs(30))));
-        assert!(parse_seconds("86401").is_err() && parse_seconds("30s").is_err());
+        assert!(parse_seconds("604801").is_err() && parse_seconds("30s").is_err());
     }
 
     #[test]

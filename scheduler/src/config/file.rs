@@ -31,6 +31,7 @@ pub(super) struct FileConfig {
     pub(super) with_worker: Option<Entry>,
     pub(super) ready_file: Option<Entry>,
     pub(super) log_format: Option<Entry>,
+    pub(super) wait_for_workers: Option<Entry>,
     pub(super) hedge_after: Option<Entry>,
     pub(super) recheck_percent: Option<Entry>,
     pub(super) operators: Option<Entry>,
@@ -42,7 +43,7 @@ pub(super) struct FileConfig {
     pub(super) shares: Vec<[Option<Entry>; 3]>,
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "listen",
     "http-listen",
     "http-cache",
@@ -57,6 +58,7 @@ const KEYS: [&str; 20] = [
     "with-worker",
     "ready-file",
     "log-format",
+    "wait-for-workers",
     "hedge-after",
     "recheck-percent",
     "operators",
@@ -111,6 +113,7 @@ impl Reader<'_> {
             with_worker: self.scalar_of(&table, "with-worker"),
             ready_file: self.text_of(&table, "ready-file"),
             log_format: self.text_of(&table, "log-format"),
+            wait_for_workers: self.text_or_number(&table, "wait-for-workers", ""),
             hedge_after: self.text_or_number(&table, "hedge-after", ""),
             recheck_percent: self.text_or_number(&table, "recheck-percent", ""),
             operators: self.text_of(&table, "operators"),

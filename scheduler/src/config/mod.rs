@@ -100,6 +100,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Instance names besides the empty one, and what an unset digest function means in each.
     pub instances: Vec<(String, DigestFunction)>,
+    /// How long actions wait for workers like those that have left, before they are refused.
+    pub wait_for_workers: Duration,
     /// How long an action runs at least before a second worker is given it too; `None` for never.
     pub hedge_after: Option<Duration>,
     /// How many of a million results are compared with those of another run.
@@ -187,8 +189,10 @@ impl Config {
         let ready_file = checker.pick("ready-file", args.ready_file, file.ready_file, "", parse_path);
         let log_format =
             checker.pick("log-format", args.log_format, file.log_format, "human", parse_log_format);
-        let farm = checker.farm(file.hedge_after, file.recheck_percent, file.operators);
+        let farm =
+            checker.farm(file.wait_for_workers, file.hedge_after, file.recheck_percent, file.operators);
         Self {
+            wait_for_workers: farm.wait_for_workers,
             hedge_after: farm.hedge_after,
             recheck_per_million: farm.recheck_per_million,
             operators: farm.operators,

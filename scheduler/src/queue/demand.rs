@@ -125,7 +125,7 @@ impl Offer {
         self.memory_bytes.into_iter().chain(self.action_memory_bytes).min()
     }
 
-    fn has_memory(&self, demand: &Demand, used: &Used) -> bool {
+    pub(super) fn has_memory(&self, demand: &Demand, used: &Used) -> bool {
         let bound = self.action_memory_bytes.filter(|_| !demand.memory_is_estimate);
         if bound.is_some_and(|bound| demand.memory_bytes > bound) {
             return false;

@@ -21,6 +21,7 @@ mod placing;
 mod properties;
 mod quarantine;
 mod ready;
+mod reasons;
 mod recheck;
 mod refusal;
 mod requests;

@@ -134,6 +134,12 @@ fn list(items: impl Iterator<Item = String>) -> String {
     })
 }
 
+/// Some pairs, for a message.
+pub(super) fn some_of(properties: &Properties) -> String {
+    let pairs = properties.pairs().iter().take(NAMED_MAX);
+    list(pairs.map(|(name, value)| format!("{}={}", quoted(name), quoted(value))))
+}
+
 /// Cuts what a stranger wrote to something that can stand in a message.
 fn quoted(text: &str) -> String {
     let mut quoted: String = text.chars().take(QUOTED_MAX).flat_map(char::escape_debug).collect();

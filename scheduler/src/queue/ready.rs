@@ -121,6 +121,11 @@ impl Ready {
         self.classes.get(&id).map_or(0, |class| class.waiting)
     }
 
+    /// How many runs have something waiting in a class.
+    pub(super) fn runs_in(&self, id: ClassId) -> usize {
+        self.classes.get(&id).map_or(0, |class| class.lines.len())
+    }
+
     /// The actions of a class, in no order that matters.
     pub(super) fn tasks(&self, class: ClassId) -> impl Iterator<Item = TaskId> + '_ {
         let lines = self.classes.get(&class).into_iter().flat_map(|class| class.lines.values());

@@ -1,17 +1,13 @@
 //! [`View`]: the queue as people see it, and why what waits does.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use castwork_cas::ActionKey;
 
 use super::ready::ClassId;
-use super::tasks::{Attempt, Phase, Task};
+use super::tasks::Task;
 use super::{LeaseId, Moment, Needs, OperationId, Queue, Stage, TaskId, WorkerId};
-
-/// How far the actions ahead of one are counted.
-const AHEAD_MAX: usize = 10_000;
 
 /// Operations of one action that are listed, at most.
 const OPERATIONS_LISTED_MAX: usize = 100;
@@ -183,7 +179,7 @@ impl Queue {
         &self.tally
     }
 
-    fn state_of(&self, id: WorkerId) -> WorkerState {
+    pub(super) fn state_of(&self, id: WorkerId) -> WorkerState {
         let worker = self.workers.get(id).expect("it was there a moment ago");
         WorkerState {
             id,
@@ -327,84 +323,5 @@ impl Queue {
             expected: task.expected,
             reason: self.why_task(id, task),
         }
-    }
-
-    fn why_task(&self, id: TaskId, task: &Task) -> String {
-        match &task.phase {
-            Phase::Checking => "its inputs are looked for".to_owned(),
-            Phase::Running(attempt) => {
-                let name = |attempt: &Attempt| {
-                    self.workers
-                        .get(attempt.worker)
-                        .map(|worker| worker.offer.name.clone())
-                        .unwrap_or_default()
-                };
-                let second = task.hedge.as_ref().map(|hedge| {
-                    format!(", and at `{}` as well, as it takes longer than was expected", name(hedge))
-                });
-                format!("runs at `{}`{}", name(attempt), second.unwrap_or_default())
-            }
-            Phase::Resting(until) => {
-                let seconds = self.rests_for(*until).as_secs();
-                format!("failed by no fault of its own, and is tried again in {seconds} s")
-            }
-            Phase::Publishing(_) => "has ended; its outputs are looked for".to_owned(),
-            Phase::Queued(place) => {
-                let mut reason = self.why(place.class);
-                let ahead = self.ready.ahead(place, task.share, id, AHEAD_MAX);
-                if ahead > 0 {
-                    let more = if ahead == AHEAD_MAX { "at least " } else { "" };
-                    write!(reason, "; {more}{ahead} actions of its run are ahead of it")
-                        .expect("writing to a string does not fail");
-                }
-                reason
-            }
-        }
-    }
-
-    /// Why the actions of a class wait.
-    fn why(&self, class: ClassId) -> String {
-        let Some((needs, _)) = self.ready.class_at(class) else { return String::new() };
-        let able: Vec<_> = self.workers.iter().filter(|(_, worker)| worker.offer.can_run(needs)).collect();
-        let open = able.iter().filter(|(_, worker)| worker.is_open());
-        let (count, slots) =
-            open.fold((0, 0), |(count, slots), (_, worker)| (count + 1, slots + worker.offer.slots));
-        if count > 0 {
-            let slots_each = match needs.demand.slots {
-                1 => String::new(),
-                slots => format!(", and each takes {slots} slots at once"),
-            };
-            return format!(
-                "all {slots} slots of the {count} workers that could run it are taken{slots_each}"
-            );
-        }
-        if !able.is_empty() {
-            let names: Vec<_> = able.iter().take(3).map(|(id, _)| self.short_state(*id)).collect();
-            return format!(
-                "none of the {} workers that could run it takes actions: {}",
-                able.len(),
-                names.join(", ")
-            );
-        }
-        match (self.workers.last_departed(needs), self.cannot_be_served(class)) {
-            (Some((at, offer)), _) => {
-                let ago = self.now.saturating_sub(at).as_secs();
-                format!("waiting for a worker like `{}`, which left {ago} s ago", offer.name)
-            }
-            (None, Some(refusal)) => refusal.to_string(),
-            (None, None) => "no worker could run it; the server waits a moment for one to come".to_owned(),
-        }
-    }
-
-    fn short_state(&self, id: WorkerId) -> String {
-        let state = self.state_of(id);
-        let word = if !state.connected {
-            "is away"
-        } else if state.quarantined {
-            "is in quarantine"
-        } else {
-            "is draining"
-        };
-        format!("`{}` {word}", state.name)
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::demand::{Demand, Used};
 use super::quarantine::Conduct;
 use super::ready::ClassId;
-use super::{LeaseId, Moment, Needs, Offer, SessionId, TaskId, WorkerId};
+use super::{LeaseId, Moment, Needs, Offer, Properties, SessionId, TaskId, WorkerId};
 
 /// Folders of inputs that a worker is thought to have still, at most.
 const WARM_MAX: usize = 64;
@@ -235,6 +235,15 @@ impl Workers {
     pub(super) fn last_departed(&self, needs: &Needs) -> Option<(Moment, &Offer)> {
         let fits = self.departed.iter().rev().find(|(_, offer)| offer.can_run(needs));
         fits.map(|(at, offer)| (*at, offer))
+    }
+
+    /// Properties that are needed and that no worker offers which is here.
+    pub(super) fn missing_everywhere(&self, needs: &Needs) -> Properties {
+        let offers = || self.by_id.values().map(|worker| &worker.offer.properties);
+        let pairs = needs.properties.pairs().iter();
+        let missing =
+            pairs.filter(|pair| !offers().any(|offered| offered.pairs().binary_search(pair).is_ok()));
+        Properties::new(missing.cloned().collect())
     }
 
     /// Whether another than those in `tried` could be given an action with these needs.

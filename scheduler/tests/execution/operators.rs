@@ -32,7 +32,7 @@ async fn the_overview_names_what_waits_why_who_runs_and_what() {
     let status = status(&farm).await;
     assert_eq!((status.operations, status.queued, status.running), (3, 2, 1));
     let reasons: Vec<_> = status.queues.iter().map(|queue| queue.reason.as_str()).collect();
-    assert!(reasons.contains(&"all 1 slots of the 1 workers that could run it are taken"), "{reasons:?}");
+    assert!(reasons.contains(&"the only slot of the worker that could run it is taken"), "{reasons:?}");
     let waits = "no worker could run it; the server waits a moment for one to come";
     assert!(reasons.contains(&waits), "{reasons:?}");
     let [run] = &status.runs[..] else { panic!("one run") };

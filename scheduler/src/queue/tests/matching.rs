@@ -211,17 +211,43 @@ fn whatever_waits_can_say_why() {
         bench.check(&[("ISA", "x86-64")], true);
     }
     assert_eq!(reason(&bench, "a"), "runs at `w1`");
-    let taken = "all 1 slots of the 1 workers that could run it are taken";
+    let taken = "the only slot of the worker that could run it is taken";
     assert_eq!(reason(&bench, "b"), taken);
-    assert_eq!(reason(&bench, "c"), format!("{taken}; 1 actions of its run are ahead of it"));
+    assert_eq!(reason(&bench, "c"), format!("{taken}; 1 action of its run is ahead of it"));
+    bench.open("other", |request| request.run = "other".into());
+    bench.check(&[("ISA", "x86-64")], true);
+    assert_eq!(reason(&bench, "other"), format!("{taken}; 1 other run waits for the same"));
     bench.apply(Event::Drained("w2".into(), "a new disk".into()));
     bench.open("d", |_| ());
     bench.check(&[("OSFamily", "windows")], true);
-    assert_eq!(
-        reason(&bench, "d"),
-        "none of the 1 workers that could run it takes actions: `w2` is draining"
-    );
+    assert_eq!(reason(&bench, "d"), "the worker that could run it takes no actions: `w2` is draining");
     bench.detach(windows);
     bench.pass(SECOND * 7);
-    assert_eq!(reason(&bench, "d"), "waiting for a worker like `w2`, which left 0 s ago");
+    assert_eq!(reason(&bench, "d"), "waiting for OSFamily=windows, last seen 0 s ago at `w2`");
+}
+
+#[test]
+fn what_waits_for_more_than_a_slot_says_for_what() {
+    let mut bench = Bench::new();
+    for number in 1..=2 {
+        let offer = Offer {
+            name: format!("w{number}").into(),
+            slots: 4,
+            memory_bytes: Some(4 << 30),
+            others: amounts("licence", 1),
+            ..Offer::default()
+        };
+        bench.attach_as(number, offer, Vec::new());
+    }
+    let large = || with_demand(Demand { memory_bytes: 3 << 30, ..Demand::default() });
+    let licensed = || with_demand(Demand { others: amounts("licence", 1), ..Demand::default() });
+    for (number, wants) in [large, licensed].into_iter().enumerate() {
+        for copy in 0..3 {
+            bench.open(&format!("{number} {copy}"), |_| ());
+            bench.check_as(&wants());
+        }
+    }
+    let memory = "of the 2 workers that could run it 2 have less than the 3072 MiB of memory left that are set aside for it";
+    assert_eq!(reason(&bench, "0 2"), memory);
+    assert_eq!(reason(&bench, "1 2"), "of the 2 workers that could run it 2 have too little `licence` left");
 }
