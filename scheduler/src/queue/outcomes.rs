@@ -158,6 +158,9 @@ impl Queue {
         } else {
             self.tally.hedges_first += 1;
             self.release_hedge(id);
+            if let Some(first) = self.tasks.at(id).running().map(|first| first.worker) {
+                self.was_overtaken(first);
+            }
             self.interrupt(id, REASON);
         }
         attempt

@@ -18,6 +18,11 @@ const LEFT_OUT_MAX: Duration = Duration::from_secs(15 * 60);
 const SUSPICIONS_MAX: usize = 2;
 const LEFT_OUT_LONG: u32 = 4;
 
+/// Actions that others ended sooner though they began later, after which a worker is left out; and actions that it
+/// has to end well without that for them to be forgotten.
+const OVERTAKEN_MAX: usize = 3;
+const OVERTAKEN_FORGOTTEN: usize = 30;
+
 /// How a worker has behaved.
 #[derive(Debug, Default)]
 pub(super) struct Conduct {
@@ -25,6 +30,9 @@ pub(super) struct Conduct {
     failed: Vec<TaskId>,
     /// How many results of its, of different actions, others did not get.
     suspicions: usize,
+    /// How many actions others ended sooner though they began later, and how many it has ended well since.
+    overtaken: usize,
+    well_since: usize,
     /// How often it was left out since then.
     times: u32,
     state: State,
@@ -100,8 +108,28 @@ impl Conduct {
         left_out
     }
 
+    /// Another has ended an action of its sooner, and began later.
+    fn overtaken(&mut self, now: Moment) -> bool {
+        self.overtaken += 1;
+        self.well_since = 0;
+        let left_out = self.overtaken >= OVERTAKEN_MAX;
+        if left_out {
+            let reason =
+                format!("{} of its actions were ended sooner by others that began later", self.overtaken);
+            self.overtaken = 0;
+            self.leave_out(now, reason.into());
+        }
+        left_out
+    }
+
     fn ended_well(&mut self) {
-        *self = Self { suspicions: self.suspicions, ..Self::default() };
+        // What it had before it was left out says nothing new.
+        if self.is_quarantined() {
+            return;
+        }
+        let well_since = self.well_since + 1;
+        let overtaken = if well_since < OVERTAKEN_FORGOTTEN { self.overtaken } else { 0 };
+        *self = Self { suspicions: self.suspicions, overtaken, well_since, ..Self::default() };
     }
 
     fn let_out(&mut self, now: Moment, is_needed: bool) -> bool {
@@ -118,26 +146,28 @@ impl Queue {
     /// Notes that a worker could not run an action for no fault of the action. The only worker that is left is
     /// not left out: then nobody can say whose fault it is.
     pub(super) fn blame(&mut self, worker: WorkerId, task: TaskId, cause: &str) {
-        let now = self.now;
-        let others = self.workers.iter().any(|(id, other)| id != worker && other.is_open());
-        if !others {
-            return;
-        }
-        let mut left_out = false;
-        self.workers.change(worker, |worker| left_out = worker.conduct.failed(now, task, cause));
-        if left_out {
-            self.tally.quarantines += 1;
-        }
+        self.mark_down(worker, |conduct, now| conduct.failed(now, task, cause));
     }
 
     /// Notes that a worker's result of an action is one that two others did not get.
     pub(super) fn distrust(&mut self, worker: WorkerId) {
+        self.mark_down(worker, Conduct::suspected);
+    }
+
+    /// Notes that another worker has ended an action of this one's sooner, though it began later: a slow disk, or a
+    /// machine that does other things.
+    pub(super) fn was_overtaken(&mut self, worker: WorkerId) {
+        self.mark_down(worker, Conduct::overtaken);
+    }
+
+    /// Has a worker be left out if `mark` says so, and there are others.
+    fn mark_down(&mut self, worker: WorkerId, mark: impl FnOnce(&mut Conduct, Moment) -> bool) {
         let now = self.now;
-        let others = self.workers.iter().any(|(id, other)| id != worker && other.is_open());
-        let mut left_out = false;
-        if others {
-            self.workers.change(worker, |worker| left_out = worker.conduct.suspected(now));
+        if !self.workers.iter().any(|(id, other)| id != worker && other.is_open()) {
+            return;
         }
+        let mut left_out = false;
+        self.workers.change(worker, |worker| left_out = mark(&mut worker.conduct, now));
         self.tally.quarantines += u64::from(left_out);
     }
 

@@ -52,6 +52,28 @@ fn a_straggler_is_given_to_a_second_worker_and_the_first_answer_counts() {
 }
 
 #[test]
+fn a_worker_whose_actions_others_end_sooner_again_and_again_is_left_out() {
+    let (mut bench, _) = straggling();
+    for round in 0..3 {
+        let (slow, first, _) = bench.granted.last().unwrap().clone();
+        assert_eq!(slow, WorkerId(1), "round {round}");
+        live(&mut bench, 40);
+        let (fast, lease, _) = bench.granted.last().unwrap().clone();
+        assert_eq!(fast, WorkerId(2), "round {round}");
+        bench.say(fast, outcome(lease, response()));
+        bench.publish();
+        assert!(bench.revoked.contains(&first));
+        // The one that was not first is freest, as it was attached first.
+        bench.open(&format!("round {round}"), |_| ());
+        bench.check_as(&of_a_kind());
+    }
+    assert_eq!(bench.granted.last().unwrap().0, WorkerId(2));
+    let view = bench.queue.view();
+    let remark = view.workers[0].remark.as_deref().unwrap();
+    assert!(remark.starts_with("3 of its actions were ended sooner by others that began later"), "{remark}");
+}
+
+#[test]
 fn what_is_of_no_known_kind_or_must_not_be_cached_is_no_straggler() {
     let mut bench = Bench::new();
     bench.attach(1, 2, &[]);
