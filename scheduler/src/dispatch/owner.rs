@@ -66,6 +66,8 @@ pub(super) struct Operation {
     stages: Stages,
     /// Whether it came to an action that another one waited for already.
     is_shared: bool,
+    /// Whether an earlier life of this server left it.
+    is_restored: bool,
 }
 
 /// Tells who asked what became of opening an operation.
@@ -186,7 +188,8 @@ impl Owner {
         let Request { operation, key, origin, lookup, .. } = request;
         let (key, origin) = (key.clone(), Arc::clone(origin));
         let stages = Stages::default();
-        let fresh = Operation { key, state, origin, lookup: *lookup, stages, is_shared: false };
+        let fresh =
+            Operation { key, state, origin, lookup: *lookup, stages, is_shared: false, is_restored: false };
         self.operations.insert(*operation, fresh);
     }
 
@@ -199,6 +202,9 @@ impl Owner {
         }
         for (request, was_running) in recovered.operations {
             self.add(&request);
+            if let Some(operation) = self.operations.get_mut(&request.operation) {
+                operation.is_restored = true;
+            }
             self.apply(Event::Restored { request, was_running });
             self.refusal = None;
         }
@@ -444,6 +450,10 @@ impl Operation {
             Some((_, result)) if code == Code::Ok => runs::Ending::Ran { result, is_shared: self.is_shared },
             _ => runs::Ending::Refused(code_name(code)),
         };
+        // It had ended before the restart, and was counted then: only the line in the journal had not come to the disk.
+        if self.is_restored && matches!(ended, runs::Ending::Cached(_)) {
+            return;
+        }
         let asker = self.origin.metadata.as_ref().and_then(Asker::of);
         runs.executed(asker.as_ref(), &self.key, self.lookup, &ended);
     }
