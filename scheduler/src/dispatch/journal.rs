@@ -383,8 +383,9 @@ mod tests {
         let path = folder.path().join("journal");
         let (journal, nothing) = Journal::open(&path).unwrap();
         assert!(nothing.operations.is_empty() && nothing.drains.is_empty());
-        for number in [3, 1, 2] {
-            journal.opened(&request(number), || ());
+        let requests = [3, 1, 2].map(request);
+        for request in &requests {
+            journal.opened(request, || ());
         }
         journal.started(OperationId(2));
         journal.ended(OperationId(1));
@@ -395,7 +396,7 @@ mod tests {
         let recovered = reopen(&path);
         let names = recovered.operations.iter().map(|(request, ran)| (request.operation.0, *ran));
         assert_eq!(names.collect::<Vec<_>>(), [(3, false), (2, true)]);
-        let (was, (is, _)) = (request(3), &recovered.operations[0]);
+        let (was, (is, _)) = (&requests[0], &recovered.operations[0]);
         assert_eq!((&is.key, is.priority, &is.run, &is.principal), (&was.key, -3, &was.run, &was.principal));
         assert_eq!((is.lookup, &is.origin), (false, &was.origin));
         assert_eq!(recovered.drains, [("mac-*".into(), "a new disk".into())]);
