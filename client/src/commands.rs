@@ -12,7 +12,6 @@ use crate::doctor;
 use crate::launch::{self, For};
 use crate::operator::{self, Operate};
 use crate::report::{self, ReportFlags};
-use crate::rule;
 use crate::run::complain;
 use crate::tiers::FolderTier;
 use crate::toolchain::{self, command::Question};
@@ -33,7 +32,6 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] config [--json]
        castwork [SETTINGS] doctor [--json]
        castwork [SETTINGS] toolchain show|pack|check ...   (what goes along with a compiler's compiles)
-       castwork [SETTINGS] run [--input GLOB] [--output GLOB] [--depfile FILE]... -- TOOL [ARGUMENT]...
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
        castwork [SETTINGS] env [--cmake|--make|--github|--gitlab]
        castwork completions SHELL
@@ -115,12 +113,6 @@ enum Command {
         #[command(subcommand)]
         question: Question,
     },
-    /// Answers for any tool: `castwork run --output a.h -- generate a.in`; castxml, swig, protoc and others need no more
-    /// than `castwork castxml ...`.
-    ///
-    /// What it reads and writes is said by a rule: a shipped one, the project's own in `castwork.toml`, or the flags.
-    /// Exit code: the tool's; 2 for a wrong call.
-    Run(rule::cli::Flags),
     /// Runs a command in which every compiler on PATH is called through us: `castwork exec -- make -j8`.
     ///
     /// Exit code: the command's; 127 if it can't be started.
@@ -233,7 +225,6 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
         Command::Report(flags) => report::run(&config, &flags),
         Command::Doctor { json } => doctor::run(&config, json),
         Command::Toolchain { question } => toolchain::command::run(&config, &question),
-        Command::Run(flags) => rule::cli::run(config, &flags),
         Command::Exec { words } => launch::exec(&config, &words),
         Command::Env(flags) => launch::env(&config, flags.whom()),
         Command::Operate(operate) => operator::run(&config, &operate),

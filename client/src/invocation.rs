@@ -8,7 +8,7 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 18] = [
+pub const SUBCOMMANDS: [&str; 17] = [
     "stats",
     "why",
     "report",
@@ -16,7 +16,6 @@ pub const SUBCOMMANDS: [&str; 18] = [
     "doctor",
     "toolchain",
     "exec",
-    "run",
     "env",
     "completions",
     "man",

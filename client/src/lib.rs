@@ -30,7 +30,6 @@ pub mod paths;
 pub mod prepare;
 pub mod reason;
 mod report;
-pub mod rule;
 pub mod run;
 pub mod spans;
 pub mod tiers;

@@ -6,10 +6,8 @@ use std::path::Path;
 use crate::answering::{self, Answered, Source};
 use crate::config::{Config, Wrong};
 use crate::counters::{Configuration, Counters, Tag};
-use crate::invocation;
 use crate::prepare::Understood;
 use crate::reason::Reason;
-use crate::rule::{self, Rule};
 use crate::run;
 use crate::spans;
 use crate::toolchain::resolve::{self, Found};
@@ -27,18 +25,10 @@ pub struct Call {
 ///
 /// Calls that are passed through are taken over by the compiler, in this process where the system can.
 pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
-    let is_compiler = invocation::is_compiler(call.name.as_ref());
-    let rule =
-        config.as_ref().ok().filter(|_| !is_compiler).and_then(|config| rule::of_program(config, &call.name));
-    wrap_by(config, call, rule.as_ref())
-}
-
-/// Answers a call by a rule, or without one as that of a compiler, and returns the exit code to end with.
-pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<&Rule>) -> u8 {
     let search = std::env::var_os("PATH").unwrap_or_default();
     let folder = std::env::current_dir().unwrap_or_default();
     let Some(Found { program, compiler }) = resolve::find(&call.name, &search, &folder) else {
-        run::complain(&format!("no program `{}` on PATH", call.name));
+        run::complain(&format!("no compiler `{}` on PATH", call.name));
         return 127;
     };
     if std::env::var_os("CASTWORK_DISABLE").is_some_and(|value| !value.is_empty() && value != "0") {
@@ -50,10 +40,6 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<&Rule>) 
     spans::begin();
     let answered =
         config.map_err(|_| Reason::new("configuration is wrong; see `castwork config`")).and_then(|config| {
-            if let Some(rule) = rule {
-                configuration.of_tool(&program);
-                return rule::answer(&config, rule, &program, &call.arguments, &configuration);
-            }
             let compiler = compiler?;
             let understood = Understood::new(&config, &compiler, &call.arguments)?;
             configuration.understood(&understood);

@@ -37,12 +37,6 @@ impl Configuration {
         Self { project, toolchain: String::new(), platform: platform() }
     }
 
-    /// Says that what is called is a tool that has a rule.
-    pub fn of_tool(&mut self, program: &Path) {
-        self.toolchain =
-            program.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    }
-
     /// Says of it what is known when a call is understood.
     pub fn understood(&mut self, call: &Understood) {
         self.toolchain = call.toolchain().name();

@@ -1,15 +1,10 @@
-//! Reads the names of targets and prerequisites out of a dependency file, as compilers write them for Make.
+//! Reads the names of prerequisites out of a dependency file, as compilers write them for Make.
 
 /// The prerequisites of the first rule, in order.
 ///
 /// Rules after it are those of `-MP`, which have none.
 pub(crate) fn prerequisites(text: &str) -> Vec<String> {
-    depfile_rule(text).1
-}
-
-/// The targets and the prerequisites of the first rule, in order.
-pub fn depfile_rule(text: &str) -> (Vec<String>, Vec<String>) {
-    let (mut targets, mut names) = (Vec::new(), Vec::new());
+    let mut names = Vec::new();
     let mut name = String::new();
     let mut is_past_targets = false;
     let mut letters = text.chars().peekable();
@@ -17,7 +12,7 @@ pub fn depfile_rule(text: &str) -> (Vec<String>, Vec<String>) {
         match (letter, letters.peek().copied()) {
             ('\\', Some('\n')) => {
                 letters.next();
-                end(if is_past_targets { &mut names } else { &mut targets }, &mut name);
+                end(&mut names, &mut name, is_past_targets);
             }
             // Before a blank, `2n + 1` backslashes stand for `n` and the blank.
             ('\\', Some(next @ (' ' | '#' | ':'))) => {
@@ -29,31 +24,28 @@ pub fn depfile_rule(text: &str) -> (Vec<String>, Vec<String>) {
                 name.push('$');
             }
             (':', Some(' ' | '\n' | '\\' | '\t') | None) if !is_past_targets => {
-                end(&mut targets, &mut name);
                 is_past_targets = true;
+                name.clear();
             }
             ('\n', _) => {
+                end(&mut names, &mut name, is_past_targets);
                 if is_past_targets {
-                    end(&mut names, &mut name);
-                    return (targets, names);
+                    return names;
                 }
-                name.clear();
-                targets.clear();
             }
-            (' ' | '\t' | '\r', _) => end(if is_past_targets { &mut names } else { &mut targets }, &mut name),
+            (' ' | '\t' | '\r', _) => end(&mut names, &mut name, is_past_targets),
             _ => name.push(letter),
         }
     }
-    if is_past_targets {
-        end(&mut names, &mut name);
-    }
-    (targets, names)
+    end(&mut names, &mut name, is_past_targets);
+    names
 }
 
-fn end(names: &mut Vec<String>, name: &mut String) {
-    if !name.is_empty() {
+fn end(names: &mut Vec<String>, name: &mut String, is_prerequisite: bool) {
+    if !name.is_empty() && is_prerequisite {
         names.push(std::mem::take(name));
     }
+    name.clear();
 }
 
 #[cfg(test)]
@@ -69,7 +61,6 @@ mod tests {
             ["a.cc", "/usr/include/x.h", "with blank.h", "a#b.h", "a$b.h", "c:d.h"]
         );
         assert_eq!(prerequisites("a.o: a.c"), ["a.c"]);
-        assert_eq!(depfile_rule("x.pb.h \\\n  x.pb.cc: a.proto").0, ["x.pb.h", "x.pb.cc"]);
         assert_eq!(prerequisites(""), Vec::<String>::new());
     }
 }

@@ -16,5 +16,4 @@ mod text;
 pub use closure::{Closure, Input, Link, gather};
 pub use compiled::{Unclear, Watch};
 pub use looked::{Looked, is_file_for_compilers};
-pub use makefile::depfile_rule;
 pub(crate) use makefile::prerequisites;

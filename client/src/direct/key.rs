@@ -48,8 +48,7 @@ impl ManifestKey {
         Self::of(&said(making, variable, false))
     }
 
-    /// The key of what this text says.
-    pub fn of(text: &str) -> Self {
+    fn of(text: &str) -> Self {
         let hash = Digest::of(DigestFunction::Sha256, text.as_bytes()).hash_hex();
         let command =
             reapi::Command { arguments: vec![FORMAT.to_owned(), hash], ..reapi::Command::default() };

@@ -73,12 +73,6 @@ impl Platform {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     }
 
-    /// Makes a file one that may be run as a program by whoever may read it.
-    pub fn make_program(path: &Path) -> io::Result<()> {
-        let mode = path.metadata()?.permissions().mode();
-        std::fs::set_permissions(path, Permissions::from_mode(mode | (mode & 0o444) >> 2))
-    }
-
     /// Reads at a place in a file, and tells how many bytes; fewer than there is room for at its end.
     pub fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
         file.read_at(room, offset)

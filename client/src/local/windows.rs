@@ -72,11 +72,6 @@ impl Platform {
         path.is_file()
     }
 
-    /// Nothing: what may be run is told by a file's name.
-    pub fn make_program(_: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
     /// Reads at a place in a file, and tells how many bytes; fewer than there is room for at its end.
     pub fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
         file.seek_read(room, offset)

@@ -22,14 +22,6 @@ pub use luggage::{Luggage, Packed};
 pub use memory::ToolchainMemory;
 pub use probe::{IncludeDirs, check_program, ignored_folders, search_list as probe_search_list};
 
-/// The shared libraries that a program loads here, and its loader; nothing for what is static or no ELF file.
-///
-/// # Errors
-/// The reason to pass through, if its loader doesn't find everything.
-pub fn libraries_of(program: &Path) -> Result<std::collections::BTreeSet<PathBuf>, Reason> {
-    loader::listed(program, loader::Under::Everything)
-}
-
 /// Whose compiler it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Family {
