@@ -3,6 +3,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod bare;
 pub mod bazel;
 mod caller;
 pub mod code;
