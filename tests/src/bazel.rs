@@ -93,9 +93,14 @@ impl Bazel {
 
     /// Builds one of the programs, which has to succeed.
     pub fn build_an_app(&self) -> Build {
+        self.build_an_app_following(&[], |_| {})
+    }
+
+    /// The same with more flags; `follow` is called with each line that Bazel writes on the way.
+    pub fn build_an_app_following(&self, flags: &[&str], follow: impl FnMut(&str) + Send) -> Build {
         let mut command = self.command();
-        command.arg("build").args(&self.flags).arg("//app:app_0");
-        let done = finish(command, BUILD_MAX);
+        command.arg("build").args(&self.flags).args(flags).arg("//app:app_0");
+        let done = finish_following(command, BUILD_MAX, follow);
         done.must_succeed("bazel build //app:app_0");
         Build::read(&format!("{}\n{}", done.stderr, done.stdout))
     }

@@ -33,15 +33,22 @@ pub struct Code {
 }
 
 impl Code {
-    /// Writes it. `None` if there is no compiler; the test is skipped then.
+    /// Writes it, with as many files as `CASTWORK_TESTS_FILES` says.
+    ///
+    /// # Panics
+    /// As [`Code::with`].
+    pub fn new(test: &str) -> Option<Self> {
+        Self::with(test, number("CASTWORK_TESTS_FILES", 60))
+    }
+
+    /// Writes so many files. `None` if there is no compiler; the test is skipped then.
     ///
     /// # Panics
     /// If the files can't be written.
-    pub fn new(test: &str) -> Option<Self> {
+    pub fn with(test: &str, files: usize) -> Option<Self> {
         if !have(test, "g++") {
             return None;
         }
-        let files = number("CASTWORK_TESTS_FILES", 60);
         let folder =
             tempfile::Builder::new().prefix("castwork-code-").tempdir().expect("keep the files of a test");
         fs::write(folder.path().join("shared.h"), SHARED_H).expect("keep the files of a test");
