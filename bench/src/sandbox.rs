@@ -164,6 +164,7 @@ fn prepared(sandbox: &Confined, scratch: PathBuf) -> Result<RunSpec, String> {
         environment: Vec::new(),
         working_directory: String::new(),
         timeout: Duration::from_secs(60),
+        memory_bytes: 0,
     })
 }
 

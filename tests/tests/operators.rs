@@ -5,7 +5,10 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Output};
 
-use castwork_tests::{Farm, binary};
+use castwork_proto::longrunning::operation::Result as Ended;
+use castwork_proto::reapi::{self, execution_client::ExecutionClient};
+use castwork_tests::{Caller, Farm, Options, binary};
+use prost::Message as _;
 use serde_json::Value;
 
 fn castwork(farm: &Farm, words: &[&str]) -> Output {
@@ -100,6 +103,45 @@ fn every_number_on_the_board_is_one_that_the_server_tells() {
         }
     }
     assert!(count > 20);
+}
+
+/// Has an action run that nobody has run before; its result.
+async fn execute(farm: &Farm, script: &str) -> reapi::ActionResult {
+    let caller = Caller::connect(&farm.address()).await;
+    let words = ["/bin/sh", "-c", script];
+    let command = reapi::Command { arguments: words.map(str::to_owned).into(), ..Default::default() };
+    let (command, root) = (caller.put(command.encode_to_vec()).await, caller.put(Vec::new()).await);
+    let action = reapi::Action {
+        command_digest: Some(command.to_proto()),
+        input_root_digest: Some(root.to_proto()),
+        ..Default::default()
+    };
+    let action = caller.put(action.encode_to_vec()).await;
+    let request = reapi::ExecuteRequest { action_digest: Some(action.to_proto()), ..Default::default() };
+    let mut client = ExecutionClient::new(caller.channel.clone());
+    let mut operations = client.execute(request).await.expect("execute").into_inner();
+    loop {
+        let operation = operations.message().await.expect("an operation").expect("an end");
+        if let Some(Ended::Response(response)) = operation.result {
+            let response: reapi::ExecuteResponse = response.to_msg().expect("a response");
+            return response.result.unwrap_or_else(|| panic!("no result: {:?}", response.status));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_is_killed_for_want_of_memory_gets_more_and_ends_well() {
+    // So many slots that an action may use 512 MiB, on whatever machine, unless more is set aside for it.
+    let meminfo = std::fs::read_to_string("/proc/meminfo").expect("the machine's memory");
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
+    let total_kib: usize = total.and_then(|kib| kib.parse().ok()).expect("a number");
+    let farm = Farm::with(Options { slots: total_kib.div_ceil(256 << 10), ..Options::default() });
+    // All of it is one line, which is kept until its end.
+    let result = execute(&farm, "head -c 700000000 /dev/zero | tail -n 1 | wc -c").await;
+    assert_eq!(result.exit_code, 0, "{result:?}");
+    let metrics = get(&farm, "/metrics");
+    let retried = "castwork_retries_total{cause=\"out_of_memory\"} 1";
+    assert!(metrics.lines().any(|line| line == retried), "{metrics}");
 }
 
 #[test]

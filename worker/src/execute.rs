@@ -237,6 +237,7 @@ fn spec(action: &CheckedAction, ready: &Ready, lease: &Lease) -> RunSpec {
         working_directory: action.working_directory.clone(),
         // Always set, says the protocol; and nothing runs without end.
         timeout: timeout.unwrap_or_default(),
+        memory_bytes: lease.memory_bytes,
     }
 }
 

@@ -139,8 +139,9 @@ impl Flags {
         config.allows_network = allows_network;
         if memory_bytes.is_some() || cpu_percent.is_some() {
             let usual = Bounds::for_this_machine(config.slots);
-            let memory_bytes = memory_bytes.unwrap_or(usual.memory_bytes);
-            config.bounds = Some(Bounds { memory_bytes, cpu_percent, ..usual });
+            let memory = memory_bytes.map_or((usual.memory_bytes, usual.memory_bytes_max), |it| (it, it));
+            let (memory_bytes, memory_bytes_max) = memory;
+            config.bounds = Some(Bounds { memory_bytes, memory_bytes_max, cpu_percent, ..usual });
         }
         // Whatever else stands in it, actions have no business there.
         config.hidden = file.and_then(|path| path.canonicalize().ok()).into_iter().collect();

@@ -116,13 +116,16 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
     let name = if config.name.is_empty() { sandbox::host_name() } else { config.name };
     // Without a sandbox nothing bounds what an action uses.
     let bounds = config.bounds.unwrap_or_else(|| Bounds::for_this_machine(config.slots));
-    let action_memory_bytes = if config.sandbox == SandboxChoice::None { 0 } else { bounds.memory_bytes };
+    let is_bounded = config.sandbox != SandboxChoice::None;
+    let [action_memory_bytes, action_memory_bytes_max] =
+        [bounds.memory_bytes, bounds.memory_bytes_max].map(|bytes| if is_bounded { bytes } else { 0 });
     let hello = Hello {
         worker_id: data_dir.worker_id().to_owned(),
         name: name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         properties: config::with_memory(properties),
         action_memory_bytes,
+        action_memory_bytes_max,
         slots: u32::try_from(config.slots).unwrap_or(u32::MAX),
         running: Vec::new(),
         sandbox: sandbox.level().to_owned(),

@@ -90,10 +90,15 @@ pub struct Hello {
     /// How actions are confined here: "namespaces", "none", …
     #[prost(string, tag = "7")]
     pub sandbox: ::prost::alloc::string::String,
-    /// The most memory that one action may use, in bytes; 0 if nothing bounds it.
-    /// How much there is for all of them is the property `memory`.
+    /// The most memory that one action may use, in bytes, unless its lease says
+    /// that it needs more; 0 if nothing bounds it. How much there is for all of them
+    /// is the property `memory`.
     #[prost(uint64, tag = "8")]
     pub action_memory_bytes: u64,
+    /// The most that an action may use whose lease says so, in bytes. What is less
+    /// than `action_memory_bytes`, 0 for instance, stands for that.
+    #[prost(uint64, tag = "9")]
+    pub action_memory_bytes_max: u64,
 }
 impl ::prost::Name for Hello {
     const NAME: &'static str = "Hello";
@@ -210,6 +215,11 @@ pub struct Lease {
     /// if nobody traces it.
     #[prost(string, tag = "10")]
     pub traceparent: ::prost::alloc::string::String,
+    /// Memory that is set aside for it at this worker, in bytes; 0 if nobody knows
+    /// what it needs. It may use that much, if it is more than `action_memory_bytes`
+    /// and within `action_memory_bytes_max`.
+    #[prost(uint64, tag = "11")]
+    pub memory_bytes: u64,
 }
 impl ::prost::Name for Lease {
     const NAME: &'static str = "Lease";
@@ -325,7 +335,8 @@ pub struct Outcome {
     #[prost(uint64, tag = "4")]
     pub memory_bytes_max: u64,
     /// The command was killed because there was no more memory for it. It is tried
-    /// again where there is more, if there is; else `status` and `result` count.
+    /// again with more set aside for it, here or elsewhere, if anybody has more; else
+    /// `status` and `result` count.
     #[prost(bool, tag = "5")]
     pub out_of_memory: bool,
 }

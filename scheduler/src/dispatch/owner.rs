@@ -79,6 +79,7 @@ struct Grant {
     lease: LeaseId,
     key: ActionKey,
     timeout: Duration,
+    memory_bytes: u64,
     origin: Arc<Origin>,
 }
 
@@ -328,8 +329,8 @@ impl Owner {
                 info!(%worker, reason = %refusal, "worker disconnected");
                 self.links.disconnect(worker, session, &refusal);
             }
-            Effect::Grant { worker, lease, key, timeout, origin } => {
-                self.grant(Grant { worker, lease, key, timeout, origin });
+            Effect::Grant { worker, lease, key, timeout, memory_bytes, origin } => {
+                self.grant(Grant { worker, lease, key, timeout, memory_bytes, origin });
             }
             Effect::Revoke(worker, lease, reason) => self.revoke(worker, lease, reason),
             Effect::Keep(worker, lease) => {
@@ -395,7 +396,7 @@ impl Owner {
     }
 
     fn send_lease(&mut self, grant: Grant, prepared: Prepared) {
-        let Grant { worker, lease, key, timeout, origin } = grant;
+        let Grant { worker, lease, key, timeout, memory_bytes, origin } = grant;
         debug!(action = %key.action, %worker, %lease, "lease granted");
         let timeout = prost_types::Duration::try_from(timeout).expect("a checked timeout fits");
         let lease = Lease {
@@ -406,6 +407,7 @@ impl Owner {
             action: prepared.action,
             command: prepared.command,
             timeout: Some(timeout),
+            memory_bytes,
             queued_unix_nanos: origin.queued_unix_nanos,
             request_metadata: origin.metadata.clone(),
             traceparent: origin.trace.map(|begun| begun.context.to_string()).unwrap_or_default(),

@@ -78,7 +78,9 @@ impl Hello {
         let Offered { properties, memory_bytes, others } =
             kinds.offered(check_properties(hello.properties)?)?;
         let version = clip(&hello.version).into();
-        let action_memory_bytes = Some(hello.action_memory_bytes).filter(|bytes| *bytes > 0);
+        let [action_memory_bytes, action_memory_bytes_max] =
+            [hello.action_memory_bytes, hello.action_memory_bytes_max]
+                .map(|bytes| Some(bytes).filter(|bytes| *bytes > 0));
         let offer = Offer {
             name: name.into(),
             version,
@@ -86,6 +88,7 @@ impl Hello {
             slots: hello.slots,
             memory_bytes,
             action_memory_bytes,
+            action_memory_bytes_max,
             others,
         };
         let mut checked = Self { worker: WorkerId(id), offer, held: Vec::new(), void: Vec::new() };

@@ -122,11 +122,21 @@ impl Offer {
 
     /// The most memory that one action gets here, if it is known.
     pub(super) fn memory_of_one(&self) -> Option<u64> {
-        self.memory_bytes.into_iter().chain(self.action_memory_bytes).min()
+        self.memory_bytes.into_iter().chain(self.action_bound()).min()
+    }
+
+    /// The most memory that one action may use here, if that is bounded, when so much is set aside for it.
+    pub(super) fn action_bound_with(&self, memory_bytes: u64) -> Option<u64> {
+        Some(memory_bytes.clamp(self.action_memory_bytes?, self.action_bound()?))
+    }
+
+    /// The same, when as much is set aside for it as can be.
+    fn action_bound(&self) -> Option<u64> {
+        self.action_memory_bytes.map(|usual| usual.max(self.action_memory_bytes_max.unwrap_or(0)))
     }
 
     pub(super) fn has_memory(&self, demand: &Demand, used: &Used) -> bool {
-        let bound = self.action_memory_bytes.filter(|_| !demand.memory_is_estimate);
+        let bound = self.action_bound().filter(|_| !demand.memory_is_estimate);
         if bound.is_some_and(|bound| demand.memory_bytes > bound) {
             return false;
         }
@@ -178,6 +188,10 @@ mod tests {
         assert!(bounded.has_room(&asks(500), &Used::default()));
         assert!(!bounded.has_room(&asks(501), &Used::default()));
         assert_eq!((bounded.memory_of_one(), offer().memory_of_one()), (Some(500), Some(1_000)));
+        let bends = Offer { action_memory_bytes_max: Some(900), ..bounded };
+        assert!(bends.has_room(&asks(900), &Used::default()));
+        assert!(!bends.has_room(&asks(901), &Used::default()));
+        assert_eq!([0, 700, 1_000].map(|bytes| bends.action_bound_with(bytes)), [500, 700, 900].map(Some));
     }
 
     #[test]

@@ -208,8 +208,10 @@ pub struct Offer {
     pub slots: u32,
     /// Its memory, if it says; else nobody watches over that.
     pub memory_bytes: Option<u64>,
-    /// The most memory that one action may use, if that is bounded.
+    /// The most memory that one action may use, if that is bounded, unless more is set aside for it.
     pub action_memory_bytes: Option<u64>,
+    /// The most that may be set aside for one; nothing that is more than the above if not set.
+    pub action_memory_bytes_max: Option<u64>,
     /// What else its actions consume.
     pub others: Amounts,
 }
@@ -296,6 +298,8 @@ pub enum Effect {
         key: ActionKey,
         /// Wall-clock bound of the command.
         timeout: Duration,
+        /// Memory that is set aside for it, in bytes; 0 if it is not known what it needs.
+        memory_bytes: u64,
         /// Where it came from.
         origin: Arc<Origin>,
     },

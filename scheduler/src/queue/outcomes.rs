@@ -86,25 +86,26 @@ impl Queue {
         }
     }
 
-    /// Has an action be given more memory the next time; says whether there is a worker with more. What that worker
-    /// lets an action have was too little, whatever was measured.
+    /// Has more memory be set aside for an action the next time; says whether any worker has more. What it could use at
+    /// that worker was too little, whatever was measured.
     fn enlarge(&mut self, id: TaskId, worker: WorkerId, memory_bytes: u64) -> bool {
-        let bound = self.workers.get(worker).and_then(|worker| worker.offer.action_memory_bytes);
-        let task = self.tasks.at(id);
-        let Some(spec) = &task.spec else { return false };
-        let before = spec.needs.demand.memory_bytes.max(memory_bytes).max(MEMORY_RETRY_MIN);
+        let Some(spec) = &self.tasks.at(id).spec else { return false };
+        let set_aside = spec.needs.demand.memory_bytes;
+        let bound = self.workers.get(worker).and_then(|worker| worker.offer.action_bound_with(set_aside));
+        let too_little = bound.unwrap_or_else(|| set_aside.max(memory_bytes).max(MEMORY_RETRY_MIN));
         let mut needs = spec.needs.clone();
-        needs.demand.memory_bytes = match bound {
-            Some(bound) => before.max(bound.saturating_add(bound / 4)),
-            None => before.saturating_mul(2),
-        };
-        needs.demand.memory_is_estimate = false;
+        needs.demand.memory_bytes = 0;
         // One that does not say how much it has would be asked again and again.
-        let says_so = |offer: &super::Offer| offer.memory_of_one().is_some() && offer.can_run(&needs);
-        if !self.workers.iter().any(|(_, worker)| says_so(&worker.offer)) {
+        let offers = self.workers.iter().map(|(_, worker)| &worker.offer);
+        let able = offers.filter(|offer| offer.can_run(&needs)).filter_map(super::Offer::memory_of_one);
+        let more = able.max().unwrap_or(0).min(too_little.saturating_mul(2));
+        if more < too_little.saturating_add(too_little / 4) {
             return false;
         }
-        self.tasks.at_mut(id).spec.as_mut().expect("it was there a moment ago").needs = needs;
+        let task = self.tasks.at_mut(id);
+        task.memory_too_little = too_little;
+        let demand = &mut task.spec.as_mut().expect("it was there a moment ago").needs.demand;
+        (demand.memory_bytes, demand.memory_is_estimate) = (more, false);
         true
     }
 
@@ -171,7 +172,8 @@ impl Queue {
         let took = self.now.saturating_sub(attempt.since);
         self.tally.ran.add(took);
         if let Some(kind) = self.tasks.at(id).spec.as_ref().and_then(|spec| spec.kind) {
-            self.estimates.learn(kind, took, memory_bytes);
+            // What several processes take together is not measured, but that they did not have enough is known.
+            self.estimates.learn(kind, took, memory_bytes.max(self.tasks.at(id).memory_too_little));
         }
     }
 

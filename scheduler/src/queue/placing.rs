@@ -123,6 +123,7 @@ impl Queue {
             lease,
             key: task.key.clone(),
             timeout: spec.timeout,
+            memory_bytes: spec.needs.demand.memory_bytes,
             origin: task.origin.clone(),
         };
         let (paid, waited) =

@@ -177,6 +177,7 @@ impl Queue {
             lease,
             key: recheck.key.clone(),
             timeout: recheck.spec.timeout,
+            memory_bytes: demand.memory_bytes,
             origin: recheck.origin.clone(),
         });
         self.spare.insert(lease, (worker, Purpose::Recheck));

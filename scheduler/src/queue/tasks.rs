@@ -37,6 +37,8 @@ pub(super) struct Task {
     pub(super) operations: Vec<OperationId>,
     /// Workers that failed it, in order.
     pub(super) failed_on: Vec<WorkerId>,
+    /// The most memory that it could use when it was killed for want of it, in bytes.
+    pub(super) memory_too_little: u64,
     /// What it is or was under, as far as an outcome may still come.
     pub(super) leases: Vec<LeaseId>,
     /// Set while the task was brought along by a worker and no client has asked for it yet.
@@ -88,6 +90,7 @@ impl Task {
             hedge: None,
             operations: Vec::new(),
             failed_on: Vec::new(),
+            memory_too_little: 0,
             leases: Vec::new(),
             unclaimed_since: None,
         }

@@ -272,6 +272,7 @@ pub(crate) fn hello(name: &str) -> Hello {
         properties: vec![property("ISA", "x86-64"), property("OSFamily", "linux")],
         slots: 1,
         action_memory_bytes: 0,
+        action_memory_bytes_max: 0,
         running: Vec::new(),
         sandbox: "script".to_owned(),
     }

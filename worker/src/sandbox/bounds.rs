@@ -12,8 +12,10 @@ pub(super) const OUTPUT_BYTES: u64 = 16 << 20;
 /// The most that one action may use at any moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Bounds {
-    /// Memory of all its processes, in bytes.
+    /// Memory of all its processes, in bytes, unless more is set aside for it.
     pub memory_bytes: u64,
+    /// The most that it may use if so much is set aside for it.
+    pub memory_bytes_max: u64,
     /// Processes and threads.
     pub processes: u64,
     /// What it writes to the worker's disk, in bytes.
@@ -57,6 +59,13 @@ impl Bound {
 }
 
 impl Bounds {
+    /// The same for an action that so much memory is set aside for; 0 if nobody has said.
+    #[must_use]
+    pub fn with_memory(self, set_aside: u64) -> Self {
+        let most = self.memory_bytes_max.max(self.memory_bytes);
+        Self { memory_bytes: set_aside.clamp(self.memory_bytes, most), ..self }
+    }
+
     /// What suits this machine, if so many actions run on it at once.
     pub fn for_this_machine(slots: usize) -> Self {
         let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -67,12 +76,14 @@ impl Bounds {
 
     /// What suits a machine with that much memory, of which so many actions run at once.
     ///
-    /// A single action may take twice its share: few are large, and seldom all at once.
+    /// A single action may take twice its share: few are large, and seldom all at once. One that is known to need more
+    /// gets more.
     fn for_machine(memory_bytes: u64, slots: usize) -> Self {
         let share = memory_bytes / (slots as u64).max(1);
-        let most = memory_bytes / 10 * 9;
+        let most = (memory_bytes / 10 * 9).max(MEMORY_BYTES_LEAST);
         Self {
-            memory_bytes: share.saturating_mul(2).min(most).max(MEMORY_BYTES_LEAST),
+            memory_bytes: share.saturating_mul(2).clamp(MEMORY_BYTES_LEAST, most),
+            memory_bytes_max: most,
             processes: 1024,
             cpu_percent: None,
             disk_bytes: 16 << 30,
@@ -93,5 +104,15 @@ mod tests {
         assert_eq!(memory(64, 8), 16 << 30);
         assert!(memory(8, 1) < 8 << 30);
         assert_eq!(memory(0, 1), MEMORY_BYTES_LEAST);
+    }
+
+    #[test]
+    fn what_is_set_aside_for_an_action_it_may_use_and_never_less_than_others() {
+        let bounds = Bounds::for_machine(64 << 30, 8);
+        let memory = |set_aside: u64| bounds.with_memory(set_aside << 30).memory_bytes;
+        assert_eq!([0, 1, 16, 32].map(memory), [16, 16, 16, 32].map(|gib| gib << 30));
+        assert!((57 << 30..58 << 30).contains(&memory(64)), "a tenth is left for the machine");
+        let fixed = Bounds { memory_bytes: 1 << 30, memory_bytes_max: 1 << 30, ..bounds };
+        assert_eq!(fixed.with_memory(2 << 30).memory_bytes, 1 << 30);
     }
 }

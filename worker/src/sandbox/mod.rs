@@ -117,6 +117,9 @@ pub struct RunSpec {
     pub working_directory: String,
     /// Wall-clock bound.
     pub timeout: Duration,
+    /// Memory that is set aside for it, in bytes: it may use that much if [`Bounds::memory_bytes`] is less, up to
+    /// [`Bounds::memory_bytes_max`]. 0 if nobody has said.
+    pub memory_bytes: u64,
 }
 
 /// What a platform has to know of the worker to confine commands.

@@ -54,7 +54,8 @@ async fn e10_e11_a_bomb_of_processes() {
 
 #[tokio::test]
 async fn e12_four_times_the_memory_there_is() {
-    let little = Bounds { memory_bytes: 256 << 20, ..Bounds::for_this_machine(2) };
+    let little =
+        Bounds { memory_bytes: 256 << 20, memory_bytes_max: 256 << 20, ..Bounds::for_this_machine(2) };
     let Some(trial) = Trial::bounded(little).await else { return };
     let ended = trial.program("memory", "1024").await;
     assert_eq!(ended.end, End::Over(Bound::Memory), "{}", text(&ended.stderr));

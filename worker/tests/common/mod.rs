@@ -181,6 +181,7 @@ impl Stage {
             environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
             working_directory: String::new(),
             timeout: Duration::from_secs(120),
+            memory_bytes: 0,
         }
     }
 

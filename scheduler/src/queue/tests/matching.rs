@@ -175,6 +175,51 @@ fn an_action_that_was_killed_at_a_workers_bound_goes_to_one_with_a_larger_bound_
 }
 
 #[test]
+fn an_action_that_was_killed_for_want_of_memory_gets_more_of_the_same_worker_and_fewer_neighbours() {
+    let mut bench = Bench::new();
+    let gib = |gib: u64| gib << 30;
+    let offer = Offer {
+        name: "w".into(),
+        slots: 4,
+        memory_bytes: Some(gib(12)),
+        action_memory_bytes: Some(gib(4)),
+        action_memory_bytes_max: Some(gib(10)),
+        ..Offer::default()
+    };
+    let worker = bench.attach_as(1, offer, Vec::new());
+    let asks = |action: &'static str, memory_bytes| {
+        let demand = Demand { memory_bytes, ..Demand::default() };
+        (action, Spec { kind: Some(1), needs: Needs { demand, ..Needs::default() }, ..spec(&[]) })
+    };
+    let ask = |bench: &mut Bench, (action, spec): (&str, Spec)| {
+        let operation = bench.open(action, |_| ());
+        bench.check_as(&spec);
+        operation
+    };
+    let operation = ask(&mut bench, asks("large", 0));
+    ask(&mut bench, asks("neighbour", gib(3)));
+    let set_aside = |bench: &Bench| bench.queue.workers.get(worker).unwrap().used().memory_bytes;
+    let end = |bench: &mut Bench, action: &str, report: Report| {
+        let lease = bench.granted.iter().rev().find(|(_, _, other)| *other == key(action)).unwrap().1;
+        bench.say(worker, Saying::Outcome { lease, report, memory_bytes: gib(1) });
+        bench.publish();
+    };
+    end(&mut bench, "large", Report::OutOfMemory(response()));
+    assert_eq!(set_aside(&bench), gib(3 + 8), "twice what it could use");
+    ask(&mut bench, asks("another", gib(2)));
+    assert_eq!(bench.order().last(), Some(&key("large")), "no room beside it");
+    end(&mut bench, "large", Report::OutOfMemory(response()));
+    end(&mut bench, "neighbour", Report::Final(response()));
+    assert_eq!(set_aside(&bench), gib(10 + 2), "the most that there is");
+    assert!(!bench.is_answered(operation));
+    end(&mut bench, "large", Report::Final(response()));
+    assert!(bench.is_answered(operation));
+    end(&mut bench, "another", Report::Final(response()));
+    ask(&mut bench, asks("like it", 0));
+    assert_eq!(set_aside(&bench), gib(16), "the next of its kind begins with more than was too little");
+}
+
+#[test]
 fn memory_that_earlier_runs_took_is_set_aside_for_later_ones() {
     let mut bench = Bench::new();
     let offer = Offer { name: "w".into(), slots: 8, memory_bytes: Some(8 << 30), ..Offer::default() };

@@ -123,20 +123,29 @@ pub(super) struct Cgroup {
 impl Cgroup {
     fn bound(&self, bounds: &Bounds) -> io::Result<()> {
         self.bound_cpu(bounds)?;
-        let (memory, processes) = (bounds.memory_bytes.to_string(), (bounds.processes + KEEPERS).to_string());
+        self.bound_memory(bounds)?;
+        let folder = if self.version == Version::Two { &self.folders[0] } else { &self.folders[1] };
+        fs::write(folder.join("pids.max"), (bounds.processes + KEEPERS).to_string())
+    }
+
+    /// Bounds memory, be it anew.
+    pub(super) fn bound_memory(&self, bounds: &Bounds) -> io::Result<()> {
+        let (folder, memory) = (&self.folders[0], bounds.memory_bytes.to_string());
         match self.version {
             Version::Two => {
-                fs::write(self.folders[0].join("memory.max"), memory)?;
+                fs::write(folder.join("memory.max"), memory)?;
                 // Swap is not there everywhere.
-                let _ = fs::write(self.folders[0].join("memory.swap.max"), "0");
-                fs::write(self.folders[0].join("pids.max"), processes)
+                let _ = fs::write(folder.join("memory.swap.max"), "0");
             }
             Version::One => {
-                fs::write(self.folders[0].join("memory.limit_in_bytes"), &memory)?;
-                let _ = fs::write(self.folders[0].join("memory.memsw.limit_in_bytes"), memory);
-                fs::write(self.folders[1].join("pids.max"), processes)
+                // With swap it can't be less than without, whichever of the two is changed first.
+                let with_swap = || drop(fs::write(folder.join("memory.memsw.limit_in_bytes"), &memory));
+                with_swap();
+                fs::write(folder.join("memory.limit_in_bytes"), &memory)?;
+                with_swap();
             }
         }
+        Ok(())
     }
 
     fn bound_cpu(&self, bounds: &Bounds) -> io::Result<()> {

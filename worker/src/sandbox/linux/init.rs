@@ -112,7 +112,7 @@ impl Ready {
         // The mount lives as long as this descriptor.
         wire::send(control.as_fd(), &Report::Ready, Some(root.as_fd()));
         drop(root);
-        let memory_max = setup.watch_memory.then_some(setup.bounds.memory_bytes);
+        let memory_max = setup.watch_memory.then_some(order.memory_bytes);
         let end = see_off(self.command, control, &self.ended, memory_max).at("wait for the command")?;
         let gone = kill_the_rest().at("kill what the command left")?;
         wire::tell(control.as_fd(), &end.into_iter().chain([gone]).collect::<Vec<_>>());

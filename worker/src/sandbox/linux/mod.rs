@@ -213,6 +213,7 @@ impl Confined {
             environment: Vec::new(),
             working_directory: String::new(),
             timeout: SETUP_WAIT,
+            memory_bytes: 0,
         };
         let ended = self.run(&spec, &CancellationToken::new()).await?;
         // A host without the program is no obstacle: all but the last step has worked.
@@ -224,7 +225,7 @@ impl Confined {
         super::remove_tree(&scratch).map_err(SandboxError::at("remove the folder of the trial run"))
     }
 
-    fn order(&self, spec: &RunSpec) -> Order {
+    fn order(&self, spec: &RunSpec, bounds: &Bounds) -> Order {
         let scratch = spec.scratch.strip_prefix(&self.stage).expect("scratch folders are in the stage");
         Order {
             scratch: scratch.to_owned(),
@@ -233,6 +234,7 @@ impl Confined {
             working_directory: spec.working_directory.clone(),
             arguments: spec.arguments.clone(),
             environment: spec.environment.clone(),
+            memory_bytes: bounds.memory_bytes,
         }
     }
 
@@ -287,12 +289,15 @@ impl Confined {
         cancel: &CancellationToken,
     ) -> Result<Ended, SandboxError> {
         let own_names = self.prepare(spec).map_err(SandboxError::at("prepare the action's folder"))?;
-        let order = wire::line(&self.order(spec)).map_err(SandboxError::at("write down the order"))?;
+        let bounds = self.bounds.with_memory(spec.memory_bytes);
+        let order =
+            wire::line(&self.order(spec, &bounds)).map_err(SandboxError::at("write down the order"))?;
+        slot.bound_memory(&bounds).map_err(SandboxError::at("bound the slot's memory"))?;
         let Ends { control, stdout, stderr, is_sent } =
             slot.begin(&order).map_err(SandboxError::at("start in the slot"))?;
-        let stdout = Capture::start(stdout, spec.scratch.join("stdout"), self.bounds.output_bytes);
+        let stdout = Capture::start(stdout, spec.scratch.join("stdout"), bounds.output_bytes);
         let stderr_path = spec.scratch.join("stderr");
-        let stderr = Capture::start(stderr, stderr_path.clone(), self.bounds.output_bytes);
+        let stderr = Capture::start(stderr, stderr_path.clone(), bounds.output_bytes);
         let rest = if is_sent { &[][..] } else { &order };
         let mut talk = Conversation::begin(control, rest).await?;
         let cause = self.see_through(spec, &mut talk, slot, cancel).await?;
@@ -310,7 +315,7 @@ impl Confined {
             }
         };
         if let End::Over(bound) = end {
-            let line = format!("castwork: {}", bound.complaint(&self.bounds));
+            let line = format!("castwork: {}", bound.complaint(&bounds));
             let added = capture::add_line(&mut stderr, &stderr_path, &line).await;
             added.map_err(SandboxError::at("keep stderr"))?;
         }

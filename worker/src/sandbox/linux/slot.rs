@@ -15,6 +15,7 @@ use tokio::process::{Child, Command};
 use super::cgroups::{Cgroup, Cgroups};
 use super::keeper;
 use super::wire::{self, Handed, Setup};
+use crate::sandbox::Bounds;
 
 /// How many actions a slot serves before it is built anew: whatever might add up in it, ends with it.
 const RUNS_MAX: u32 = 1000;
@@ -36,6 +37,8 @@ pub(super) struct Slot {
     network: bool,
     runs: u32,
     memory_kills: u64,
+    /// What its group bounds memory to at the moment, in bytes.
+    memory_bytes: u64,
     /// What bounds it, if control groups can.
     cgroup: Option<Cgroup>,
 }
@@ -65,7 +68,17 @@ impl Slot {
             cgroup.add(pid)?;
         }
         wire::send_setup(socket.as_fd(), setup)?;
-        Ok(Self { keeper, socket, network: setup.network, runs: 0, memory_kills: 0, cgroup })
+        let (network, memory_bytes) = (setup.network, setup.bounds.memory_bytes);
+        Ok(Self { keeper, socket, network, runs: 0, memory_kills: 0, memory_bytes, cgroup })
+    }
+
+    /// Has the next action's memory be bounded by what is its own.
+    pub(super) fn bound_memory(&mut self, bounds: &Bounds) -> io::Result<()> {
+        if let Some(cgroup) = self.cgroup.as_ref().filter(|_| bounds.memory_bytes != self.memory_bytes) {
+            cgroup.bound_memory(bounds)?;
+            self.memory_bytes = bounds.memory_bytes;
+        }
+        Ok(())
     }
 
     /// Has an action started. If its order is too long to be sent along, it is read from the socket.

@@ -77,6 +77,8 @@ pub(super) struct Order {
     pub arguments: Vec<String>,
     /// The whole environment.
     pub environment: Vec<(String, String)>,
+    /// The most memory that it may use, in bytes, where that is watched.
+    pub memory_bytes: u64,
 }
 
 /// What has become of it.
