@@ -4,6 +4,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use castwork_proto::longrunning::operation::Result as Ended;
 use castwork_proto::reapi::{self, execution_client::ExecutionClient};
@@ -41,6 +42,11 @@ fn operators_see_workers_and_drain_them() {
     assert_eq!((&worker["state"], &worker["slots"]), (&Value::from("ok"), &Value::from(2)));
     assert_eq!(worker["properties"]["OSFamily"][0], "linux");
     assert!(json(&farm, &["runs", "--json"]).as_array().expect("a list").is_empty());
+    // It says so right after the welcome.
+    let begin = Instant::now();
+    while json(&farm, &["workers", "--json"])[0]["cache_bytes_max"] == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "a worker says what it keeps");
+    }
 
     let name = worker["name"].as_str().expect("a name");
     let drained = json(&farm, &["drain", name, "--reason", "new disk", "--wait", "--json"]);

@@ -8,9 +8,9 @@ use castwork_cas::remote::Remote;
 use castwork_proto::rpc;
 use castwork_proto::worker::scheduler_message::Message as Heard;
 use castwork_proto::worker::worker_message::Message as Said;
-use castwork_proto::worker::{Draining, Hello, Lease, Outcome, Progress};
+use castwork_proto::worker::{Condition, Draining, Hello, Lease, Outcome, Progress};
 use rand::Rng;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -41,6 +41,8 @@ pub(crate) struct Attendance {
     ledger: Ledger,
     tasks: JoinSet<()>,
     events: (mpsc::Sender<Event>, mpsc::Receiver<Event>),
+    /// How the worker itself is.
+    condition: watch::Receiver<Condition>,
     /// When a drain that was asked for ends at the latest.
     drain_until: Option<Instant>,
     /// When to stop waiting for confirmations; set once nothing runs any more.
@@ -61,6 +63,7 @@ impl Attendance {
         workshop: Arc<Workshop>,
         remote: Remote,
         mut hello: Hello,
+        condition: watch::Receiver<Condition>,
         ready_file: Option<PathBuf>,
         drain_wait: Duration,
         stop: Stop,
@@ -80,6 +83,7 @@ impl Attendance {
             tasks: JoinSet::new(),
             // What all slots can say while nobody listens.
             events: mpsc::channel(slots * 8),
+            condition,
             drain_until: None,
             confirm_until: None,
         }
@@ -133,6 +137,7 @@ impl Attendance {
                     self.note(event).map_or(Ok(()), |message| session.say(message))
                 }
                 Some(_) = self.tasks.join_next() => Ok(()),
+                Ok(()) = self.condition.changed() => session.say(self.current_condition()),
                 () = self.stop.drain.cancelled(), if self.drain_until.is_none() => self.drain(&mut session),
                 () = self.stop.now.cancelled() => return Woken::End,
                 () = until(deadline) => Ok(()),
@@ -145,10 +150,15 @@ impl Attendance {
 
     /// Catches up on what the scheduler has missed.
     fn greet(&mut self, session: &mut Session) -> Result<(), SessionError> {
+        session.say(self.current_condition())?;
         for outcome in self.ledger.unconfirmed() {
             session.say(Said::Outcome(outcome.clone()))?;
         }
         if self.drain_until.is_some() { self.drain(session) } else { Ok(()) }
+    }
+
+    fn current_condition(&mut self) -> Said {
+        Said::Condition(self.condition.borrow_and_update().clone())
     }
 
     fn drain(&mut self, session: &mut Session) -> Result<(), SessionError> {

@@ -16,6 +16,9 @@ const MEMORY: &str = "memory";
 /// How long a worker that was asked to stop lets its actions run, unless told otherwise.
 pub const DRAIN_WAIT_DEFAULT: Duration = Duration::from_secs(300);
 
+/// How often a worker tries its disk and its sandbox, unless told otherwise.
+pub const TRIAL_EVERY_DEFAULT: Duration = Duration::from_secs(60);
+
 /// Whether commands are confined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SandboxChoice {
@@ -79,6 +82,8 @@ pub struct WorkerConfig {
     /// The program that commands are confined by, which has to call
     /// [`enter_sandbox_if_asked`](crate::enter_sandbox_if_asked) first thing; `None` for the current one.
     pub sandbox_program: Option<PathBuf>,
+    /// How often it tries its disk and its sandbox by itself, as long as they work.
+    pub trial_every: Duration,
     /// Where spans of what it does go.
     pub traces: Option<castwork_trace::Settings>,
 }
@@ -101,6 +106,7 @@ impl WorkerConfig {
             bounds: None,
             allows_network: false,
             sandbox_program: None,
+            trial_every: TRIAL_EVERY_DEFAULT,
             traces: None,
         }
     }

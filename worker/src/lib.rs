@@ -9,6 +9,7 @@
 mod action;
 mod attach;
 mod blocking;
+mod canary;
 pub mod config;
 mod data_dir;
 mod execute;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use castwork_cas::{DigestFunction, StoreError};
 use castwork_proto::worker::Hello;
 use castwork_trace::Tracer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -152,8 +153,13 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
         ahead: config.ahead,
         tracer: tracer.unwrap_or_default(),
     });
-    let attendance = Attendance::new(workshop, remote, hello, config.ready_file, config.drain_wait, stop);
+    let (told, condition) = watch::channel(canary::condition(&workshop, String::new()));
+    let canary = tokio::spawn(canary::watch_over(workshop.clone(), config.trial_every, told));
+    let attendance =
+        Attendance::new(workshop, remote, hello, condition, config.ready_file, config.drain_wait, stop);
     attendance.attend().await;
+    canary.abort();
+    let _ = canary.await;
     if let Some(exporting) = exporting {
         exporting.finish().await;
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use castwork_cas::files::{FileBlobs, Pinned};
@@ -41,6 +42,17 @@ impl Local {
             programs: Arc::new(FileBlobs::open(&data_dir.join("programs"), programs_max)?),
             owner,
         })
+    }
+
+    /// Bytes that are kept, and may be kept.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        let both = [&self.blobs, &self.programs];
+        (both.iter().map(|blobs| blobs.usage_bytes()).sum(), both.iter().map(|blobs| blobs.bytes_max()).sum())
+    }
+
+    /// What was used within that time is still here; `None` as long as nothing had to go.
+    pub(crate) fn horizon(&self) -> Option<Duration> {
+        self.blobs.horizon().into_iter().chain(self.programs.horizon()).min()
     }
 
     /// The blobs as a store.

@@ -125,6 +125,24 @@ async fn an_action_that_runs_out_of_memory_says_so_apart_from_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_worker_whose_disk_fails_says_so_by_itself_and_when_it_works_again() {
+    let soon = Duration::from_millis(60);
+    let Some(mut farm) = Farm::set_with(|config| config.trial_every = soon).await else { return };
+    let first = farm.session.condition().await;
+    assert!(
+        first.unfit.is_empty() && first.cache_bytes_max > 0 && first.cache_horizon.is_none(),
+        "{first:?}"
+    );
+    let actions = farm.folder.path().join("data/stage/actions");
+    std::fs::rename(&actions, actions.with_extension("away")).unwrap();
+    while farm.session.condition().await.unfit.is_empty() {}
+    std::fs::rename(actions.with_extension("away"), &actions).unwrap();
+    while !farm.session.condition().await.unfit.is_empty() {}
+    let outcome = farm.run(farm.lease("1", &[], "true", &[])).await;
+    assert_eq!(code(&outcome).0, rpc::Code::Ok);
+}
+
+#[tokio::test]
 async fn missing_inputs_are_named_each_by_itself() {
     let Some(mut farm) = Farm::set().await else { return };
     let lease = farm.lease("1", &[("a", "one"), ("d/b", "two"), ("c", "three")], "true", &[]);

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -56,6 +57,17 @@ impl FileBlobs {
     /// account off by a file, until the next cleaning).
     pub fn usage_bytes(&self) -> u64 {
         self.folder.usage()
+    }
+
+    /// Bytes that all blobs and results may take up.
+    pub fn bytes_max(&self) -> u64 {
+        self.folder.bytes_max()
+    }
+
+    /// Blobs and results that were used within that time are still there, as far as this process had to make room;
+    /// `None` if it had not.
+    pub fn horizon(&self) -> Option<Duration> {
+        self.folder.horizon()
     }
 
     /// Whether a blob is there, by its file's size; it counts as used just now.

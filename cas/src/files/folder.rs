@@ -28,13 +28,20 @@ pub(super) struct Folder {
     bytes_max: u64,
     /// How many guards of this process hold each file.
     pins: Mutex<HashMap<PathBuf, usize>>,
+    /// How long ago the last file was used that this process has removed for want of room, when it did.
+    horizon: Mutex<Option<Duration>>,
 }
 
 impl Folder {
     pub(super) fn open(root: &Path, bytes_max: u64) -> Result<Arc<Self>, StoreError> {
         let temporary = root.join("tmp");
         fs::create_dir_all(&temporary).map_err(|error| disk("create", &temporary, error))?;
-        Ok(Arc::new(Self { root: root.to_owned(), bytes_max, pins: Mutex::default() }))
+        Ok(Arc::new(Self {
+            root: root.to_owned(),
+            bytes_max,
+            pins: Mutex::default(),
+            horizon: Mutex::default(),
+        }))
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -129,6 +136,16 @@ impl Folder {
         self.locked(read_number).ok().flatten().unwrap_or(0)
     }
 
+    /// Bytes that the folder may hold.
+    pub(super) const fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// What was used within that time is still there, as of the last cleaning; `None` if there was none.
+    pub(super) fn horizon(&self) -> Option<Duration> {
+        *self.horizon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Changes the account. A process that dies before it gets here leaves it wrong by one file; cleaning,
     /// which counts what is there, puts that right.
     fn count(&self, more: u64, less: u64) {
@@ -183,6 +200,8 @@ impl Folder {
                 }
                 if !self.pins().contains_key(&file.path) && fs::remove_file(&file.path).is_ok() {
                     usage -= file.bytes;
+                    let unused = file.used.elapsed().unwrap_or_default();
+                    *self.horizon.lock().unwrap_or_else(PoisonError::into_inner) = Some(unused);
                 }
             }
             debug!(before, usage, folder = %self.root.display(), "cleaned");

@@ -125,12 +125,15 @@ fn what_was_not_used_for_longest_goes_first_and_the_bound_is_kept() {
         age(&blobs, digest, Duration::from_secs(3600 - at as u64));
     }
     assert!(blobs.contains(&all[0].0), "that is a use");
+    assert_eq!(blobs.horizon(), None, "nothing had to go");
     let (newest, data) = blob(2000, 99);
     blobs.put_bytes(&newest, &data).unwrap();
     let there: Vec<_> = all.iter().map(|(digest, _)| blobs.contains(digest)).collect();
     assert_eq!(there, [true, false, false, true, true, true, true, true, true]);
     assert!(blobs.contains(&newest));
-    assert_eq!(blobs.usage_bytes(), 9000);
+    assert_eq!((blobs.usage_bytes(), blobs.bytes_max()), (9000, 10_000));
+    let horizon = blobs.horizon().unwrap().as_secs();
+    assert!((3590..4000).contains(&horizon), "the third had not been used for {horizon} s");
 }
 
 #[test]

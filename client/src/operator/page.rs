@@ -97,20 +97,27 @@ pub(super) fn workers(workers: &[Worker]) -> String {
             .to_owned();
     }
     let width = workers.iter().map(|worker| shown(&worker.name).chars().count()).max().unwrap_or(0).max(6);
-    let mut text = format!("{:<width$}  STATE        SLOTS      MEMORY     AGE  OFFERS\n", "WORKER");
+    let mut text = format!(
+        "{:<width$}  STATE        SLOTS      MEMORY       CACHE  HORIZON     AGE  OFFERS\n",
+        "WORKER"
+    );
     for worker in workers {
         let slots = format!("{}/{}", worker.slots_used, worker.slots);
-        let memory = match worker.memory_bytes {
+        let of = |used: u64, total: u64| match total {
             0 => "-".to_owned(),
-            total => format!("{}/{}", bytes(worker.memory_bytes_used), bytes(total)),
+            total => format!("{}/{}", bytes(used), bytes(total)),
         };
+        let memory = of(worker.memory_bytes_used, worker.memory_bytes);
+        let cache = of(worker.cache_bytes, worker.cache_bytes_max);
+        let horizon = worker.cache_horizon.as_ref();
+        let horizon = horizon.map_or_else(|| "-".to_owned(), |horizon| span(seconds(Some(horizon))));
         let mut offers = pairs(&worker.properties);
         offers.extend(worker.amounts.iter().map(|(name, amount)| format!("{}={amount}", shown(name))));
         let age = span(seconds(worker.age.as_ref()));
         line(
             &mut text,
             &format!(
-                "{:<width$}  {:<11} {slots:>6} {memory:>11} {age:>7}  {}",
+                "{:<width$}  {:<11} {slots:>6} {memory:>11} {cache:>11} {horizon:>8} {age:>7}  {}",
                 shown(&worker.name),
                 state_of(worker),
                 offers.join(" ")
@@ -296,6 +303,9 @@ mod tests {
             slots: 8,
             slots_used: 3,
             memory_bytes: 16 << 30,
+            cache_bytes: 9 << 30,
+            cache_bytes_max: 10 << 30,
+            cache_horizon: Some(prost_types::Duration { seconds: 7_260, nanos: 0 }),
             properties: vec![Property { name: "OSFamily".to_owned(), value: "macos".to_owned() }],
             ..Worker::default()
         }
@@ -324,7 +334,7 @@ mod tests {
             "   1200   0.0s  ISA=x86-64 cores=4 memory=1.5G\n",
             "because all 8 slots are taken\n",
             "###############.....  75 %        3        0        2   0.0s  ci-17\n",
-            "mac-7   draining       3/8    0.0K/16G    0.0s  OSFamily=macos\n",
+            "mac-7   draining       3/8    0.0K/16G    9.0G/10G    2h01m    0.0s  OSFamily=macos\n",
             "because drained by an operator: a new?[2J disk\n",
         ] {
             assert!(page.contains(expected), "{expected:?} is not in\n{page}");

@@ -174,6 +174,14 @@ pub struct Worker {
     /// What it runs.
     #[prost(message, repeated, tag = "13")]
     pub running: ::prost::alloc::vec::Vec<Running>,
+    /// What its local CAS holds, and may hold, in bytes; 0 if it does not say.
+    #[prost(uint64, tag = "14")]
+    pub cache_bytes: u64,
+    #[prost(uint64, tag = "15")]
+    pub cache_bytes_max: u64,
+    /// What was used within that time is still in it; not set if all of it is.
+    #[prost(message, optional, tag = "16")]
+    pub cache_horizon: ::core::option::Option<::prost_types::Duration>,
 }
 /// Nested message and enum types in `Worker`.
 pub mod worker {

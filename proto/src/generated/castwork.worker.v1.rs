@@ -2,7 +2,7 @@
 /// What a worker says.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerMessage {
-    #[prost(oneof = "worker_message::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "worker_message::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: ::core::option::Option<worker_message::Message>,
 }
 /// Nested message and enum types in `WorkerMessage`.
@@ -19,6 +19,8 @@ pub mod worker_message {
         Outcome(super::Outcome),
         #[prost(message, tag = "5")]
         Draining(super::Draining),
+        #[prost(message, tag = "6")]
+        Condition(super::Condition),
     }
 }
 impl ::prost::Name for WorkerMessage {
@@ -348,6 +350,34 @@ impl ::prost::Name for Outcome {
     }
     fn type_url() -> ::prost::alloc::string::String {
         "type.googleapis.com/castwork.worker.v1.Outcome".into()
+    }
+}
+/// How the worker itself is. Said after each welcome, when it changes, and now
+/// and then.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Condition {
+    /// Why it should be given nothing: what it tries by itself fails, a file on its
+    /// disk or a command in its sandbox. Empty if that works.
+    #[prost(string, tag = "1")]
+    pub unfit: ::prost::alloc::string::String,
+    /// What its local CAS holds, and may hold, in bytes.
+    #[prost(uint64, tag = "2")]
+    pub cache_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub cache_bytes_max: u64,
+    /// What was used within that time is still in it. Not set as long as nothing had
+    /// to be evicted.
+    #[prost(message, optional, tag = "4")]
+    pub cache_horizon: ::core::option::Option<::prost_types::Duration>,
+}
+impl ::prost::Name for Condition {
+    const NAME: &'static str = "Condition";
+    const PACKAGE: &'static str = "castwork.worker.v1";
+    fn full_name() -> ::prost::alloc::string::String {
+        "castwork.worker.v1.Condition".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "type.googleapis.com/castwork.worker.v1.Condition".into()
     }
 }
 /// The scheduler has the outcome; the worker may forget the lease.

@@ -278,6 +278,9 @@ fn worker_of(worker: &WorkerView, now: Moment) -> admin::Worker {
         amounts: amounts_of(&worker.offer.others),
         age: duration(now.saturating_sub(worker.since)),
         running: running.collect(),
+        cache_bytes: worker.condition.cache_bytes.0,
+        cache_bytes_max: worker.condition.cache_bytes.1,
+        cache_horizon: worker.condition.cache_horizon.and_then(duration),
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use castwork_proto::worker::worker_message::Message;
 use castwork_proto::worker::workers_server::Workers;
-use castwork_proto::worker::{Progress, SchedulerMessage, WorkerMessage, progress};
+use castwork_proto::worker::{self, Progress, SchedulerMessage, WorkerMessage, progress};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -12,8 +12,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::errors::bad;
 use super::hello::{Hello, HelloError, lease_id};
+use super::instance::clip;
 use crate::dispatch::{Attachment, Dispatch, Link, OUTGOING_MAX, report_of};
-use crate::queue::{Saying, SessionId, WorkerId};
+use crate::queue::{Condition, Saying, SessionId, WorkerId};
 
 /// How long a worker may take to say who it is.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
@@ -94,10 +95,20 @@ impl Listener {
     }
 }
 
+fn condition_of(condition: worker::Condition) -> Condition {
+    let worker::Condition { unfit, cache_bytes, cache_bytes_max, cache_horizon } = condition;
+    Condition {
+        unfit: (!unfit.is_empty()).then(|| clip(&unfit).into()),
+        cache_bytes: (cache_bytes, cache_bytes_max),
+        cache_horizon: cache_horizon.and_then(|horizon| Duration::try_from(horizon).ok()),
+    }
+}
+
 fn saying_of(message: WorkerMessage) -> Result<Saying, Status> {
     let lease = |text: &str| lease_id(text).map_err(|error| bad(error.to_string()));
     match message.message {
         Some(Message::Draining(_)) => Ok(Saying::Draining),
+        Some(Message::Condition(condition)) => Ok(Saying::Condition(condition_of(condition))),
         Some(Message::Progress(Progress { lease_id, stage })) => {
             let commanding = stage == progress::Stage::Executing as i32;
             Ok(Saying::Progress { lease: lease(&lease_id)?, commanding })

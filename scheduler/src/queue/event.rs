@@ -234,6 +234,8 @@ pub enum Saying {
     Heartbeat,
     /// It takes no new leases.
     Draining,
+    /// How it is itself.
+    Condition(Condition),
     /// The command of a lease runs, or runs no more.
     Progress {
         /// The lease.
@@ -250,6 +252,17 @@ pub enum Saying {
         /// The most memory that the command took at a time, in bytes; 0 if that was not measured.
         memory_bytes: u64,
     },
+}
+
+/// How a worker itself is, as it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Why it should be given nothing, if so.
+    pub unfit: Option<Arc<str>>,
+    /// What its cache holds, and may hold, in bytes.
+    pub cache_bytes: (u64, u64),
+    /// What was used within that time is still in its cache; `None` if all of it is.
+    pub cache_horizon: Option<Duration>,
 }
 
 /// How a lease ended.

@@ -47,8 +47,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use demand::{Amounts, Demand, Needs};
 pub use event::{
-    Checked, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Report, Request,
-    Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
+    Checked, Condition, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Report,
+    Request, Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
 };
 pub use limits::Limits;
 pub use pattern::matches as name_matches;

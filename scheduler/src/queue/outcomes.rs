@@ -49,7 +49,7 @@ impl Queue {
     }
 
     pub(super) fn reported(&mut self, worker: WorkerId, lease: LeaseId, report: Report, memory_bytes: u64) {
-        if self.rechecks.has(lease) {
+        if self.is_recheck_of(worker, lease) {
             return self.rechecked(worker, lease, report);
         }
         let Some(id) = self.tasks.under(lease, worker) else {

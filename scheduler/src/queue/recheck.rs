@@ -94,11 +94,6 @@ pub(super) struct Rechecks {
 }
 
 impl Rechecks {
-    /// Whether a lease is one of these.
-    pub(super) fn has(&self, lease: LeaseId) -> bool {
-        self.running.contains_key(&lease)
-    }
-
     #[cfg(test)]
     pub(super) fn running(&self) -> usize {
         self.running.len()
@@ -183,6 +178,12 @@ impl Queue {
         self.spare.insert(lease, (worker, Purpose::Recheck));
         self.rechecks.running.insert(lease, recheck);
         self.workers.change(worker, |worker| worker.hold(lease, None, demand));
+    }
+
+    /// Whether a worker has a lease that is one of these.
+    pub(super) fn is_recheck_of(&self, worker: WorkerId, lease: LeaseId) -> bool {
+        self.rechecks.running.contains_key(&lease)
+            && self.spare.get(&lease).is_some_and(|(holder, _)| *holder == worker)
     }
 
     /// Takes a run away from its worker.

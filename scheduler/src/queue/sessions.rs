@@ -6,7 +6,8 @@ use super::shares::Owner;
 use super::tasks::{Attempt, Phase, Task};
 use super::workers::Presence;
 use super::{
-    Cause, Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId, WorkerId,
+    Cause, Condition, Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId,
+    WorkerId,
 };
 
 impl Queue {
@@ -38,7 +39,7 @@ impl Queue {
 
     /// Has a worker go on with a lease that it brought along, or forget it.
     fn take_back(&mut self, worker: WorkerId, held: &Held) {
-        if self.rechecks.has(held.lease) {
+        if self.is_recheck_of(worker, held.lease) {
             return;
         }
         match self.tasks.under(held.lease, worker) {
@@ -123,9 +124,24 @@ impl Queue {
         self.workers.change(id, |worker| worker.presence = Presence::Connected { session, heard });
         match saying {
             Saying::Heartbeat => {}
+            Saying::Condition(condition) => self.is_in_condition(id, condition),
             Saying::Draining => self.workers.change(id, |worker| worker.draining = true),
             Saying::Progress { lease, commanding } => self.progressed(id, lease, commanding),
             Saying::Outcome { lease, report, memory_bytes } => self.reported(id, lease, report, memory_bytes),
+        }
+    }
+
+    /// Notes how a worker says it is. One that is not fit is given nothing, be it the last.
+    fn is_in_condition(&mut self, id: WorkerId, condition: Condition) {
+        let is_unfit = condition.unfit.is_some();
+        let mut was_unfit = false;
+        self.workers.change(id, |worker| {
+            was_unfit = std::mem::replace(&mut worker.condition, condition).unfit.is_some();
+        });
+        match (was_unfit, is_unfit) {
+            (false, true) => self.tally.quarantines += 1,
+            (true, false) => self.place_worker(id),
+            _ => {}
         }
     }
 

@@ -102,6 +102,8 @@ pub struct WorkerView {
     pub offer: super::Offer,
     /// Slots and bytes of memory that its actions take up.
     pub used: (u32, u64),
+    /// How it says it is.
+    pub condition: super::Condition,
     /// When it came first.
     pub since: Moment,
     /// Why it is not given anything, or only one action at a time.
@@ -186,7 +188,7 @@ impl Queue {
             name: worker.offer.name.to_string(),
             connected: worker.session().is_some(),
             draining: worker.draining || worker.drained.is_some(),
-            quarantined: worker.conduct.is_quarantined(),
+            quarantined: worker.is_left_out(),
             slots: worker.offer.slots,
             running: worker.leases.len(),
         }
@@ -252,6 +254,7 @@ impl Queue {
             state: self.state_of(id),
             offer: worker.offer.clone(),
             used: (worker.used().slots, worker.used().memory_bytes),
+            condition: worker.condition.clone(),
             since: worker.since,
             remark: self.remark(id),
             leases,
@@ -266,6 +269,9 @@ impl Queue {
         }
         if worker.draining {
             return Some("it finishes what it runs and goes".to_owned());
+        }
+        if let Some(reason) = &worker.condition.unfit {
+            return Some(format!("not fit, as it says: {reason}; it tries again by itself"));
         }
         if let Some((reason, until)) = worker.conduct.blemish() {
             let then = until.map_or_else(

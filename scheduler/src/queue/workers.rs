@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::demand::{Demand, Used};
 use super::quarantine::Conduct;
 use super::ready::ClassId;
-use super::{LeaseId, Moment, Needs, Offer, Properties, SessionId, TaskId, WorkerId};
+use super::{Condition, LeaseId, Moment, Needs, Offer, Properties, SessionId, TaskId, WorkerId};
 
 /// Folders of inputs that a worker is thought to have still, at most.
 const WARM_MAX: usize = 64;
@@ -24,6 +24,8 @@ pub(super) struct Worker {
     pub(super) drained: Option<Arc<str>>,
     /// How it behaves.
     pub(super) conduct: Conduct,
+    /// How it says it is.
+    pub(super) condition: Condition,
     /// Kept free for actions of that class, which otherwise might wait for ever until enough is free at once.
     pub(super) reserved_for: Option<ClassId>,
     /// When it was kept free last.
@@ -88,7 +90,12 @@ impl Worker {
 
     /// Whether it may be given actions once it has a free slot.
     pub(super) fn is_open(&self) -> bool {
-        self.session().is_some() && !self.draining && self.drained.is_none() && !self.conduct.is_quarantined()
+        self.session().is_some() && !self.draining && self.drained.is_none() && !self.is_left_out()
+    }
+
+    /// Whether it is given nothing because of how it behaves, or says it is.
+    pub(super) fn is_left_out(&self) -> bool {
+        self.conduct.is_quarantined() || self.condition.unfit.is_some()
     }
 
     /// What its actions take up.
@@ -168,6 +175,7 @@ impl Workers {
             draining: false,
             drained: None,
             conduct: Conduct::default(),
+            condition: Condition::default(),
             reserved_for: None,
             reserved_last: None,
             leases: BTreeMap::new(),

@@ -195,34 +195,27 @@ fn wait_until_quiet(farm: &Farm) {
     }
 }
 
-#[test]
-fn a_build_survives_the_end_of_a_scheduler_and_of_a_worker_at_once() {
-    compile_through(Fault::BothKilled);
+/// Faults that Bazel meets.
+fn with_bazel() -> usize {
+    number("CASTWORK_TESTS_BAZEL_FAULTS", 1)
 }
 
 #[test]
-fn a_build_survives_the_end_of_a_scheduler() {
-    compile_through(Fault::SchedulerKilled);
-}
-
-#[test]
-fn a_build_survives_the_end_of_a_worker() {
-    compile_through(Fault::WorkerKilled);
-}
-
-#[test]
-fn a_build_survives_a_worker_that_freezes() {
-    compile_through(Fault::WorkerFrozen);
-}
-
-#[test]
-fn a_build_survives_a_worker_whose_network_is_cut() {
-    compile_through(Fault::NetworkCut);
+fn a_build_through_the_wrapper_survives_every_fault() {
+    if with_bazel() > 1 {
+        // One after the other, as their times are told.
+        return FAULTS.into_iter().for_each(compile_through);
+    }
+    // They wait most of the time, for workers to be given up.
+    std::thread::scope(|scope| {
+        for fault in FAULTS {
+            scope.spawn(move || compile_through(fault));
+        }
+    });
 }
 
 #[test]
 fn a_build_with_bazel_survives_what_fails() {
-    let count = number("CASTWORK_TESTS_BAZEL_FAULTS", 1);
-    let goal = if count > 1 { Goal::Everything } else { Goal::OneProgram };
-    build_through(goal, &FAULTS[..count]);
+    let goal = if with_bazel() > 1 { Goal::Everything } else { Goal::OneProgram };
+    build_through(goal, &FAULTS[..with_bazel()]);
 }

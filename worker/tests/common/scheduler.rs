@@ -24,7 +24,7 @@ use castwork_proto::worker::scheduler_message::Message as Says;
 use castwork_proto::worker::worker_message::Message as Heard;
 use castwork_proto::worker::workers_server::{Workers, WorkersServer};
 use castwork_proto::worker::{
-    Hello, Outcome, OutcomeKept, Progress, SchedulerMessage, Welcome, WorkerMessage,
+    Condition, Hello, Outcome, OutcomeKept, Progress, SchedulerMessage, Welcome, WorkerMessage,
 };
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -116,12 +116,24 @@ impl Session {
         self.says.send(Ok(SchedulerMessage { message: Some(message) })).await.unwrap();
     }
 
-    /// What the worker says next, besides heartbeats; `None` when it has hung up.
+    /// How the worker says it is, next.
+    pub(crate) async fn condition(&mut self) -> Condition {
+        loop {
+            let heard = tokio::time::timeout(PATIENCE, self.heard.recv()).await;
+            match heard.expect("the worker says something") {
+                Some(Heard::Condition(condition)) => return condition,
+                Some(_) => {}
+                None => panic!("the worker has hung up"),
+            }
+        }
+    }
+
+    /// What the worker says next, besides heartbeats and how it is; `None` when it has hung up.
     pub(crate) async fn hear(&mut self) -> Option<Heard> {
         loop {
             match tokio::time::timeout(PATIENCE, self.heard.recv()).await.expect("the worker says something")
             {
-                Some(Heard::Heartbeat(_)) => {}
+                Some(Heard::Heartbeat(_) | Heard::Condition(_)) => {}
                 heard => return heard,
             }
         }

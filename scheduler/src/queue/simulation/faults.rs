@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::world::{Link, World, queue};
-use crate::queue::{Event, Held, Moment, Origin, Saying, SessionId, WorkerId};
+use crate::queue::{Condition, Event, Held, Moment, Origin, Saying, SessionId, WorkerId};
 
 impl World {
     pub(super) fn connect_one(&mut self) -> Result<(), String> {
@@ -69,6 +69,19 @@ impl World {
             return self.apply(Event::Drained(pattern, "maintenance".into()));
         }
         self.apply(Event::Undrained(pattern))
+    }
+
+    /// A worker finds out that it is not fit, or that it is again.
+    pub(super) fn fall_ill_or_recover(&mut self) -> Result<(), String> {
+        let Some(id) = self.linked() else { return Ok(()) };
+        let unfit = self.chance.percent(30).then(|| "its disk fails".into());
+        self.say_condition(id, unfit)
+    }
+
+    pub(super) fn say_condition(&mut self, worker: WorkerId, unfit: Option<Arc<str>>) -> Result<(), String> {
+        let Some(link) = &self.workers[&worker].link else { return Ok(()) };
+        let saying = Saying::Condition(Condition { unfit, ..Condition::default() });
+        self.apply(Event::Said { worker, session: link.session, saying })
     }
 
     /// The scheduler dies and comes back with nothing but its journal: the operations that had not ended.

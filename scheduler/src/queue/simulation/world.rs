@@ -173,6 +173,7 @@ impl World {
             940..943 => self.drain_one(),
             943..945 => self.drain_or_undrain(),
             945..947 => self.restart(),
+            947..950 => self.fall_ill_or_recover(),
             _ => self.let_time_pass(),
         }
     }
@@ -353,6 +354,9 @@ impl World {
         // Also those that were draining.
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
             self.connect(id)?;
+        }
+        for id in self.workers.keys().copied().collect::<Vec<_>>() {
+            self.say_condition(id, None)?;
         }
         for _ in 0..ROUNDS_MAX {
             if self.is_over() {

@@ -204,3 +204,22 @@ fn an_action_that_has_another_result_each_time_is_told_from_a_worker_that_lies()
     let names = ["w0", "w1"].map(Arc::from);
     assert_eq!(verdicts(&sampled(&["x", "y"])), [Verdict::Disagreement(names)]);
 }
+
+#[test]
+fn what_another_worker_says_of_a_run_for_comparison_counts_for_nothing() {
+    let mut bench = Bench::with(Limits { recheck_per_million: 1_000_000, ..Limits::default() });
+    let [first, second, stranger] = [1, 2, 3].map(|number| bench.attach(number, 1, &[]));
+    bench.submit("a", |_| ());
+    let (holder, lease, _) = bench.granted[0].clone();
+    assert_eq!(holder, first);
+    bench.say(first, outcome(lease, made("x")));
+    bench.publish();
+    live(&mut bench, 1);
+    let (holder, lease, _) = bench.granted[1].clone();
+    let other = if holder == second { stranger } else { second };
+    bench.say(other, outcome(lease, made("lie")));
+    live(&mut bench, 1);
+    assert_eq!((bench.granted.len(), bench.queue.tally().rechecks), (2, RecheckTally::default()));
+    bench.say(holder, outcome(lease, made("x")));
+    assert_eq!(bench.queue.tally().rechecks.same, 1);
+}

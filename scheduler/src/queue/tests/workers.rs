@@ -233,3 +233,23 @@ fn a_command_that_outlives_its_timeout_by_far_is_tried_elsewhere() {
     }
     assert_eq!((bench.revoked.clone(), bench.granted[1].0), (vec![lease], other));
 }
+
+#[test]
+fn a_worker_that_says_it_is_not_fit_gets_nothing_until_it_is_be_it_the_last() {
+    let mut bench = Bench::new();
+    let worker = bench.attach(1, 1, &[]);
+    let say = |bench: &mut Bench, unfit: Option<&str>| {
+        let condition = Condition { unfit: unfit.map(Into::into), ..Condition::default() };
+        bench.say(worker, Saying::Condition(condition));
+    };
+    say(&mut bench, Some("its disk fails"));
+    bench.submit("a", |_| ());
+    assert!(bench.granted.is_empty());
+    let view = bench.queue.view();
+    let remark = view.workers[0].remark.as_deref().unwrap();
+    assert!(view.workers[0].state.quarantined && remark.contains("its disk fails"), "{remark}");
+    assert!(view.classes[0].reason.contains("is in quarantine"), "{}", view.classes[0].reason);
+    assert_eq!(bench.queue.tally().quarantines, 1);
+    say(&mut bench, None);
+    assert_eq!(bench.order(), ["a"].map(key));
+}

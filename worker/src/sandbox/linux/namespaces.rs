@@ -1,5 +1,7 @@
 //! The namespaces of a slot: users, mounts and the network; each action gets the others afresh.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
@@ -52,7 +54,7 @@ const COUNTERS: [&str; 3] = ["/proc/self/net/dev", "/proc/self/net/snmp", "/proc
 /// few actions use it, so the next one gets it if the last one didn't.
 #[derive(Debug)]
 pub(super) struct Network {
-    unused: String,
+    unused: Vec<u8>,
 }
 
 impl Network {
@@ -72,8 +74,16 @@ impl Network {
     }
 }
 
-fn counters() -> String {
-    COUNTERS.map(|path| std::fs::read_to_string(path).unwrap_or_default()).concat()
+/// Room for all of it: a file of `/proc` says that it is empty, and would be read in ever so many small pieces.
+const COUNTERS_BYTES: usize = 64 << 10;
+
+fn counters() -> Vec<u8> {
+    let mut all = Vec::with_capacity(COUNTERS_BYTES);
+    for mut file in COUNTERS.iter().filter_map(|path| File::open(path).ok()) {
+        // What can't be read is not the same as before.
+        let _ = file.read_to_end(&mut all);
+    }
+    all
 }
 
 /// Raises `lo`, alone in its network namespace, because tests talk to themselves.
