@@ -15,8 +15,8 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -44,6 +44,9 @@ pub enum DataDirError {
     },
 }
 
+/// Scratch folders that were emptied.
+type Kept = Arc<Mutex<Vec<PathBuf>>>;
+
 /// The worker's folder, locked.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -52,6 +55,9 @@ pub(crate) struct DataDir {
     next: AtomicU64,
     /// As many scratch folders as may be there at once, those under removal included.
     scratches: Arc<Semaphore>,
+    /// Empty ones that another action may have: to make and to remove a folder costs more than most of what is
+    /// around an action. As many as have been there at once, at most.
+    kept: Kept,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -85,7 +91,8 @@ impl DataDir {
         let worker_id = read_or_make_id(&id_path).map_err(at("keep", &id_path))?;
         // One being removed for each one in use.
         let scratches = Arc::new(Semaphore::new(slots * 2));
-        Ok(Self { path, worker_id, next: AtomicU64::new(1), scratches, _lock: lock })
+        let (next, kept) = (AtomicU64::new(1), Kept::default());
+        Ok(Self { path, worker_id, next, scratches, kept, _lock: lock })
     }
 
     /// The folder itself: absolute, without links.
@@ -103,16 +110,50 @@ impl DataDir {
         self.path.join("stage/bases")
     }
 
-    /// A new folder for an action, with an empty folder for its inputs. Waits while too many old
-    /// ones are still being removed.
-    pub(crate) async fn scratch(&self) -> io::Result<Scratch> {
+    /// A folder for an action, with an empty folder for its inputs. Waits while too many old ones are still being
+    /// emptied. `is_closed` says that no command can reach these two folders themselves, whatever it does to what is
+    /// in them: only then another action may have them later.
+    pub(crate) async fn scratch(&self, is_closed: bool) -> io::Result<Scratch> {
         let permit = self.scratches.clone().acquire_owned().await.expect("nobody closes it");
+        let kept = is_closed.then(|| self.kept.clone());
+        if let Some(path) = kept.as_ref().and_then(|kept| open(kept).pop()) {
+            return Ok(Scratch { path, permit: Some(permit), kept });
+        }
         let path =
             self.path.join("stage/actions").join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
         fs::create_dir(&path)?;
         fs::create_dir(path.join(INPUTS))?;
-        Ok(Scratch { path, permit: Some(permit) })
+        Ok(Scratch { path, permit: Some(permit), kept })
     }
+}
+
+impl Drop for DataDir {
+    /// What can't be removed, the next worker will.
+    fn drop(&mut self) {
+        for path in open(&self.kept).drain(..) {
+            let _ = remove_tree(&path);
+        }
+    }
+}
+
+fn open(kept: &Kept) -> MutexGuard<'_, Vec<PathBuf>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Removes all that is in a scratch folder but the folder for inputs, and all that is in that.
+fn clear(path: &Path) -> io::Result<()> {
+    let inputs = path.join(INPUTS);
+    for folder in [path, &inputs] {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            let place = entry.path();
+            if place == inputs {
+                continue;
+            }
+            if entry.file_type()?.is_dir() { remove_tree(&place)? } else { fs::remove_file(&place)? }
+        }
+    }
+    Ok(())
 }
 
 fn read_or_make_id(path: &Path) -> io::Result<String> {
@@ -130,11 +171,13 @@ fn read_or_make_id(path: &Path) -> io::Result<String> {
     Ok(id)
 }
 
-/// An action's folder. Dropping it removes it, on a thread that may block.
+/// An action's folder. Dropping it removes or empties it, on a thread that may block.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
     permit: Option<OwnedSemaphorePermit>,
+    /// Where it goes for the next action, if it may have another.
+    kept: Option<Kept>,
 }
 
 impl Scratch {
@@ -152,8 +195,11 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let (path, permit) = (std::mem::take(&mut self.path), self.permit.take());
+        let kept = self.kept.take();
         let remove = move || {
-            if let Err(error) = remove_tree(&path) {
+            if let Some(kept) = kept.filter(|_| clear(&path).is_ok()) {
+                open(&kept).push(path);
+            } else if let Err(error) = remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "an action's folder can't be removed");
             }
             drop(permit);
@@ -174,7 +220,7 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let first = DataDir::open(base.path(), 1).unwrap();
         assert!(matches!(DataDir::open(base.path(), 1), Err(DataDirError::InUse(_))));
-        let scratch = first.scratch().await.unwrap();
+        let scratch = first.scratch(false).await.unwrap();
         let left = scratch.path().to_owned();
         // As after `kill -9`: the lock is gone, and nobody has cleaned.
         Box::leak(Box::new(scratch));
@@ -184,5 +230,36 @@ mod tests {
         let second = DataDir::open(base.path(), 1).unwrap();
         assert!(!left.exists());
         assert_eq!(second.worker_id(), id);
+    }
+
+    #[tokio::test]
+    async fn what_an_action_has_left_the_next_does_not_find() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = DataDir::open(base.path(), 1).unwrap();
+        for is_closed in [true, false] {
+            let names = |path: &Path| {
+                let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
+                names.collect::<Vec<_>>()
+            };
+            let scratch = folder.scratch(is_closed).await.unwrap();
+            let first = scratch.path().to_owned();
+            fs::create_dir_all(first.join("upper/a/b")).unwrap();
+            fs::write(first.join("upper/a/b/c"), "secret").unwrap();
+            fs::write(first.join("stdout"), "secret").unwrap();
+            fs::create_dir(first.join(INPUTS).join("d")).unwrap();
+            fs::write(first.join(INPUTS).join("d/e"), "secret").unwrap();
+            drop(scratch);
+            // Both permits: the folder is emptied then.
+            let all = folder.scratches.acquire_many(2).await.unwrap();
+            drop(all);
+            let scratch = folder.scratch(is_closed).await.unwrap();
+            assert_eq!(scratch.path() == first, is_closed, "what a command can reach is no other's");
+            assert_eq!(names(scratch.path()), [INPUTS]);
+            assert!(names(&scratch.path().join(INPUTS)).is_empty());
+        }
+        let actions = folder.path().join("stage/actions");
+        let _all = folder.scratches.acquire_many(2).await.unwrap();
+        drop(folder.scratches.clone());
+        assert!(fs::read_dir(&actions).unwrap().count() <= 1);
     }
 }

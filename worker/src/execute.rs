@@ -24,7 +24,7 @@ use crate::inputs::{Stage as InputStage, Staged, Tally};
 use crate::local::Local;
 use crate::outputs::{Collected, collect, upload};
 use crate::remotes::Remotes;
-use crate::sandbox::{Bound, Captured, End, Ended, Root, RunSpec, Sandbox, Usage};
+use crate::sandbox::{Bound, Captured, End, Ended, Layout, Root, RunSpec, Sandbox, Usage};
 
 /// What siso knows an action's own timeout by; other deadlines it tries again.
 const TIMED_OUT: &str = "execution timeout exceeded";
@@ -145,9 +145,10 @@ impl Workshop {
         let tally = Tally::default();
         let tree = self.inputs.tree(remote, &action.input_root, &tally).await?;
         let root = self.root_of(action, &tree)?;
-        let scratch = self.data_dir.scratch().await.map_err(Failure::disk("make a folder for the action"))?;
-        let scratch = Arc::new(scratch);
         let layout = self.sandbox.layout();
+        // Where inputs are linked, a layer lies over them, and the command sees no more than that.
+        let scratch = self.data_dir.scratch(layout == Layout::Links).await;
+        let scratch = Arc::new(scratch.map_err(Failure::disk("make a folder for the action"))?);
         let staged = self.inputs.lay_out(remote, &tree, action, layout, &scratch, &tally).await?;
         Ok(Ready { scratch, root, staged, tally })
     }
@@ -172,7 +173,8 @@ impl Workshop {
         function: DigestFunction,
     ) -> Result<(ActionResult, BTreeSet<Digest>, rpc::Status), Failure> {
         let (local, action) = (self.local.clone(), action.clone());
-        blocking(move || {
+        let is_quick = action.outputs.paths.is_empty() && !ended.stdout.is_any() && !ended.stderr.is_any();
+        let gather = move || {
             let mut result = ActionResult { exit_code: exit_code(ended.end), ..Default::default() };
             let mut status = status_of(ended.end);
             let mut collected = Collected::default();
@@ -191,8 +193,9 @@ impl Workshop {
             result.stderr_digest = Some(stderr.to_proto());
             collected.add_to(&mut result, &action);
             Ok((result, blobs, status))
-        })
-        .await
+        };
+        // Nothing has to be read then, and another thread need not be woken.
+        if is_quick { gather() } else { blocking(gather).await }
     }
 }
 

@@ -70,8 +70,12 @@ impl Stage {
         let mut entries_made = 0;
         for _ in 0..LAYOUTS_MAX {
             let started = Instant::now();
-            let mut way = self.way(tree, action, layout).await?;
+            let (mut way, laid) = self.way_at_once(tree, action, layout, scratch).await?;
             took += started.elapsed();
+            if let (Way::Now(base, plan), true) = (&mut way, laid) {
+                entries_made += plan.len() as u64;
+                return Ok(Staged { base: base.take(), entries: tree.paths(), entries_made, took });
+            }
             if matches!(way, Way::AsBase) {
                 let contents = tree.file_digests();
                 self.fetcher.blobs(remote, contents, tally).await?;
@@ -103,6 +107,29 @@ impl Stage {
         Err(Failure::disk("keep inputs in the local CAS")(full))
     }
 
+    /// How a tree is to be laid out; and whether that has been done, as it is if all of it is here. Then one other
+    /// thread has to be waited for and not two.
+    async fn way_at_once(
+        &self,
+        tree: &Arc<FlatTree>,
+        action: &Arc<CheckedAction>,
+        layout: Layout,
+        scratch: &Arc<Scratch>,
+    ) -> Result<(Way, bool), Failure> {
+        let (bases, tree, action) = (self.bases.clone(), tree.clone(), action.clone());
+        let (folder, local) = (scratch.clone(), self.local.clone());
+        blocking(move || {
+            let way = way_of(&bases, &tree, &action, layout)?;
+            let Way::Now(_, plan) = &way else { return Ok((way, false)) };
+            match lay_out(plan, &folder.path().join(INPUTS), layout, &local) {
+                // Then nothing has been laid out.
+                Err(Failure::Missing(_)) => Ok((way, false)),
+                laid => laid.map(|()| (way, true)),
+            }
+        })
+        .await
+    }
+
     async fn way(
         &self,
         tree: &Arc<FlatTree>,
@@ -110,21 +137,7 @@ impl Stage {
         layout: Layout,
     ) -> Result<Way, Failure> {
         let (bases, tree, action) = (self.bases.clone(), tree.clone(), action.clone());
-        blocking(move || {
-            if layout == Layout::Links {
-                if let Some((base, plan)) = bases.pick(&tree, &action)? {
-                    return Ok(Way::Now(Some(base), plan));
-                }
-                if bases.takes(&tree) {
-                    return Ok(Way::AsBase);
-                }
-            }
-            let mut plan = Plan::of(&tree)?;
-            let is_whole = plan.add_above_outputs(&above_outputs(&tree, &action)?);
-            debug_assert!(is_whole, "a whole tree hides nothing");
-            Ok(Way::Now(None, plan))
-        })
-        .await
+        blocking(move || way_of(&bases, &tree, &action, layout)).await
     }
 
     /// Lays out a tree as a base, unless another action has just done so.
@@ -155,4 +168,19 @@ impl Stage {
     ) -> Result<Arc<FlatTree>, Failure> {
         self.fetcher.tree(remote, root, tally).await.map(Arc::new)
     }
+}
+
+fn way_of(bases: &Bases, tree: &FlatTree, action: &CheckedAction, layout: Layout) -> Result<Way, Failure> {
+    if layout == Layout::Links {
+        if let Some((base, plan)) = bases.pick(tree, action)? {
+            return Ok(Way::Now(Some(base), plan));
+        }
+        if bases.takes(tree) {
+            return Ok(Way::AsBase);
+        }
+    }
+    let mut plan = Plan::of(tree)?;
+    let is_whole = plan.add_above_outputs(&above_outputs(tree, action)?);
+    debug_assert!(is_whole, "a whole tree hides nothing");
+    Ok(Way::Now(None, plan))
 }

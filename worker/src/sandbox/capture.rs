@@ -24,6 +24,13 @@ pub struct Captured {
     pub dropped_bytes: u64,
 }
 
+impl Captured {
+    /// Whether anything was written.
+    pub fn is_any(&self) -> bool {
+        self.path.is_some()
+    }
+}
+
 /// A capture under way.
 pub(super) struct Capture {
     task: JoinHandle<io::Result<Captured>>,

@@ -59,18 +59,25 @@ fn empty(folder: &impl AsFd, top: &impl AsFd, depth: usize, moved_up: &mut u64) 
         if name == c"." || name == c".." {
             continue;
         }
-        if is_folder(folder, name)? {
-            remove_folder(folder, name, top, depth, moved_up)?;
-        } else {
-            unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?;
+        match mode_of_folder(folder, name)? {
+            Some(mode) => {
+                if !mode.contains(Mode::S_IRWXU) {
+                    // Nobody is left who could swap the folder for a symlink between these steps.
+                    fchmodat(folder, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
+                }
+                remove_folder(folder, name, top, depth, moved_up)?;
+            }
+            None => unlinkat(folder, name, UnlinkatFlags::NoRemoveDir)?,
         }
     }
     Ok(())
 }
 
-fn is_folder(folder: &impl AsFd, name: &CStr) -> Result<bool, Errno> {
+/// What may be done with a folder; `None` if it is something else.
+fn mode_of_folder(folder: &impl AsFd, name: &CStr) -> Result<Option<Mode>, Errno> {
     let stat = fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits())
+    let is_folder = stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFDIR.bits();
+    Ok(is_folder.then(|| Mode::from_bits_truncate(stat.st_mode)))
 }
 
 fn remove_folder(
@@ -80,8 +87,6 @@ fn remove_folder(
     depth: usize,
     moved_up: &mut u64,
 ) -> Result<(), Errno> {
-    // Nobody is left who could swap the folder for a symlink between these steps.
-    fchmodat(parent, name, Mode::S_IRWXU, FchmodatFlags::FollowSymlink)?;
     if depth == DEPTH_MAX {
         *moved_up += 1;
         // Names an action chose can't be in the way: `renameat` onto a folder that isn't empty
