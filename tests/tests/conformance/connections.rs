@@ -1,4 +1,8 @@
-//! What is common to all calls: messages, headers, compression.
+//! What is common to all calls: messages, headers, compression, pings.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use bytes::Bytes;
 use castwork_cas::Digest;
@@ -64,4 +68,69 @@ async fn compressed_messages_are_taken() {
         let answer = server.cas().send_compressed(encoding).find_missing_blobs(request).await.unwrap();
         assert_eq!(answer.into_inner().missing_blob_digests.len(), 1);
     }
+}
+
+/// As many as a client sends in a minute that asks every second whether the server is still there.
+const PINGS: u64 = 60;
+
+/// Kinds of frames of HTTP/2.
+const HEADERS: u8 = 1;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+
+const END_HEADERS: u8 = 4;
+const ACKNOWLEDGED: u8 = 1;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// A request whose body does not come, as a client writes it who knows no compression of headers.
+fn write_that_waits() -> Vec<u8> {
+    let fields = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/google.bytestream.ByteStream/Write"),
+        (":authority", "castwork"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    let literal = |(name, value)| [&[0][..], &text(name), &text(value)].concat();
+    frame(HEADERS, END_HEADERS, 1, &fields.map(literal).concat())
+}
+
+/// The next frame: its kind, its flags and what is in it.
+fn next_frame(stream: &mut TcpStream) -> (u8, u8, Vec<u8>) {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    let mut payload = vec![0; usize::try_from(u32::from_be_bytes([0, head[0], head[1], head[2]])).unwrap()];
+    stream.read_exact(&mut payload).unwrap();
+    (head[3], head[4], payload)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pings_on_a_stream_that_is_idle_are_answered_however_many_come() {
+    // [7]
+    let server = Server::start().await;
+    let address = server.address.clone();
+    let pinging = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(4, 0, 0, &[])].concat();
+        stream.write_all(&[preface, write_that_waits()].concat()).unwrap();
+        for number in 0..PINGS {
+            stream.write_all(&frame(PING, 0, 0, &number.to_be_bytes())).unwrap();
+            loop {
+                let (kind, flags, payload) = next_frame(&mut stream);
+                assert_ne!(kind, GOAWAY, "after {number} pings: {:?}", String::from_utf8_lossy(&payload));
+                if (kind, flags) == (PING, ACKNOWLEDGED) {
+                    assert_eq!(payload, number.to_be_bytes());
+                    break;
+                }
+            }
+        }
+    });
+    pinging.await.unwrap();
 }

@@ -1,11 +1,18 @@
 //! Downloads by stream.
 
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+
 use bytes::Bytes;
 use castwork_cas::Digest;
-use castwork_proto::bytestream::ReadRequest;
-use tonic::Code;
+use castwork_proto::bytestream::{ReadRequest, ReadResponse};
+use castwork_tests::Farm;
+use tonic::codec::Streaming;
+use tonic::{Code, Status};
 
-use crate::support::{SHA256, Server, noise};
+use crate::support::{SHA256, Server, noise, pieces, write_name};
 
 #[tokio::test]
 async fn any_part_of_a_blob_can_be_read() {
@@ -76,4 +83,76 @@ async fn a_connection_outlives_readers_who_leave_early() {
         let mut stream = client.read(request).await.unwrap().into_inner();
         assert!(stream.message().await.unwrap().is_some());
     }
+}
+
+/// More than client, server and the system between them hold.
+const LARGE_BYTES: usize = 48 << 20;
+
+/// Stores a blob that takes a while to read, and reads the first bytes of it.
+async fn begin_to_read(server: &Server) -> (Digest, Streaming<ReadResponse>) {
+    let data = noise(1, LARGE_BYTES);
+    let digest = Digest::of(SHA256, &data);
+    server.write(pieces(&write_name("large", &digest), &data, 1 << 20)).await.unwrap();
+    let request = ReadRequest { resource_name: format!("blobs/{digest}"), ..Default::default() };
+    let mut stream = server.bytestream().read(request).await.unwrap().into_inner();
+    assert!(!stream.message().await.unwrap().unwrap().data.is_empty());
+    (digest, stream)
+}
+
+fn bytes_read(farm: &Farm) -> u64 {
+    let mut stream = TcpStream::connect(farm.http()).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: castwork\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let value = text.lines().find_map(|line| line.strip_prefix("castwork_blob_read_bytes_total "));
+    value.and_then(|value| value.trim().parse().ok()).expect("the metric is there")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_stops_to_read_for_a_reader_who_has_left() {
+    // [48]
+    let server = Server::start().await;
+    let Some(farm) = server.farm("readers who leave") else { return };
+    let (_, stream) = begin_to_read(&server).await;
+    drop(stream);
+    let small = server.put("small").await.to_proto();
+    let mut before = 0;
+    // Calls that come after, until it stands still.
+    while bytes_read(farm) != before {
+        before = bytes_read(farm);
+        for _ in 0..20 {
+            server.missing(0, vec![small.clone()]).await.unwrap();
+        }
+    }
+    assert!(before < LARGE_BYTES as u64 / 2, "{before} bytes were read");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_is_lost_while_it_is_read_ends_in_an_error_and_never_just_ends() {
+    // [49]
+    let server = Server::start().await;
+    let Some(farm) = server.farm("blobs that are lost while they are read") else { return };
+    let (_, mut stream) = begin_to_read(&server).await;
+    let file =
+        file_of_size(&farm.folder().join("scheduler"), LARGE_BYTES as u64).expect("the blob is a file");
+    File::options().write(true).open(file).unwrap().set_len(LARGE_BYTES as u64 / 2).unwrap();
+    let mut got = 0;
+    let end: Result<(), Status> = loop {
+        match stream.message().await {
+            Ok(Some(message)) => got += message.data.len(),
+            Ok(None) => break Ok(()),
+            Err(status) => break Err(status),
+        }
+    };
+    assert!(end.is_err(), "{got} bytes, and then the end as if that were all");
+}
+
+fn file_of_size(folder: &Path, bytes: u64) -> Option<PathBuf> {
+    fs::read_dir(folder).unwrap().flatten().find_map(|entry| {
+        let metadata = entry.metadata().ok()?;
+        if metadata.is_dir() {
+            return file_of_size(&entry.path(), bytes);
+        }
+        (metadata.len() == bytes).then(|| entry.path())
+    })
 }

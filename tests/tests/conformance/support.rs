@@ -32,6 +32,8 @@ const INSTANCES: &str = "[[instance]]\nname = \"blake\"\ndigest-function = \"bla
 /// A server, ours unless another was named.
 pub(crate) struct Server {
     caller: Caller,
+    /// `HOST:PORT`.
+    pub(crate) address: String,
     own: Option<Own>,
 }
 
@@ -48,7 +50,7 @@ impl Server {
 
     async fn start_with(workers: usize) -> Self {
         if let Ok(address) = env::var(ADDRESS) {
-            return Self { caller: Caller::connect(&address).await, own: None };
+            return Self { caller: Caller::connect(&address).await, address: plain(&address), own: None };
         }
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("castwork.toml");
@@ -57,6 +59,7 @@ impl Server {
         let farm = Farm::with(Options { workers, scheduler_arguments, ..Options::default() });
         Self {
             caller: Caller::connect(&farm.address()).await,
+            address: plain(&farm.address()),
             own: Some(Own { farm, _configuration: folder }),
         }
     }
@@ -93,6 +96,14 @@ impl Server {
         offers.then_some(server)
     }
 
+    /// The programs, if they are ours: then one can look at, and spoil, what is behind the port.
+    pub(crate) fn farm(&self, test: &str) -> Option<&Farm> {
+        if self.own.is_none() {
+            skip(test, "the server is not ours to look behind");
+        }
+        self.own.as_ref().map(|own| &own.farm)
+    }
+
     /// Another life of the server over the same store, after `kill -9`; `None` if it is not ours to end.
     pub(crate) async fn restart(mut self) -> Option<Self> {
         let own = self.own.as_mut()?;
@@ -119,6 +130,11 @@ impl Deref for Server {
     fn deref(&self) -> &Caller {
         &self.caller
     }
+}
+
+/// An address without its scheme.
+fn plain(address: &str) -> String {
+    address.split_once("://").map_or(address, |(_, address)| address).to_owned()
 }
 
 pub(crate) fn write_zstd_name(id: &str, digest: &Digest) -> String {
