@@ -7,6 +7,7 @@ pub mod contest;
 pub mod execute;
 pub mod fairness;
 pub mod layout;
+pub mod peers;
 mod process;
 pub mod queue;
 pub mod sandbox;

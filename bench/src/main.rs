@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use castwork_bench::{execute, fairness, layout, queue, sandbox, store, wrapper};
+use castwork_bench::{execute, fairness, layout, peers, queue, sandbox, store, wrapper};
 use castwork_tests::{Farm, binary};
 use clap::Parser;
 
@@ -56,6 +56,18 @@ enum Bench {
         /// How many small blobs are stored; they take about 700 bytes each on disk
         #[arg(long, default_value_t = 2_000_000)]
         many: u64,
+    },
+    /// The store against `buildbox-casd`, and both against what the machine can do at all
+    Peers {
+        /// The server's program; the one beside this, if not given
+        #[arg(long)]
+        scheduler: Option<PathBuf>,
+        /// `buildbox-casd`; left out of the table if not given
+        #[arg(long)]
+        casd: Option<PathBuf>,
+        /// Counted rounds of what is short
+        #[arg(long, default_value_t = 40)]
+        rounds: usize,
     },
     /// What the scheduler alone costs: many actions, queued and then run by workers that run nothing
     Queue {
@@ -114,6 +126,10 @@ async fn main() -> ExitCode {
         Bench::Store { scheduler, rounds, many } => {
             let scheduler = scheduler.unwrap_or_else(|| binary("castwork-scheduler"));
             store::run(&store::Options { scheduler, rounds, many }).await
+        }
+        Bench::Peers { scheduler, casd, rounds } => {
+            let scheduler = scheduler.unwrap_or_else(|| binary("castwork-scheduler"));
+            peers::run(&peers::Options { scheduler, casd, rounds }).await
         }
         Bench::Queue { actions, runs, workers, slots } => {
             let mut farm = Farm::start(0, 1);
