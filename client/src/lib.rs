@@ -15,6 +15,7 @@ pub mod commands;
 pub mod compile_first;
 pub mod config;
 pub mod counters;
+pub mod crsh;
 pub mod dependencies;
 pub mod direct;
 pub mod doctor;

@@ -1,4 +1,5 @@
-//! What differs between operating systems: how a file is recognised again, and how a process is replaced.
+//! What differs between operating systems: how a file is recognised again, how a process is
+//! replaced, and where processes meet.
 
 #[cfg(unix)]
 mod unix;
@@ -6,9 +7,9 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub use unix::Platform;
+pub use unix::{Platform, endpoint};
 #[cfg(windows)]
-pub use windows::Platform;
+pub use windows::{Platform, endpoint};
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,7 @@
 //! Linux, macOS and the other Unixes.
 
+pub mod endpoint;
+
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, Permissions};
 use std::io;

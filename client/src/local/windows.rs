@@ -1,5 +1,7 @@
 //! Windows.
 
+pub mod endpoint;
+
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;

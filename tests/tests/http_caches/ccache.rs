@@ -1,9 +1,9 @@
-//! ccache's HTTP storage, in all its layouts, of an old and of the newest version.
+//! ccache's HTTP storage, in all its layouts, of an old and of the newest version; and its storage helper.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use castwork_tests::{Farm, environment, have, progress, skip};
+use castwork_tests::{Farm, binary, environment, have, progress, skip};
 
 use crate::counted;
 use crate::sources::{FILES, Sources, run};
@@ -26,6 +26,40 @@ fn the_newest_ccache_finds_what_another_machine_compiled() {
     if have(test, "g++") {
         check(&program);
     }
+}
+
+#[test]
+fn the_newest_ccache_reaches_a_server_through_a_helper_that_it_starts_itself() {
+    let test = "ccache (PyPI), storage helper";
+    let Some(program) = from_pypi(test) else { return };
+    if !have(test, "g++") {
+        return;
+    }
+    let mut farm = Farm::start(0, 1);
+    let folder = farm.folder().join("sources");
+    std::fs::create_dir(&folder).unwrap();
+    let sources = Sources::write(&folder);
+    let server = farm.address().replace("grpc://", "castwork://");
+    let helper = binary("ccache-storage-castwork");
+    let storage = format!("{server} helper={} request-timeout=60s data-timeout=60s", helper.display());
+    let machine = |name: &str| {
+        let mut command = Command::new(&program);
+        command.env("CCACHE_DIR", folder.with_file_name(name)).env("CCACHE_NODEBUG", "1");
+        // Where ccache and its helper meet.
+        command.env("XDG_RUNTIME_DIR", folder.parent().unwrap()).env_remove("CCACHE_DISABLE");
+        command.env("CCACHE_REMOTE_STORAGE", &storage).env("CCACHE_NOCOMPRESS", "1");
+        command
+    };
+    sources.compile_through(|| machine("first"));
+    assert_eq!(statistic(machine("first"), "remote_storage_error"), 0);
+    assert_eq!(statistic(machine("first"), "remote_storage_hit"), 0);
+    farm.scheduler().kill();
+    farm.restart_scheduler();
+    sources.compile_through(|| machine("second"));
+    run(machine("second"), &["--stop-storage-helpers"]);
+    assert_eq!(statistic(machine("second"), "remote_storage_error"), 0);
+    assert_eq!(statistic(machine("second"), "remote_storage_hit"), FILES);
+    assert_eq!(statistic(machine("second"), "cache_miss"), 0);
 }
 
 fn from_pypi(test: &str) -> Option<PathBuf> {

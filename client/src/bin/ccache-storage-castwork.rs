@@ -1,0 +1,7 @@
+//! `ccache-storage-castwork`, which ccache starts.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    castwork::crsh::main().into()
+}
