@@ -13,6 +13,8 @@ pub mod existence;
 pub mod files;
 pub mod memory;
 pub mod merkle;
+#[cfg(feature = "objects")]
+pub mod objects;
 pub mod read_through;
 pub mod remote;
 pub mod resource;
@@ -23,6 +25,8 @@ pub use complete::Complete;
 pub use digest::{Digest, DigestError, DigestFunction, Hasher};
 pub use existence::ExistenceCached;
 pub use memory::{MemoryActions, MemoryBlobs};
+#[cfg(feature = "objects")]
+pub use objects::Objects;
 pub use read_through::ReadThrough;
 pub use remote::{Remote, RemoteConfig};
 pub use resource::{Compressor, ReadName, ResourceError, ResourceName, WriteName};

@@ -25,6 +25,8 @@ pub(crate) mod windows;
 
 pub use blobs::{FileBlobs, Pinned};
 pub use results::FileActions;
+#[cfg(feature = "objects")]
+pub(crate) use results::{decode_result, encode_result};
 #[cfg(unix)]
 pub use unix::{free_bytes, free_files, read_exact_at, sync_folder};
 #[cfg(windows)]

@@ -44,7 +44,7 @@ impl FileActions {
         };
         let mut data = Vec::new();
         file.read_to_end(&mut data).map_err(|error| disk("read", &place, error))?;
-        let result = decode(&data);
+        let result = decode_result(&data);
         if result.is_some() {
             Folder::touch(&file);
         } else {
@@ -59,12 +59,10 @@ impl FileActions {
     /// # Errors
     /// [`StoreError::Disk`] if it can't be written.
     pub fn put_result(&self, key: &ActionKey, result: &ActionResult) -> Result<(), StoreError> {
-        let message = result.encode_to_vec();
+        let data = encode_result(result);
         let mut file = self.folder.temporary()?;
-        file.write_all(blake3::hash(&message).as_bytes())
-            .and_then(|()| file.write_all(&message))
-            .map_err(|error| disk("write", file.path(), error))?;
-        self.folder.keep(file, &self.place(key), (CHECKSUM_BYTES + message.len()) as u64)
+        file.write_all(&data).map_err(|error| disk("write", file.path(), error))?;
+        self.folder.keep(file, &self.place(key), data.len() as u64)
     }
 
     fn place(&self, key: &ActionKey) -> PathBuf {
@@ -74,7 +72,14 @@ impl FileActions {
     }
 }
 
-fn decode(data: &[u8]) -> Option<ActionResult> {
+/// The bytes that a result is kept as: a checksum, and the message.
+pub(crate) fn encode_result(result: &ActionResult) -> Vec<u8> {
+    let message = result.encode_to_vec();
+    [&blake3::hash(&message).as_bytes()[..], &message].concat()
+}
+
+/// Reads what [`encode_result`] wrote; `None` if it is anything else.
+pub(crate) fn decode_result(data: &[u8]) -> Option<ActionResult> {
     let (checksum, message) = data.split_at_checked(CHECKSUM_BYTES)?;
     if blake3::hash(message).as_bytes() != checksum {
         return None;

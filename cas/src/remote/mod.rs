@@ -118,6 +118,14 @@ impl Remote {
         })
     }
 
+    /// Says in words what is wrong with an address; other than [`Remote::connect_lazy`], outside of a runtime too.
+    ///
+    /// # Errors
+    /// What to write instead.
+    pub fn check_address(address: &str) -> Result<(), String> {
+        address::endpoint(address, Duration::from_secs(1)).map(drop)
+    }
+
     /// The same server on the same connection, with other [`reapi::RequestMetadata`]; for one action.
     #[must_use]
     pub fn with_request_metadata(&self, metadata: &reapi::RequestMetadata) -> Self {
@@ -129,6 +137,12 @@ impl Remote {
     #[must_use]
     pub fn with_traceparent(&self, traceparent: &str) -> Self {
         Self { traceparent: traceparent.parse().ok(), ..self.clone() }
+    }
+
+    /// The same server on the same connection, for digests of another function.
+    #[must_use]
+    pub fn with_function(&self, function: DigestFunction) -> Self {
+        Self { function, capabilities: Arc::default(), ..self.clone() }
     }
 
     /// The connection, for services that are not about content.
