@@ -63,6 +63,24 @@ pub struct Counters {
     pub verified_bytes: Counter,
     /// Times that all that is kept was read for that.
     pub verifications: Counter,
+    /// Blobs that the store lacked and the tier has.
+    pub tier_blob_hits: Counter,
+    /// Results that the store lacked and the tier has.
+    pub tier_result_hits: Counter,
+    /// Blobs that were copied from the tier.
+    pub tier_fetched: Counter,
+    /// Bytes of those blobs.
+    pub tier_fetched_bytes: Counter,
+    /// Blobs that were written to the tier.
+    pub tier_written_blobs: Counter,
+    /// Bytes of those blobs, before compression.
+    pub tier_written_bytes: Counter,
+    /// Results that were written to the tier.
+    pub tier_written_results: Counter,
+    /// Blobs and results that were to be written to the tier and were not.
+    pub tier_dropped: Counter,
+    /// Calls of the tier that failed, or took too long.
+    pub tier_failures: Counter,
 }
 
 impl Counters {
@@ -85,7 +103,22 @@ impl Counters {
             ("castwork_verified_bytes_total", "Bytes read to verify what is kept.", &self.verified_bytes),
             ("castwork_verifications_total", "Times that all was read for that.", &self.verifications),
         ];
-        for (name, help, counter) in rows {
+        let tier: [(&str, &str, &Counter); 9] = [
+            ("castwork_tier_blob_hits_total", "Blobs that only the tier had.", &self.tier_blob_hits),
+            ("castwork_tier_result_hits_total", "Results that only the tier had.", &self.tier_result_hits),
+            ("castwork_tier_fetched_total", "Blobs copied from the tier.", &self.tier_fetched),
+            ("castwork_tier_fetched_bytes_total", "Bytes of those.", &self.tier_fetched_bytes),
+            ("castwork_tier_written_blobs_total", "Blobs written to the tier.", &self.tier_written_blobs),
+            ("castwork_tier_written_bytes_total", "Bytes of those.", &self.tier_written_bytes),
+            ("castwork_tier_written_results_total", "Results written to it.", &self.tier_written_results),
+            (
+                "castwork_tier_dropped_total",
+                "What should have been written to it, but was not.",
+                &self.tier_dropped,
+            ),
+            ("castwork_tier_failures_total", "Calls of the tier that failed.", &self.tier_failures),
+        ];
+        for (name, help, counter) in rows.into_iter().chain(tier) {
             write_metric(text, name, help, "counter", counter.value());
         }
     }

@@ -21,6 +21,7 @@ pub mod runs;
 pub mod serve;
 pub mod services;
 pub mod store;
+mod tier;
 
 pub use caller::Caller;
 pub use counters::{Counters, Gauge};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use castwork_cas::Complete;
+use castwork_cas::{Complete, StoreError};
 use castwork_trace::{Exporting, Tracer};
 use castwork_worker::{Stop, WorkerConfig, WorkerError};
 use tokio::net::TcpListener;
@@ -15,7 +15,7 @@ use tonic_health::ServingStatus;
 use tracing::{error, info, warn};
 
 use crate::config::{Access, Config};
-use crate::dispatch::{self, Dispatch, Journal};
+use crate::dispatch::{self, Dispatch, Journal, Recovered};
 use crate::front::bytestream::ByteStreamService;
 use crate::front::instance::Instances;
 use crate::front::limits::Limits;
@@ -25,6 +25,7 @@ use crate::ready::ReadyFile;
 use crate::runs::{Causes, Runs};
 use crate::store::pins::Pins;
 use crate::store::{Store, StoreConfig, StoreOpenError};
+use crate::tier::Tier;
 use crate::{Counters, Services};
 
 /// How long calls that are under way may take to end when the server stops. A client that retries for
@@ -33,6 +34,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// How often uploads that nobody goes on with are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// A tier, and the task that writes to it.
+type Written = (Arc<Tier>, JoinHandle<()>);
 
 /// In the data folder: the operations that have not ended.
 const JOURNAL: &str = "operations.journal";
@@ -58,6 +62,8 @@ pub struct Server {
     sweeper: JoinHandle<()>,
     saver: JoinHandle<()>,
     runs: Arc<Runs>,
+    /// What the store stands in front of.
+    tier: Option<Written>,
     exporting: Option<Exporting>,
     worker: Option<Worker>,
     ready_file: Option<ReadyFile>,
@@ -102,23 +108,17 @@ impl Server {
         let http_listener = bind("HTTP", config.http_listen).await?;
         let (grpc_address, http_address) = (address(&grpc_listener)?, address(&http_listener)?);
 
+        let tier = start_tier(config, &store, &counters)?;
         let (services, exporting) = services(config, &store, pins, Arc::clone(&counters))?;
         let runs = Arc::clone(&services.runs);
-        let journal = config.data_dir.join(JOURNAL);
-        let opened = Journal::open(&journal).map_err(|source| ServeError::Journal { path: journal, source });
-        let (journal, recovered) = opened?;
+        let (journal, recovered) = open_journal(config)?;
         let dispatch = dispatch::resume(services.clone(), dispatch_limits, journal, recovered);
         let bytestream =
             ByteStreamService::new(services.instances.clone(), store.blobs(), limits.clone(), runs.clone());
         let (health, health_service) = tonic_health::server::health_reporter();
         let stop = CancellationToken::new();
         grpc::state_health(&health, ServingStatus::Serving).await;
-        let cache = Arc::new(HttpCache::new(http::Parts {
-            store: &store,
-            instances: services.instances.clone(),
-            limits: limits.clone(),
-            access: config.http_cache,
-        }));
+        let cache = http_cache(config, &store, &services, &limits);
         let parts = Parts {
             services,
             blobs: store.blobs(),
@@ -134,6 +134,7 @@ impl Server {
             store: Arc::clone(&store),
             dispatch: dispatch.clone(),
             cache,
+            tier: tier.as_ref().map(|tier| Arc::clone(&tier.0)),
             stop: stop.clone(),
         };
         let http = tokio::spawn(http::serve(http_listener, facts));
@@ -152,6 +153,7 @@ impl Server {
             sweeper,
             saver,
             runs,
+            tier,
             exporting,
             worker: None,
             ready_file: None,
@@ -255,6 +257,12 @@ impl Server {
         if tokio::time::timeout(DRAIN_MAX, self.bytestream.finish()).await.is_err() {
             warn!("some uploads did not end in time");
         }
+        if let Some((tier, writing)) = self.tier.take() {
+            tier.close(DRAIN_MAX).await;
+            if writing.await.is_err() {
+                error!("writing to the tier did not end in order");
+            }
+        }
         let store = Arc::clone(&self.store);
         if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
             error!("the store did not close in order");
@@ -302,7 +310,7 @@ fn services(
     let traces = config.traces.clone();
     let (tracer, exporting) = traces.map(|settings| Tracer::start(settings, "castwork-scheduler")).unzip();
     let path = config.data_dir.join(RUNS);
-    let causes = Causes { results: Arc::new(store.results()), evicted: store.evicted_results() };
+    let causes = Causes { results: Arc::new(store.results_here()), evicted: store.evicted_results() };
     let runs = Runs::open(&path, causes).map_err(|source| ServeError::Journal { path, source })?;
     let services = Services {
         blobs: Arc::new(store.blobs()),
@@ -322,6 +330,31 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, Se
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, ServeError> {
     listener.local_addr().map_err(ServeError::Address)
+}
+
+/// Reads what the last end left of actions.
+fn open_journal(config: &Config) -> Result<(Journal, Recovered), ServeError> {
+    let path = config.data_dir.join(JOURNAL);
+    Journal::open(&path).map_err(|source| ServeError::Journal { path, source })
+}
+
+fn http_cache(config: &Config, store: &Store, services: &Services, limits: &Limits) -> Arc<HttpCache> {
+    Arc::new(HttpCache::new(http::Parts {
+        store,
+        instances: services.instances.clone(),
+        limits: limits.clone(),
+        access: config.http_cache,
+    }))
+}
+
+/// Has the store stand in front of a tier, if one is configured.
+fn start_tier(
+    config: &Config,
+    store: &Arc<Store>,
+    counters: &Arc<Counters>,
+) -> Result<Option<Written>, ServeError> {
+    let tier = config.tier.as_ref().map(|url| Tier::start(&url.0, store, Arc::clone(counters)));
+    tier.transpose().map_err(ServeError::Tier)
 }
 
 fn store_config(config: &Config) -> StoreConfig {
@@ -385,6 +418,9 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    /// What the store is to stand in front of can't be.
+    #[error("the tier can't be used")]
+    Tier(#[source] StoreError),
     /// gRPC is no longer served.
     #[error("gRPC failed")]
     Grpc(#[source] tonic::transport::Error),

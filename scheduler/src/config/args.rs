@@ -48,6 +48,10 @@ pub struct Args {
     /// Results from before this moment, such as 2026-11-21T13:00:00Z, are not answered any more
     #[arg(long, value_name = "TIME")]
     pub results_since: Option<String>,
+    /// A slower, larger place for what is kept: grpc://HOST:PORT[/INSTANCE] of another server, or an object store
+    /// (`s3://BUCKET/PREFIX`, `gs://`, `azblob://`, `webdav+http://`, `redis://`); with ?mode=ro it is only read
+    #[arg(long, value_name = "URL")]
+    pub tier: Option<String>,
     /// Run a worker in this process, with one slot a processor or as many as you say
     #[arg(long, value_name = "SLOTS", num_args = 0..=1, require_equals = true)]
     pub with_worker: Option<Option<String>>,

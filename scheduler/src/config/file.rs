@@ -28,6 +28,7 @@ pub(super) struct FileConfig {
     pub(super) lease_quiet: Option<Entry>,
     pub(super) result_age_max: Option<Entry>,
     pub(super) results_since: Option<Entry>,
+    pub(super) tier: Option<Entry>,
     pub(super) with_worker: Option<Entry>,
     pub(super) ready_file: Option<Entry>,
     pub(super) log_format: Option<Entry>,
@@ -43,7 +44,7 @@ pub(super) struct FileConfig {
     pub(super) shares: Vec<[Option<Entry>; 3]>,
 }
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "listen",
     "http-listen",
     "http-cache",
@@ -55,6 +56,7 @@ const KEYS: [&str; 21] = [
     "lease-quiet",
     "result-age-max",
     "results-since",
+    "tier",
     "with-worker",
     "ready-file",
     "log-format",
@@ -110,6 +112,7 @@ impl Reader<'_> {
             lease_quiet: self.text_of(&table, "lease-quiet"),
             result_age_max: self.text_of(&table, "result-age-max"),
             results_since: self.text_of(&table, "results-since"),
+            tier: self.text_of(&table, "tier"),
             with_worker: self.scalar_of(&table, "with-worker"),
             ready_file: self.text_of(&table, "ready-file"),
             log_format: self.text_of(&table, "log-format"),

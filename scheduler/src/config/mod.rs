@@ -23,6 +23,7 @@ use crate::queue::Weights;
 use crate::store::Durability;
 use crate::store::leases::LeaseLimits;
 use crate::store::provenance::AgeLimit;
+use crate::tier;
 
 /// Where gRPC is served unless told otherwise: to this machine alone.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8980";
@@ -71,6 +72,16 @@ pub enum Operators {
     Anyone,
 }
 
+/// Text that is not shown: it may hold a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
 /// Everything that the server has to be told, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -88,6 +99,8 @@ pub struct Config {
     pub durability: Durability,
     /// Bytes a second that are read in the background to verify what is kept; 0 for none.
     pub verify_bytes_per_s: u64,
+    /// A slower, larger place behind the store. May hold a password: never shown.
+    pub tier: Option<Secret>,
     /// Slots of a worker in this process, if there is to be one; 0 for one a processor.
     pub worker_slots: Option<usize>,
     /// What runs may hold, and for how long.
@@ -184,6 +197,7 @@ impl Config {
             checker.pick("durability", args.durability, file.durability, "durable", parse_durability);
         let verify_bytes_per_s =
             checker.pick("verify-rate", args.verify_rate, file.verify_rate, "10MB", parse_rate);
+        let tier = checker.pick("tier", args.tier, file.tier, "", parse_tier);
         let worker = args.with_worker.map(|slots| slots.unwrap_or_else(|| "true".to_owned()));
         let worker_slots = checker.pick("with-worker", worker, file.with_worker, "false", parse_worker);
         let ready_file = checker.pick("ready-file", args.ready_file, file.ready_file, "", parse_path);
@@ -205,6 +219,7 @@ impl Config {
             verify_bytes_per_s: verify_bytes_per_s.unwrap_or_default(),
             leases: LeaseLimits { bytes_max: lease_size.bytes(bytes_max.unwrap_or_default()), quiet },
             results_age,
+            tier: tier.flatten(),
             worker_slots: worker_slots.flatten(),
             ready_file: ready_file.filter(|path| !path.as_os_str().is_empty()),
             log_format: log_format.unwrap_or_default(),
@@ -309,6 +324,16 @@ fn parse_bound(text: &str) -> Result<u64, String> {
 
 fn parse_rate(text: &str) -> Result<u64, String> {
     parse_size(text).ok_or_else(|| format!("is `{text}`, which is no size such as 20MB or 0"))
+}
+
+fn parse_tier(text: &str) -> Result<Option<Secret>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match tier::check_address(text) {
+        Ok(()) => Ok(Some(Secret(text.to_owned()))),
+        Err(reason) => Err(format!("is none: {reason}")),
+    }
 }
 
 fn parse_durability(text: &str) -> Result<Durability, String> {

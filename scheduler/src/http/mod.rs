@@ -35,6 +35,7 @@ use crate::Counters;
 use crate::counters::write_gauges;
 use crate::dispatch::{Dispatch, wanted, write_metrics};
 use crate::store::{Durability, Store};
+use crate::tier::Tier;
 
 /// What there is to tell, and to keep.
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub(crate) struct Facts {
     pub(crate) store: Arc<Store>,
     pub(crate) dispatch: Dispatch,
     pub(crate) cache: Arc<HttpCache>,
+    pub(crate) tier: Option<Arc<Tier>>,
     /// Cancelled when the server stops.
     pub(crate) stop: CancellationToken,
 }
@@ -75,6 +77,9 @@ async fn metrics(State(facts): State<Facts>) -> impl IntoResponse {
     facts.counters.write_to(&mut text);
     facts.cache.counters().write_to(&mut text);
     write_gauges(&mut text, &facts.store.gauges());
+    if let Some(tier) = &facts.tier {
+        write_gauges(&mut text, &tier.gauges());
+    }
     write_gauges(&mut text, &facts.dispatch.stats().await.gauges());
     // Without an answer the server is stopping, and there is nothing to count any more.
     if let Ok(overview) = facts.dispatch.overview().await {

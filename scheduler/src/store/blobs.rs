@@ -14,6 +14,7 @@ use super::many;
 use super::read;
 use super::shared::{Shared, blocking};
 use super::upload::Upload;
+use crate::tier::Tier;
 
 /// Digests that are looked up, and pinned meanwhile, together.
 const LOOKUP_DIGESTS: usize = 1000;
@@ -22,11 +23,13 @@ const LOOKUP_DIGESTS: usize = 1000;
 #[derive(Clone)]
 pub struct DiskBlobs {
     shared: Arc<Shared>,
+    /// Has what is not here.
+    tier: Option<Arc<Tier>>,
 }
 
 impl DiskBlobs {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, tier: Option<Arc<Tier>>) -> Self {
+        Self { shared, tier }
     }
 
     /// Begins to store a blob whose bytes come bit by bit.
@@ -140,7 +143,10 @@ impl BlobStore for DiskBlobs {
         missing.retain(|digest| seen.insert(*digest));
         // After the look, which had them count as used just now: nothing that is there goes in between.
         self.shared.pins.hold(digests.iter().filter(|digest| !seen.contains(digest)).copied());
-        Ok(missing)
+        match &self.tier {
+            Some(tier) => Ok(tier.find_missing(missing).await),
+            None => Ok(missing),
+        }
     }
 
     async fn get(&self, digest: &Digest, range: ByteRange) -> Result<BlobStream, StoreError> {
@@ -152,7 +158,12 @@ impl BlobStore for DiskBlobs {
         if range.offset > digest.size_bytes() {
             return Err(StoreError::Range { digest: *digest, offset: range.offset });
         }
-        let stream = read::read(shared, *digest, range).await?;
+        let stream = match (read::read(Arc::clone(&shared), *digest, range).await, &self.tier) {
+            (Err(StoreError::Missing(_)), Some(tier)) if tier.fetch(digest).await => {
+                read::read(shared, *digest, range).await?
+            }
+            (stream, _) => stream?,
+        };
         self.used(&key, digest);
         Ok(self.counted(stream))
     }

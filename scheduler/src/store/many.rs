@@ -123,5 +123,10 @@ async fn append(shared: &Shared, blobs: Vec<Small>) -> Vec<(usize, Stored)> {
     }
     shared.counters.blobs_stored.add(blobs.len() as u64);
     shared.counters.blob_bytes_stored.add(bytes as u64);
+    if let Some(offers) = shared.offers.get() {
+        for blob in blobs {
+            offers.blob(&blob.digest);
+        }
+    }
     Vec::new()
 }

@@ -41,7 +41,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 pub use self::blobs::DiskBlobs;
@@ -67,6 +67,7 @@ use self::shared::Shared;
 use self::verified::Verified;
 use self::verify::Verifier;
 use crate::counters::{Counters, Gauge};
+use crate::tier::{Offers, Tier};
 
 /// In the data folder: which results were let go.
 const EVICTED_RESULTS: &str = "results.evicted";
@@ -132,6 +133,7 @@ pub struct Store {
     verifier: Mutex<Option<Verifier>>,
     evicted_results: Arc<EvictedResults>,
     bytes_max: u64,
+    tier: OnceLock<Arc<Tier>>,
 }
 
 impl Store {
@@ -194,6 +196,7 @@ impl Store {
             verified: Verified::default(),
             counters,
             health,
+            offers: OnceLock::new(),
             _lock: lock,
         });
         let verifier = verifier(config, &shared).map_err(threads)?;
@@ -203,17 +206,29 @@ impl Store {
             verifier: Mutex::new(verifier),
             evicted_results,
             bytes_max: config.bytes_max,
+            tier: OnceLock::new(),
         })
+    }
+
+    /// Has what is asked of it from now on be looked for in a tier too, and tells that what it takes. Once.
+    pub(crate) fn stand_in_front_of(&self, tier: Arc<Tier>, offers: Offers) {
+        let is_first = self.tier.set(tier).is_ok() && self.shared.offers.set(offers).is_ok();
+        assert!(is_first, "a store has one tier");
     }
 
     /// The blobs.
     pub fn blobs(&self) -> DiskBlobs {
-        DiskBlobs::new(Arc::clone(&self.shared))
+        DiskBlobs::new(Arc::clone(&self.shared), self.tier.get().cloned())
     }
 
     /// The results.
     pub fn results(&self) -> DiskResults {
-        DiskResults::new(Arc::clone(&self.shared))
+        DiskResults::new(Arc::clone(&self.shared), self.tier.get().cloned())
+    }
+
+    /// The results that are here, whatever the tier has.
+    pub(crate) fn results_here(&self) -> DiskResults {
+        DiskResults::new(Arc::clone(&self.shared), None)
     }
 
     /// Which results were let go.

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use castwork_cas::ActionKey;
+use castwork_proto::reapi::ActionResult;
 
 use super::ledger::now_ms;
 use crate::caller::Caller;
@@ -35,7 +36,8 @@ pub struct Provenance {
     /// The name of the worker that ran the action; empty if it was uploaded.
     #[prost(string, tag = "1")]
     pub worker: String,
-    /// Who uploaded it; where nobody is asked who they are, the address they came from.
+    /// Who uploaded it; where nobody is asked who they are, the address they came from; the address of the tier that it
+    /// comes from.
     #[prost(string, tag = "2")]
     pub principal: String,
     /// REAPI `tool_invocation_id` of the run it was made for; may be empty.
@@ -63,6 +65,17 @@ impl Provenance {
             made_ms: now_ms(),
             server: env!("CARGO_PKG_VERSION").to_owned(),
         }
+    }
+
+    /// Of a result that comes from a tier. When it was made it says itself, and it is as old as can be if it does not;
+    /// all else that it says nobody here has seen.
+    pub(super) fn of_tier(key: &ActionKey, address: &str, result: &ActionResult) -> Self {
+        let metadata = result.execution_metadata.as_ref();
+        let done = metadata.and_then(|it| it.worker_completed_timestamp.or(it.execution_completed_timestamp));
+        let made = done.and_then(|done| SystemTime::try_from(done).ok());
+        let made = made.and_then(|made| made.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let made_ms = u64::try_from(made.as_millis()).unwrap_or(u64::MAX).min(now_ms());
+        Self { principal: clip(address), made_ms, ..Self::now(key, &Caller::default()) }
     }
 
     /// How it was made.
@@ -102,6 +115,7 @@ impl AgeLimit {
 #[cfg(test)]
 mod tests {
     use castwork_cas::{Digest, DigestFunction};
+    use castwork_proto::reapi::ExecutedActionMetadata;
 
     use super::*;
 
@@ -116,6 +130,31 @@ mod tests {
         let executed = Provenance::now(&key, &Caller { worker: Some("w-1".into()), ..caller });
         assert_eq!((executed.how(), &*executed.worker), (How::Executed, "w-1"));
         assert!(executed.made() <= SystemTime::now());
+    }
+
+    #[test]
+    fn a_result_from_a_tier_is_as_old_as_it_says_and_else_as_old_as_can_be() {
+        let key = ActionKey { instance: "".into(), action: Digest::of(DigestFunction::Sha256, b"abc") };
+        let of = |done: Option<SystemTime>| {
+            let metadata = ExecutedActionMetadata {
+                worker: "w-1".into(),
+                worker_completed_timestamp: done.map(Into::into),
+                ..Default::default()
+            };
+            let result = ActionResult { execution_metadata: Some(metadata), ..Default::default() };
+            Provenance::of_tier(&key, "s3://b/p", &result)
+        };
+        let then = UNIX_EPOCH + Duration::from_secs(86_400);
+        assert_eq!(of(Some(then)).made(), then);
+        assert_eq!(of(None).made(), UNIX_EPOCH);
+        assert!(of(Some(SystemTime::now() + Duration::from_secs(3600))).made() <= SystemTime::now());
+        let silent = Provenance::of_tier(&key, "s3://b/p", &ActionResult::default());
+        assert_eq!(
+            (silent.made(), &*silent.principal, silent.how()),
+            (UNIX_EPOCH, "s3://b/p", How::Uploaded)
+        );
+        // No worker of ours has made it, whatever it says.
+        assert_eq!(of(Some(then)).how(), How::Uploaded);
     }
 
     #[test]

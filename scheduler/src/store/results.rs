@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use castwork_cas::{ActionCache, ActionKey, StoreError};
 use castwork_proto::reapi::ActionResult;
 use prost::Message as _;
+use tracing::debug;
 
 use super::layout::FileKey;
 use super::ledger::Reservation;
@@ -17,6 +18,7 @@ use super::provenance::Provenance;
 use super::segments::{Item, Origin};
 use super::shared::Shared;
 use crate::caller::Caller;
+use crate::tier::Tier;
 
 /// What the body is, and the version of its format.
 const MAGIC: [u8; 8] = *b"CWRSLT\0\x02";
@@ -40,17 +42,19 @@ pub(super) struct Entry {
 #[derive(Clone)]
 pub struct DiskResults {
     pub(super) shared: Arc<Shared>,
+    /// Has what is not here.
+    tier: Option<Arc<Tier>>,
 }
 
 impl DiskResults {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+    pub(super) fn new(shared: Arc<Shared>, tier: Option<Arc<Tier>>) -> Self {
+        Self { shared, tier }
     }
 }
 
-#[async_trait]
-impl ActionCache for DiskResults {
-    async fn get(&self, key: &ActionKey) -> Result<Option<ActionResult>, StoreError> {
+impl DiskResults {
+    /// The result that is here, unless it is too old.
+    async fn find(&self, key: &ActionKey) -> Result<Option<ActionResult>, StoreError> {
         let file = FileKey::of_result(key);
         let Some(body) = self.shared.find_small(file).await? else { return Ok(None) };
         let Some(Entry { provenance, result }) = decode(&file, &body) else { return Ok(None) };
@@ -62,13 +66,25 @@ impl ActionCache for DiskResults {
         Ok(Some(result))
     }
 
-    async fn put(&self, key: &ActionKey, result: ActionResult) -> Result<(), StoreError> {
+    /// The result that the tier has, kept here from now on, unless it is too old.
+    async fn fetch(&self, tier: &Tier, key: &ActionKey) -> Option<ActionResult> {
+        let result = tier.result(key).await?;
+        let provenance = Provenance::of_tier(key, tier.address(), &result);
+        if self.shared.results_age.is_over(provenance.made()) {
+            return None;
+        }
+        if let Err(error) = self.keep(key, Entry { provenance, result: result.clone() }).await {
+            debug!(action = %key.action, %error, "a result from the tier is not kept here");
+        }
+        Some(result)
+    }
+
+    async fn keep(&self, key: &ActionKey, entry: Entry) -> Result<(), StoreError> {
         let shared = &self.shared;
-        let provenance = Provenance::now(key, &Caller::current());
         let (key, action) = (FileKey::of_result(key), key.action);
         // While it replaces an older one, the older one's age must not count.
         let _pin = shared.pins.pin([action]);
-        let body = encode(&key, &Entry { provenance, result });
+        let body = encode(&key, &entry);
         let mut reservation = Reservation::none(&shared.ledger);
         if !shared.ledger.reserve(body.len() as u64, &mut reservation).await {
             return Err(shared.no_room(&action));
@@ -78,6 +94,25 @@ impl ActionCache for DiskResults {
         kept.map_err(|error| shared.write_failed(&action, "keep the result of", error))?;
         shared.counters.results_stored.add(1);
         shared.pins.hold([action]);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl ActionCache for DiskResults {
+    async fn get(&self, key: &ActionKey) -> Result<Option<ActionResult>, StoreError> {
+        match (self.find(key).await?, &self.tier) {
+            (None, Some(tier)) => Ok(self.fetch(tier, key).await),
+            (found, _) => Ok(found),
+        }
+    }
+
+    async fn put(&self, key: &ActionKey, result: ActionResult) -> Result<(), StoreError> {
+        let provenance = Provenance::now(key, &Caller::current());
+        self.keep(key, Entry { provenance, result }).await?;
+        if let Some(offers) = self.shared.offers.get() {
+            offers.result(key);
+        }
         Ok(())
     }
 }

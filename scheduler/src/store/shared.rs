@@ -3,8 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::provenance::AgeLimit;
 use super::segments::{Segments, body_is_right};
 use super::verified::Verified;
 use crate::counters::Counters;
+use crate::tier::Offers;
 
 /// What was used within this time is in the system's memory, and what is no larger than this is verified in no time.
 const AT_ONCE_WITHIN_MS: u64 = 60_000;
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) verified: Verified,
     pub(crate) counters: Arc<Counters>,
     pub(crate) health: Arc<Health>,
+    /// Who is told what was taken, if the store stands in front of a tier.
+    pub(crate) offers: OnceLock<Offers>,
     /// Let go of last, when nobody uses the store any more.
     pub(crate) _lock: FolderLock,
 }

@@ -199,6 +199,9 @@ impl Upload {
         }
         shared.counters.blobs_stored.add(1);
         shared.counters.blob_bytes_stored.add(digest.size_bytes());
+        if let Some(offers) = shared.offers.get() {
+            offers.blob(&digest);
+        }
         Ok(())
     }
 
