@@ -11,6 +11,8 @@ mod caller;
 pub mod config;
 pub mod counters;
 pub mod dispatch;
+#[cfg(fuzzing)]
+pub mod doors;
 pub mod front;
 mod grpc;
 mod http;

@@ -88,6 +88,23 @@ async fn metrics(State(facts): State<Facts>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text)
 }
 
+/// Reads a path and a range of any kind; for `fuzz/`.
+#[cfg(fuzzing)]
+pub(crate) fn read_anything(path: &str, range: &str) {
+    let instances = crate::front::instance::Instances::new([(
+        "team/main".to_owned(),
+        castwork_cas::DigestFunction::Blake3,
+    )]);
+    let _ = route::Place::read(path, &instances);
+    let mut headers = axum::http::HeaderMap::new();
+    if let Ok(value) = range.parse() {
+        headers.insert(header::RANGE, value);
+    }
+    if let range::Wanted::Some(part) = range::wanted(&headers, 1000) {
+        assert!(part.start < part.end && part.end <= 1000);
+    }
+}
+
 /// What an autoscaler asks: `{"platforms": [{"platform", "queued", "workers", "workers_wanted", …}]}`.
 async fn autoscale(State(facts): State<Facts>) -> Response {
     match facts.dispatch.overview().await {

@@ -322,6 +322,14 @@ impl Drop for Store {
     }
 }
 
+/// Reads bytes as a segment would be read, and as a result; for `fuzz/`.
+#[cfg(fuzzing)]
+pub(crate) fn read_anything(data: &[u8]) {
+    segments::read_anything(data);
+    let key = layout::FileKey::Blob(castwork_cas::Digest::of(castwork_cas::DigestFunction::Sha256, b""));
+    let _ = results::decode(&key, data);
+}
+
 /// Takes a data folder, and says whether it has an older layout.
 fn prepare(folder: &Path) -> Result<(Layout, FolderLock, bool), StoreOpenError> {
     let layout = Layout::new(folder);

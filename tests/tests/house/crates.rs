@@ -24,9 +24,12 @@ const GRAB_BAGS: [&str; 7] = ["common", "util", "utils", "utilities", "helper", 
 /// Names that say something of a module, within what its parent is, and nothing of a crate.
 const CRATE_GRAB_BAGS: [&str; 2] = ["core", "shared"];
 
+/// Not of the workspace: libFuzzer has it built in another way.
+const APART: &str = "fuzz/Cargo.toml";
+
 /// The manifest of each crate, by its folder.
 fn manifests(tree: &Tree) -> impl Iterator<Item = (&str, Table)> {
-    tree.with_ending("/Cargo.toml").map(|(path, text)| {
+    tree.with_ending("/Cargo.toml").filter(|(path, _)| *path != APART).map(|(path, text)| {
         let manifest = text.parse().unwrap_or_else(|error| panic!("{path}: {error}"));
         (path.trim_end_matches("/Cargo.toml"), manifest)
     })

@@ -291,3 +291,18 @@ fn read_record(file: &File, salt: &Salt, key: &FileKey, entry: &Entry) -> io::Re
     let body = Bytes::from(bytes).slice(begin..end);
     Ok(body_is_right(key, &body).then_some(body))
 }
+
+/// Reads bytes as records, wherever one may begin, and holds those that are against what is written of them; for
+/// `fuzz/`.
+#[cfg(fuzzing)]
+pub(crate) fn read_anything(data: &[u8]) {
+    let salt = record::Salt::new(7);
+    for start in (0..data.len()).step_by(record::ALIGNMENT) {
+        let _ = record::Record::decode(&data[start..], &salt);
+        if let Some(found) = record::Record::parse(&data[start..]) {
+            let mut written = Vec::new();
+            found.encode(&salt, &mut written);
+            assert_eq!(record::Record::decode(&written, &salt), Some(found));
+        }
+    }
+}
