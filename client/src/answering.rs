@@ -21,7 +21,7 @@ use crate::prepare::{Prepared, Understood};
 use crate::reason::Reason;
 use crate::run::{self, Ran};
 use crate::spans;
-use crate::tiers::{Answer, Inputs, Remote, ServerTier, Stack, TierError};
+use crate::tiers::{Answer, Inputs, Remote, Stack};
 use crate::why::Account;
 
 /// Where the answer to a compile came from.
@@ -367,35 +367,22 @@ impl Answering<'_> {
         }
     }
 
-    /// Keeps an answer of our own in every tier that takes it.
+    /// Keeps an answer of our own locally, and in the first remote tier that takes it.
     fn keep(&mut self, answer: &Answer, took: Duration) {
         let Self { prepared, stack, inputs, .. } = self;
         let action = &prepared.action.digest;
         stack.keep_locally(action, answer);
         stack.keep_remotely(|remote| match remote {
-            Remote::Folder(tier) => tier.put(action, answer),
+            Remote::Folder(tier) => tier.put(action, answer).map(|()| true),
+            Remote::Objects(tier) => spans::part("keep it", Kind::Client, || tier.put(action, answer)),
             Remote::Server(tier) => {
                 let inputs = inputs.get_or_insert_with(|| prepared.inputs());
-                keep_at(tier, action, inputs, answer, took)
+                tier.keep(action, inputs, answer, took)
             }
         });
         self.account();
         self.remember(true);
     }
-}
-
-fn keep_at(
-    tier: &ServerTier,
-    action: &Digest,
-    inputs: &Inputs,
-    answer: &Answer,
-    took: Duration,
-) -> Result<(), TierError> {
-    let (_, takes_results) = tier.capabilities()?;
-    if !takes_results {
-        return Ok(());
-    }
-    spans::part("keep it", Kind::Client, || tier.put(action, inputs, answer, took))
 }
 
 fn file_name(path: &Path) -> String {

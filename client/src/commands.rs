@@ -6,7 +6,7 @@ use std::io::Write;
 use clap::{CommandFactory, Parser, Subcommand};
 use serde_json::json;
 
-use crate::config::{Config, KEYS, Wrong};
+use crate::config::{self, Config, KEYS, Wrong};
 use crate::counters::Counters;
 use crate::doctor;
 use crate::launch::{self, For};
@@ -15,6 +15,7 @@ use crate::report::{self, ReportFlags};
 use crate::run::complain;
 use crate::tiers::FolderTier;
 use crate::toolchain::{self, command::Question};
+use crate::upload;
 use crate::why::{self, Which};
 
 /// What this program does.
@@ -121,6 +122,10 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Sends what still waits to be sent: the rest of a job's results, where GitHub's cache is used (`gha:`).
+    ///
+    /// Exit code 0, or 1 if something could not be sent.
+    Upload,
     /// Prints what to set so that compilers are called through us; for a shell to `eval`, unless told otherwise.
     ///
     /// Exit code 0, or 1 if links to compilers can't be made.
@@ -226,6 +231,7 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
         Command::Doctor { json } => doctor::run(&config, json),
         Command::Toolchain { question } => toolchain::command::run(&config, &question),
         Command::Exec { words } => launch::exec(&config, &words),
+        Command::Upload => upload::run(&config),
         Command::Env(flags) => launch::env(&config, flags.whom()),
         Command::Operate(operate) => operator::run(&config, &operate),
         Command::Config { .. } | Command::Completions { .. } | Command::Man => unreachable!("done above"),
@@ -318,8 +324,12 @@ fn show_config(config: Result<Config, Wrong>, json: bool) -> u8 {
     let shown = |name: &str| {
         let (text, origin) = &config.origins[name];
         // A token is nobody's business who looks over a shoulder or reads a log.
-        let text = if name == "token" && !text.is_empty() { "(set)" } else { text };
-        (text.to_owned(), origin.to_string())
+        let text = match name {
+            "token" if !text.is_empty() => "(set)".to_owned(),
+            "remote" => config::without_passwords(text),
+            _ => text.clone(),
+        };
+        (text, origin.to_string())
     };
     if json {
         let settings: serde_json::Map<String, serde_json::Value> = KEYS

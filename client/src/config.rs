@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use castwork_cas::Objects;
+
 /// Most bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -27,7 +29,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "remote",
         variable: "CASTWORK_REMOTE",
-        about: "servers in order, comma between: grpc://HOST:PORT[/INSTANCE] or file:///DIR, each with ?mode=ro to be read only",
+        about: "remote caches in order, comma between: grpc://HOST:PORT[/INSTANCE], file:///DIR, s3://BUCKET/PREFIX and other object stores (gs azblob webdav+http webdav+https redis rediss gha), each with ?mode=ro to be read only",
         default: "",
     },
     Key { name: "dir", variable: "CASTWORK_DIR", about: "folder of the local cache", default: "" },
@@ -100,6 +102,8 @@ pub enum Address {
     },
     /// A folder, of a network file system for instance.
     Folder(PathBuf),
+    /// An object store, by its URL, which may hold a password.
+    Objects(String),
 }
 
 /// A remote cache.
@@ -313,6 +317,9 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
 
 /// Reads `grpc://HOST:PORT[/INSTANCE][?mode=ro]` or `file:///DIR[?mode=ro]`.
 fn read_remote(entry: &str) -> Result<RemoteEntry, String> {
+    if Objects::is_address(entry) {
+        return read_objects(entry);
+    }
     let (place, query) = entry.split_once('?').unwrap_or((entry, ""));
     let is_read_only = match query {
         "" | "mode=rw" => false,
@@ -331,9 +338,47 @@ fn read_remote(entry: &str) -> Result<RemoteEntry, String> {
             }
         }
         Some(("file", folder)) if folder.starts_with('/') => Address::Folder(folder.into()),
-        _ => return Err(format!("has `{entry}`; write grpc://HOST:PORT or file:///DIR")),
+        _ => {
+            return Err(format!(
+                "has `{entry}`; write grpc://HOST:PORT, file:///DIR, or the address of an object store such as s3://BUCKET/PREFIX"
+            ));
+        }
     };
     Ok(RemoteEntry { address, is_read_only })
+}
+
+/// Reads the URL of an object store; its options are the store's, but for `mode`.
+fn read_objects(entry: &str) -> Result<RemoteEntry, String> {
+    let (place, query) = entry.split_once('?').unwrap_or((entry, ""));
+    let mut is_read_only = false;
+    let mut options = Vec::new();
+    for option in query.split('&').filter(|option| !option.is_empty()) {
+        match option.split_once('=') {
+            Some(("mode", "ro")) => is_read_only = true,
+            Some(("mode", "rw")) => {}
+            Some(("mode", other)) => {
+                return Err(format!("has `?mode={other}`; known are ?mode=ro and ?mode=rw"));
+            }
+            _ => options.push(option),
+        }
+    }
+    let url = if options.is_empty() { place.to_owned() } else { format!("{place}?{}", options.join("&")) };
+    Ok(RemoteEntry { address: Address::Objects(url), is_read_only })
+}
+
+/// A list of remote caches as it may be shown: without passwords.
+pub fn without_passwords(remotes: &str) -> String {
+    let shown = remotes.split(',').map(|entry| {
+        let (scheme, rest) = entry.split_once("://")?;
+        let (user, host) = rest.split_once('/').map_or(rest, |(authority, _)| authority).rsplit_once('@')?;
+        let path = &rest[user.len() + 1 + host.len()..];
+        let (name, _) = user.split_once(':')?;
+        Some(format!("{scheme}://{name}:…@{host}{path}"))
+    });
+    let entries = remotes.split(',').zip(shown);
+    let entries: Vec<String> =
+        entries.map(|(entry, shown)| shown.unwrap_or_else(|| entry.to_owned())).collect();
+    entries.join(",")
 }
 
 /// Reads a number of bytes with a decimal or binary unit.

@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use castwork_cas::{Digest, DigestFunction};
+use castwork_cas::{Digest, DigestFunction, Objects};
 use serde_json::json;
 
 use crate::commands::{print, to_float};
 use crate::config::{Address, Config, RemoteEntry};
 use crate::prepare::Prepared;
 use crate::run;
-use crate::tiers::{Answer, FolderTier, Server, ServerTier, TierError};
+use crate::tiers::{Answer, FolderTier, ObjectsTier, Server, ServerTier, TierError};
 use crate::toolchain::resolve;
 
 /// Names of compilers to try, the first that is there.
@@ -108,11 +108,17 @@ fn compiler() -> Result<PathBuf, (String, &'static str)> {
 fn remote(config: &Config, entry: &RemoteEntry, compiler: Option<&Path>) -> Vec<(String, Outcome)> {
     match &entry.address {
         Address::Folder(folder) => {
-            let opened = FolderTier::open(folder, u64::MAX);
+            let opened = FolderTier::of_others(folder, entry.is_read_only);
             let text = |tier: FolderTier| format!("holds {:.1} MB", to_float(tier.usage_bytes()) / 1e6);
             let outcome =
                 opened.map(text).map_err(|error| (chain(&error), "see whether the folder is mounted"));
             vec![(folder.display().to_string(), outcome)]
+        }
+        Address::Objects(url) => {
+            let hint = "see whether it runs, and whether the address and the credentials in the environment are right";
+            let tier = ObjectsTier::new(url, config).map_err(TierError::at("open the local cache"));
+            let reached = tier.and_then(|tier| tier.reach()).map(|()| "reached".to_owned());
+            vec![(Objects::shown(url), reached.map_err(|error| (chain(&error), hint)))]
         }
         Address::Server { address, .. } => {
             let Some(server) = Server::new(&entry.address, config) else { return Vec::new() };

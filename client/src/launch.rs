@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::invocation::is_compiler;
 use crate::local::Platform;
 use crate::run::complain;
+use crate::upload;
 
 /// Most links that are made.
 const LINKS_MAX: usize = 200;
@@ -42,7 +43,10 @@ pub fn exec(config: &Config, words: &[OsString]) -> u8 {
             return run(Command::new(program).args(arguments), program);
         }
     };
-    run(Command::new(program).args(arguments).env("PATH", path_with(&links)), program)
+    let code = run(Command::new(program).args(arguments).env("PATH", path_with(&links)), program);
+    // That the rest could not be sent is no fault of the command's.
+    upload::run(config);
+    code
 }
 
 fn run(command: &mut Command, program: &OsStr) -> u8 {

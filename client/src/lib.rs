@@ -35,6 +35,7 @@ pub mod run;
 pub mod spans;
 pub mod tiers;
 pub mod toolchain;
+pub mod upload;
 pub mod why;
 pub mod wrapper;
 

@@ -43,6 +43,15 @@ impl FileBlobs {
         Ok(Self { folder: Folder::open(folder, bytes_max)?, verified: Arc::default() })
     }
 
+    /// Opens a folder that somebody else writes, and in which nothing is changed: what is put is refused, and what is
+    /// wrong stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`] if it can't be read.
+    pub fn open_read_only(folder: &Path) -> Result<Self, StoreError> {
+        Ok(Self { folder: Folder::open_read_only(folder)?, verified: Arc::default() })
+    }
+
     /// The results in the same folder, under the same bound.
     pub fn results(&self) -> FileActions {
         FileActions::new(self.folder.clone())
@@ -188,7 +197,7 @@ impl FileBlobs {
             return Ok(None);
         }
         let is_verified = self.verified.has(digest, &file);
-        if Folder::touch(&file)
+        if self.folder.touch(&file)
             && is_verified
             && let Ok(metadata) = file.metadata()
         {

@@ -26,6 +26,8 @@ const FULL_AFTER_CLEANING_PERCENT: u64 = 90;
 pub(super) struct Folder {
     root: PathBuf,
     bytes_max: u64,
+    /// Whether nothing in it is changed by us, not even what is wrong, or when it was used.
+    is_read_only: bool,
     /// How many guards of this process hold each file.
     pins: Mutex<HashMap<PathBuf, usize>>,
     /// How long ago the last file was used that this process has removed for want of room, when it did.
@@ -36,12 +38,22 @@ impl Folder {
     pub(super) fn open(root: &Path, bytes_max: u64) -> Result<Arc<Self>, StoreError> {
         let temporary = root.join("tmp");
         fs::create_dir_all(&temporary).map_err(|error| disk("create", &temporary, error))?;
-        Ok(Arc::new(Self {
+        Ok(Self::at(root, bytes_max, false))
+    }
+
+    pub(super) fn open_read_only(root: &Path) -> Result<Arc<Self>, StoreError> {
+        fs::read_dir(root).map_err(|error| disk("open", root, error))?;
+        Ok(Self::at(root, u64::MAX, true))
+    }
+
+    fn at(root: &Path, bytes_max: u64, is_read_only: bool) -> Arc<Self> {
+        Arc::new(Self {
             root: root.to_owned(),
             bytes_max,
+            is_read_only,
             pins: Mutex::default(),
             horizon: Mutex::default(),
-        }))
+        })
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -61,6 +73,9 @@ impl Folder {
     /// A file to write into; [`Folder::keep`] gives it its name, dropping it removes it.
     pub(super) fn temporary(&self) -> Result<NamedTempFile, StoreError> {
         let folder = self.root.join("tmp");
+        if self.is_read_only {
+            return Err(disk("write to", &folder, io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
         let make = || Builder::new().prefix("w").tempfile_in(&folder);
         match make() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -96,7 +111,10 @@ impl Folder {
 
     /// Writes down that a file was used just now. That this may fail (another process removed it, or the
     /// folder is read-only) does not matter to whoever has it open. Whether anything was written.
-    pub(super) fn touch(file: &File) -> bool {
+    pub(super) fn touch(&self, file: &File) -> bool {
+        if self.is_read_only {
+            return false;
+        }
         let now = SystemTime::now();
         let stale = file
             .metadata()
@@ -105,8 +123,11 @@ impl Folder {
         stale && file.set_modified(now).is_ok()
     }
 
-    /// Removes a file that is wrong.
+    /// Removes a file that is wrong, if anything may be removed.
     pub(super) fn remove(&self, place: &Path) {
+        if self.is_read_only {
+            return;
+        }
         let bytes = fs::metadata(place).map_or(0, |metadata| metadata.len());
         if fs::remove_file(place).is_ok() {
             self.count(0, bytes);

@@ -46,9 +46,9 @@ impl FileActions {
         file.read_to_end(&mut data).map_err(|error| disk("read", &place, error))?;
         let result = decode_result(&data);
         if result.is_some() {
-            Folder::touch(&file);
+            self.folder.touch(&file);
         } else {
-            warn!(action = %key.action, "the file of a result was torn, and was removed");
+            warn!(action = %key.action, "the file of a result is torn");
             self.folder.remove(&place);
         }
         Ok(result)

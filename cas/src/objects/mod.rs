@@ -39,6 +39,9 @@ impl Objects {
     pub const SCHEMES: &'static [&'static str] =
         &["s3", "gs", "azblob", "webdav+http", "webdav+https", "redis", "rediss", "gha"];
 
+    /// The most bytes of a result that is read, with all that is around it.
+    pub const RESULT_BYTES_MAX: u64 = 16 << 20;
+
     /// Whether a URL is one of an object store, by its scheme.
     pub fn is_address(url: &str) -> bool {
         url.split_once(':').is_some_and(|(scheme, _)| Self::SCHEMES.contains(&scheme))
@@ -76,6 +79,17 @@ impl Objects {
             secrets: place.secrets.into(),
             timeout,
         })
+    }
+
+    /// The same store with the same connections, and another bound on every wait.
+    #[must_use]
+    pub fn within(&self, timeout: Duration) -> Self {
+        Self { timeout, ..self.clone() }
+    }
+
+    /// A URL as it may be shown: without credentials and options.
+    pub fn shown(url: &str) -> String {
+        address::shown(url)
     }
 
     /// The URL as it may be shown: without credentials and options.

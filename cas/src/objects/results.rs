@@ -9,9 +9,6 @@ use crate::files::{decode_result, encode_result};
 use crate::store::collect;
 use crate::{ActionCache, ActionKey, StoreError};
 
-/// Larger ones are not read.
-const RESULT_BYTES_MAX: u64 = 16 << 20;
-
 /// A result says nothing about whether the blobs it names are there: wrap it in [`Complete`](crate::Complete), or
 /// look before use.
 ///
@@ -22,7 +19,7 @@ impl ActionCache for Objects {
         let Some(data) = self.read("look up a result", &name::of_result(key)).await? else {
             return Ok(None);
         };
-        let result = decode_result(&collect(data, RESULT_BYTES_MAX).await?);
+        let result = decode_result(&collect(data, Self::RESULT_BYTES_MAX).await?);
         if result.is_none() {
             warn!(address = %self.address, action = %key.action, "the object of a result is no result");
         }

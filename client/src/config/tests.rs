@@ -24,14 +24,14 @@ fn variables_win_over_the_file_and_the_file_over_defaults() {
 #[test]
 fn every_complaint_comes_at_once_with_its_key_and_place() {
     let complaints =
-        load("max_size = \"many\"\ncolour = 3\nremote = [\"s3://x\", \"grpc://h\"]\nlog = true\n", &[])
+        load("max_size = \"many\"\ncolour = 3\nremote = [\"ftp://x\", \"grpc://h\"]\nlog = true\n", &[])
             .unwrap_err();
     let texts: Vec<_> = complaints.complaints.iter().map(ToString::to_string).collect();
     assert_eq!(texts.len(), 5, "{texts:#?}");
     for (key, what) in [
         ("max_size", "no size"),
         ("colour", "is not known"),
-        ("remote", "s3://x"),
+        ("remote", "ftp://x"),
         ("remote", "without a port"),
         ("log", "text"),
     ] {
@@ -59,6 +59,31 @@ fn remotes_are_read_in_order_with_their_modes() {
         RemoteEntry { address: Address::Folder("/srv/cache".into()), is_read_only: false }
     );
     assert_eq!(config.remotes[2], RemoteEntry { address: server("grpc://[::1]:2", ""), is_read_only: false });
+}
+
+#[test]
+fn object_stores_keep_their_options_and_lose_the_mode() {
+    let config =
+        load("remote = \"s3://b/p?endpoint=http://h:1&mode=ro&region=x,redis://:pw@h/1\"", &[]).unwrap();
+    let objects =
+        |url: &str, is_read_only| RemoteEntry { address: Address::Objects(url.to_owned()), is_read_only };
+    assert_eq!(
+        config.remotes,
+        [objects("s3://b/p?endpoint=http://h:1&region=x", true), objects("redis://:pw@h/1", false)]
+    );
+    assert!(load("remote = \"s3://b?mode=no\"", &[]).is_err());
+}
+
+#[test]
+fn passwords_are_not_shown() {
+    for (remotes, shown) in [
+        ("redis://us:pw@h:1/2/p?ttl_days=1, grpc://h:1", "redis://us:…@h:1/2/p?ttl_days=1, grpc://h:1"),
+        ("webdav+https://u:p@h/a@b,redis://:p%40@h", "webdav+https://u:…@h/a@b,redis://:…@h"),
+        ("s3://b/p?endpoint=http://h:1", "s3://b/p?endpoint=http://h:1"),
+        ("", ""),
+    ] {
+        assert_eq!(without_passwords(remotes), shown);
+    }
 }
 
 #[test]

@@ -7,14 +7,10 @@ use bytes::Bytes;
 use castwork_cas::files::FileBlobs;
 use castwork_cas::{ActionKey, Digest, StoreError};
 use castwork_proto::reapi;
-use prost::Message as _;
 
-use super::{Answer, OUTPUT_BYTES_MAX, TierError};
+use super::{Answer, TierError, packed};
 use crate::direct::Manifest;
 use crate::why::Accounts;
-
-/// The level of compression: results are written once and read often.
-const LEVEL: i32 = 3;
 
 /// Answers in a folder, shared by any number of processes, bounded in size.
 pub struct FolderTier {
@@ -30,13 +26,22 @@ impl FolderTier {
         Ok(Self { blobs: FileBlobs::open(folder, bytes_max)? })
     }
 
+    /// Opens a folder that others use too, and keep within its bound; if it is read-only, nothing in it is changed.
+    ///
+    /// # Errors
+    /// If it can't be read, or written.
+    pub fn of_others(folder: &Path, is_read_only: bool) -> Result<Self, StoreError> {
+        let blobs =
+            if is_read_only { FileBlobs::open_read_only(folder) } else { FileBlobs::open(folder, u64::MAX) };
+        Ok(Self { blobs: blobs? })
+    }
+
     /// Returns an answer if it is there.
     ///
     /// # Errors
     /// If files can't be read.
     pub fn get(&self, action: &Digest) -> Result<Option<Answer>, TierError> {
-        let read = self.bytes(action)?.and_then(|bytes| Packed::unpack(&bytes));
-        Ok(read.map(|Packed { object, stdout, stderr }| Answer { object, stdout, stderr }))
+        Ok(self.bytes(action)?.and_then(|bytes| packed::unpack(&bytes)))
     }
 
     /// Keeps an answer, as one file.
@@ -44,9 +49,7 @@ impl FolderTier {
     /// # Errors
     /// If files can't be written.
     pub fn put(&self, action: &Digest, answer: &Answer) -> Result<(), TierError> {
-        let Answer { object, stdout, stderr } = answer.clone();
-        let packed = Packed { object, stdout, stderr }.pack();
-        self.put_bytes(action, packed.ok_or(TierError::Unfit("result that can't be compressed"))?)
+        self.put_bytes(action, packed::pack(answer)?)
     }
 
     /// Returns the manifest that is kept under a key.
@@ -97,37 +100,21 @@ impl FolderTier {
         kept.map_err(TierError::at("write a cache folder"))
     }
 
+    /// What is kept under a name, as it is kept; `None` too if it can't be read.
+    pub(super) fn raw(&self, name: &Digest) -> Option<Bytes> {
+        self.bytes(name).ok().flatten()
+    }
+
+    /// Keeps what [`FolderTier::raw`] gave, if it can be kept.
+    pub(super) fn put_raw(&self, name: &Digest, bytes: Bytes) {
+        if let Err(error) = self.put_bytes(name, bytes) {
+            tracing::debug!(error = &error as &dyn std::error::Error, "not kept locally");
+        }
+    }
+
     /// Bytes in the folder.
     pub fn usage_bytes(&self) -> u64 {
         self.blobs.usage_bytes()
-    }
-}
-
-/// An answer in one piece.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Packed {
-    #[prost(bytes = "bytes", tag = "1")]
-    object: Bytes,
-    #[prost(bytes = "bytes", tag = "2")]
-    stdout: Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    stderr: Bytes,
-}
-
-impl Packed {
-    fn pack(&self) -> Option<Bytes> {
-        let plain = self.encode_to_vec();
-        let mut bytes = (plain.len() as u64).to_le_bytes().to_vec();
-        bytes.extend(zstd::bulk::compress(&plain, LEVEL).ok()?);
-        Some(bytes.into())
-    }
-
-    fn unpack(bytes: &[u8]) -> Option<Self> {
-        let (size, packed) = bytes.split_first_chunk()?;
-        let size = u64::from_le_bytes(*size);
-        let size = usize::try_from(size).ok().filter(|_| size <= 2 * OUTPUT_BYTES_MAX)?;
-        let plain = zstd::bulk::decompress(packed, size).ok().filter(|plain| plain.len() == size)?;
-        Self::decode(Bytes::from(plain)).ok()
     }
 }
 

@@ -1,8 +1,11 @@
-//! Where answers are kept: the local folder, other folders, servers.
+//! Where answers are kept: the local folder, other folders, servers, object stores.
 
 pub mod breaker;
 mod execute;
 mod folder;
+mod objects;
+mod packed;
+mod packs;
 mod progress;
 mod server;
 mod stack;
@@ -16,6 +19,7 @@ use crate::action::OBJECT;
 use crate::reason::Reason;
 
 pub use folder::FolderTier;
+pub use objects::ObjectsTier;
 pub use server::{Inputs, Server, ServerTier};
 pub use stack::{Remote, Stack};
 

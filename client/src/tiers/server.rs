@@ -9,6 +9,7 @@ use bytes::Bytes;
 use castwork_cas::remote::{Remote, RemoteConfig};
 use castwork_cas::{ActionCache, ActionKey, Digest, DigestFunction, StoreError};
 use castwork_proto::reapi;
+use castwork_trace::Kind;
 use tokio::runtime::Runtime;
 
 use super::breaker::Breaker;
@@ -274,11 +275,25 @@ impl ServerTier {
         ran
     }
 
-    /// Keeps an answer of our own making at the server.
+    /// Keeps an answer of our own making at the server, if it takes results; whether it does.
     ///
     /// # Errors
-    /// If the server doesn't take it.
-    pub fn put(
+    /// If it can't be asked, or doesn't take this one.
+    pub fn keep(
+        &self,
+        action: &Digest,
+        inputs: &Inputs,
+        answer: &Answer,
+        took: Duration,
+    ) -> Result<bool, TierError> {
+        let (_, takes_results) = self.capabilities()?;
+        if takes_results {
+            spans::part("keep it", Kind::Client, || self.put(action, inputs, answer, took))?;
+        }
+        Ok(takes_results)
+    }
+
+    fn put(
         &self,
         action: &Digest,
         inputs: &Inputs,

@@ -3,7 +3,7 @@
 use castwork_cas::Digest;
 use castwork_trace::Kind;
 
-use super::{Answer, FolderTier, Server, ServerTier, TierError};
+use super::{Answer, FolderTier, ObjectsTier, Server, ServerTier, TierError};
 use crate::config::{Address, Config, RemoteEntry};
 use crate::counters::Configuration;
 use crate::direct::Manifest;
@@ -18,6 +18,8 @@ pub enum Remote {
     Folder(FolderTier),
     /// A server.
     Server(Box<ServerTier>),
+    /// An object store.
+    Objects(Box<ObjectsTier>),
 }
 
 impl Remote {
@@ -25,6 +27,7 @@ impl Remote {
         match self {
             Self::Folder(tier) => tier.get(action),
             Self::Server(tier) => spans::part("look it up", Kind::Client, || tier.get(action)),
+            Self::Objects(tier) => spans::part("look it up", Kind::Client, || tier.get(action)),
         }
     }
 
@@ -32,15 +35,24 @@ impl Remote {
         match self {
             Self::Folder(tier) => tier.manifest(&key.digest),
             Self::Server(tier) => spans::part("look up the call", Kind::Client, || tier.manifest(key)),
+            Self::Objects(tier) => {
+                spans::part("look up the call", Kind::Client, || tier.manifest(&key.digest))
+            }
         }
     }
 
-    fn put_manifest(&self, key: &ManifestKey, manifest: &Manifest) -> Result<(), TierError> {
+    /// Whether it was taken.
+    fn put_manifest(&self, key: &ManifestKey, manifest: &Manifest) -> Result<bool, TierError> {
         match self {
-            Self::Folder(tier) => tier.put_manifest(&key.digest, manifest),
-            Self::Server(tier) => tier.capabilities().and_then(|(_, takes_results)| {
-                if takes_results { tier.put_manifest(key, manifest) } else { Ok(()) }
-            }),
+            Self::Folder(tier) => tier.put_manifest(&key.digest, manifest).map(|()| true),
+            Self::Objects(tier) => tier.put_manifest(&key.digest, manifest),
+            Self::Server(tier) => {
+                let (_, takes_results) = tier.capabilities()?;
+                if takes_results {
+                    tier.put_manifest(key, manifest)?;
+                }
+                Ok(takes_results)
+            }
         }
     }
 }
@@ -177,19 +189,28 @@ impl<'a> Stack<'a> {
         answer
     }
 
-    /// Gives something to every remote tier that may be written to.
-    pub fn keep_remotely(&mut self, mut put: impl FnMut(&Remote) -> Result<(), TierError>) {
+    /// Gives something to the first remote tier that takes it; `put` says whether one did.
+    pub fn keep_remotely(&mut self, mut put: impl FnMut(&Remote) -> Result<bool, TierError>) {
+        let mut is_taken = false;
         for (remote, is_read_only) in self.take_remotes() {
-            if !is_read_only && let Err(error) = put(&remote) {
-                tracing::debug!(error = &error as &dyn std::error::Error, "a result isn't kept remotely");
-                self.reasons.push(Reason::of(format!("not kept remotely: {}", error.reason())));
-                continue;
+            if !is_read_only && !is_taken {
+                match put(&remote) {
+                    Ok(taken) => is_taken = taken,
+                    Err(error) => {
+                        tracing::debug!(
+                            error = &error as &dyn std::error::Error,
+                            "a result isn't kept remotely"
+                        );
+                        self.reasons.push(Reason::of(format!("not kept remotely: {}", error.reason())));
+                        continue;
+                    }
+                }
             }
             self.put_back(remote, is_read_only);
         }
     }
 
-    /// Amends the manifests of the local tier, and of every remote one that may be written to.
+    /// Amends the manifests of the local tier, and of the first remote one that takes it.
     pub fn amend_manifests(&mut self, key: &ManifestKey, remotely: bool, amend: impl Fn(&mut Manifest)) {
         if remotely {
             self.keep_remotely(|remote| {
@@ -249,9 +270,16 @@ impl<'a> Stack<'a> {
     /// Makes ready to ask a remote tier; nothing is sent yet.
     fn open(&mut self, entry: &RemoteEntry) {
         match &entry.address {
-            Address::Folder(folder) => match FolderTier::open(folder, u64::MAX) {
+            Address::Folder(folder) => match FolderTier::of_others(folder, entry.is_read_only) {
                 Ok(tier) => self.put_back(Remote::Folder(tier), entry.is_read_only),
                 Err(error) => self.failed(&TierError::at("open a cache folder")(error)),
+            },
+            Address::Objects(url) => match ObjectsTier::new(url, self.config) {
+                Ok(tier) if tier.may_be_asked() => {
+                    self.put_back(Remote::Objects(Box::new(tier)), entry.is_read_only);
+                }
+                Ok(_) => self.fell_back("object store that was down a moment ago".into()),
+                Err(error) => self.failed(&TierError::at("open an object store")(error)),
             },
             Address::Server { .. } => {
                 let Some(server) = Server::new(&entry.address, self.config) else { return };

@@ -1,11 +1,15 @@
-//! Object stores as places for blobs and results: an S3 server and a Redis, real ones, on loopback.
+//! Object stores as places for blobs and results, for programs and for the wrapper: an S3 server and a Redis, real
+//! ones, on loopback, and a stand-in for GitHub's cache.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "../support/gha.rs"]
+mod gha;
 mod promises;
 mod redis;
 #[path = "../support/s3.rs"]
 mod s3;
+mod wrapper;
 
 use std::time::Duration;
 

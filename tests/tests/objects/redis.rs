@@ -17,13 +17,14 @@ const PASSWORD: &str = "p@ss/word";
 /// Generous: machines are shared.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-struct Redis {
+/// A server; it ends when this is dropped.
+pub(crate) struct Redis {
     child: Child,
     port: u16,
 }
 
 impl Redis {
-    fn start(folder: &Path) -> Self {
+    pub(crate) fn start(folder: &Path) -> Self {
         let begin = Instant::now();
         loop {
             // Somebody else may take the port before Redis does: then it ends, and another is tried.
@@ -47,6 +48,11 @@ impl Redis {
             }
             assert!(begin.elapsed() < READY_WITHIN, "redis-server does not start");
         }
+    }
+
+    /// What a user writes to use it.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://:p%40ss%2Fword@127.0.0.1:{}/3/some/prefix?ttl_days=1", self.port)
     }
 
     /// Sends commands as they are typed, and returns when they were answered.
@@ -83,7 +89,6 @@ async fn redis_keeps_all_promises_of_a_store() {
     }
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start(folder.path());
-    let url = format!("redis://:p%40ss%2Fword@127.0.0.1:{}/3/some/prefix?ttl_days=1", redis.port);
-    let objects = Objects::open_with(&url, TIMEOUT, &|_| None).unwrap();
+    let objects = Objects::open_with(&redis.url(), TIMEOUT, &|_| None).unwrap();
     promises::kept(&objects, |name, bytes| redis.set(&format!("/some/prefix/{name}"), bytes)).await;
 }
