@@ -60,7 +60,8 @@ impl<S> ExistenceCached<S> {
         }
     }
 
-    fn forget(&self, digest: &Digest) {
+    /// Has the store be asked again, as what was said of this blob turned out to be wrong.
+    pub fn forget(&self, digest: &Digest) {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }
 }

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod merkle;
 #[cfg(feature = "objects")]
 pub mod objects;
+pub mod outputs;
 pub mod read_through;
 pub mod remote;
 pub mod resource;

@@ -348,3 +348,9 @@ fn show_config(config: Result<Config, Wrong>, json: bool) -> u8 {
     }
     0
 }
+
+/// What can be said instead of a compiler, but for help.
+#[cfg(test)]
+pub(crate) fn names() -> Vec<String> {
+    Commands::command().get_subcommands().map(|command| command.get_name().to_owned()).collect()
+}

@@ -320,17 +320,18 @@ fn read_remote(entry: &str) -> Result<RemoteEntry, String> {
     if Objects::is_address(entry) {
         return read_objects(entry);
     }
+    let shown = || without_passwords(entry);
     let (place, query) = entry.split_once('?').unwrap_or((entry, ""));
     let is_read_only = match query {
         "" | "mode=rw" => false,
         "mode=ro" => true,
-        other => return Err(format!("has `{entry}` with `?{other}`; known are ?mode=ro and ?mode=rw")),
+        other => return Err(format!("has `{}` with `?{other}`; known are ?mode=ro and ?mode=rw", shown())),
     };
     let address = match place.split_once("://") {
         Some(("grpc", rest)) => {
             let (authority, instance) = rest.split_once('/').unwrap_or((rest, ""));
             if authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).is_none() {
-                return Err(format!("has `{entry}` without a port; write grpc://HOST:PORT"));
+                return Err(format!("has `{}` without a port; write grpc://HOST:PORT", shown()));
             }
             Address::Server {
                 address: format!("grpc://{authority}"),
@@ -340,7 +341,8 @@ fn read_remote(entry: &str) -> Result<RemoteEntry, String> {
         Some(("file", folder)) if folder.starts_with('/') => Address::Folder(folder.into()),
         _ => {
             return Err(format!(
-                "has `{entry}`; write grpc://HOST:PORT, file:///DIR, or the address of an object store such as s3://BUCKET/PREFIX"
+                "has `{}`; write grpc://HOST:PORT, file:///DIR, or the address of an object store such as s3://BUCKET/PREFIX",
+                shown()
             ));
         }
     };
@@ -370,10 +372,10 @@ fn read_objects(entry: &str) -> Result<RemoteEntry, String> {
 pub fn without_passwords(remotes: &str) -> String {
     let shown = remotes.split(',').map(|entry| {
         let (scheme, rest) = entry.split_once("://")?;
-        let (user, host) = rest.split_once('/').map_or(rest, |(authority, _)| authority).rsplit_once('@')?;
-        let path = &rest[user.len() + 1 + host.len()..];
+        // Up to the last one: a password that was not escaped may hold anything, and an option a URL of its own.
+        let (user, place) = rest.rsplit_once('@')?;
         let (name, _) = user.split_once(':')?;
-        Some(format!("{scheme}://{name}:…@{host}{path}"))
+        Some(format!("{scheme}://{name}:…@{place}"))
     });
     let entries = remotes.split(',').zip(shown);
     let entries: Vec<String> =

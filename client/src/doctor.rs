@@ -116,7 +116,8 @@ fn remote(config: &Config, entry: &RemoteEntry, compiler: Option<&Path>) -> Vec<
         }
         Address::Objects(url) => {
             let hint = "see whether it runs, and whether the address and the credentials in the environment are right";
-            let tier = ObjectsTier::new(url, config).map_err(TierError::at("open the local cache"));
+            let tier = ObjectsTier::new(url, entry.is_read_only, config)
+                .map_err(TierError::at("open the local cache"));
             let reached = tier.and_then(|tier| tier.reach()).map(|()| "reached".to_owned());
             vec![(Objects::shown(url), reached.map_err(|error| (chain(&error), hint)))]
         }

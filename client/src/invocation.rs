@@ -8,7 +8,7 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 17] = [
+pub const SUBCOMMANDS: [&str; 18] = [
     "stats",
     "why",
     "report",
@@ -17,6 +17,7 @@ pub const SUBCOMMANDS: [&str; 17] = [
     "toolchain",
     "exec",
     "env",
+    "upload",
     "completions",
     "man",
     "status",
@@ -119,6 +120,8 @@ fn name_as_called(name: &OsStr) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn reading(line: &str) -> (BTreeMap<String, String>, Invocation) {
@@ -133,6 +136,12 @@ mod tests {
         assert!(matches!(reading("castwork --version").1, Invocation::Version));
         assert!(matches!(reading("castwork").1, Invocation::Help { is_asked: false }));
         assert!(matches!(reading("castwork --frob gcc").1, Invocation::Wrong(_)));
+    }
+
+    #[test]
+    fn every_subcommand_is_told_from_a_compiler() {
+        let known = crate::commands::names();
+        assert_eq!(BTreeSet::from_iter(known), SUBCOMMANDS.map(str::to_owned).into());
     }
 
     #[test]

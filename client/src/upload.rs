@@ -11,7 +11,7 @@ pub fn run(config: &Config) -> u8 {
     let mut code = 0;
     for remote in config.remotes.iter().filter(|remote| !remote.is_read_only) {
         let Address::Objects(url) = &remote.address else { continue };
-        let sent = match ObjectsTier::new(url, config) {
+        let sent = match ObjectsTier::new(url, remote.is_read_only, config) {
             Ok(tier) => tier.flush().map_err(|error| error.reason().to_string()),
             Err(error) => Err(error.to_string()),
         };

@@ -13,7 +13,7 @@ pub fn tree_pages(root: Option<&reapi::Digest>, page_size: i32, page_token: &str
 
 /// A result that somebody states.
 pub fn outputs(result: &reapi::ActionResult) {
-    let _ = crate::front::outputs::check(result);
+    let _ = castwork_cas::outputs::check(result);
 }
 
 /// The bytes of a segment, and of a result in one.

@@ -28,9 +28,9 @@ pub use results::FileActions;
 #[cfg(feature = "objects")]
 pub(crate) use results::{decode_result, encode_result};
 #[cfg(unix)]
-pub use unix::{free_bytes, free_files, read_exact_at, sync_folder};
+pub use unix::{free_bytes, free_files, raise_open_files, read_exact_at, sync_folder};
 #[cfg(windows)]
-pub use windows::{free_bytes, free_files, read_exact_at, sync_folder};
+pub use windows::{free_bytes, free_files, raise_open_files, read_exact_at, sync_folder};
 
 #[cfg(unix)]
 pub(crate) use unix as platform;

@@ -44,7 +44,7 @@ impl FileActions {
         };
         let mut data = Vec::new();
         file.read_to_end(&mut data).map_err(|error| disk("read", &place, error))?;
-        let result = decode_result(&data);
+        let result = decode_result(key, &data);
         if result.is_some() {
             self.folder.touch(&file);
         } else {
@@ -59,7 +59,7 @@ impl FileActions {
     /// # Errors
     /// [`StoreError::Disk`] if it can't be written.
     pub fn put_result(&self, key: &ActionKey, result: &ActionResult) -> Result<(), StoreError> {
-        let data = encode_result(result);
+        let data = encode_result(key, result);
         let mut file = self.folder.temporary()?;
         file.write_all(&data).map_err(|error| disk("write", file.path(), error))?;
         self.folder.keep(file, &self.place(key), data.len() as u64)
@@ -72,19 +72,29 @@ impl FileActions {
     }
 }
 
-/// The bytes that a result is kept as: a checksum, and the message.
-pub(crate) fn encode_result(result: &ActionResult) -> Vec<u8> {
+/// The bytes that a result is kept as: a checksum of them and of the key, and the message. So a result that was moved
+/// to another action's place is no result.
+pub(crate) fn encode_result(key: &ActionKey, result: &ActionResult) -> Vec<u8> {
     let message = result.encode_to_vec();
-    [&blake3::hash(&message).as_bytes()[..], &message].concat()
+    [&checksum(key, &message).as_bytes()[..], &message].concat()
 }
 
-/// Reads what [`encode_result`] wrote; `None` if it is anything else.
-pub(crate) fn decode_result(data: &[u8]) -> Option<ActionResult> {
-    let (checksum, message) = data.split_at_checked(CHECKSUM_BYTES)?;
-    if blake3::hash(message).as_bytes() != checksum {
+/// Reads what [`encode_result`] wrote for this key; `None` if it is anything else.
+pub(crate) fn decode_result(key: &ActionKey, data: &[u8]) -> Option<ActionResult> {
+    let (expected, message) = data.split_at_checked(CHECKSUM_BYTES)?;
+    if checksum(key, message).as_bytes() != expected {
         return None;
     }
     ActionResult::decode(message).ok()
+}
+
+fn checksum(key: &ActionKey, message: &[u8]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    // Lengths stand in front, so that no two keys are written the same.
+    hasher.update(&(key.instance.len() as u64).to_le_bytes()).update(key.instance.as_bytes());
+    hasher.update(key.action.function().name().as_bytes()).update(b" ").update(key.action.hash());
+    hasher.update(&key.action.size_bytes().to_le_bytes()).update(message);
+    hasher.finalize()
 }
 
 #[async_trait]

@@ -37,6 +37,21 @@ pub fn free_files(path: &Path) -> io::Result<Option<u64>> {
     Ok(free.ok().filter(|_| all.is_ok_and(|all| all > 0)))
 }
 
+/// Has this process hold as many files and connections open as the system lets it, up to a million: most give a new
+/// process far fewer. Returns how many that are.
+///
+/// # Errors
+/// What `setrlimit` says.
+pub fn raise_open_files() -> io::Result<Option<u64>> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // More than this macOS refuses, whatever it says that the limit is.
+    let most = if cfg!(target_os = "macos") { 10_240 } else { 1 << 20 };
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.min(most).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    Ok(Some(wanted))
+}
+
 /// Reads from a place in a file, whatever others read meanwhile.
 ///
 /// # Errors

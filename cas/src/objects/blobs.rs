@@ -30,6 +30,9 @@ const PART_BYTES: usize = 8 << 20;
 /// … and where it does not (Redis, `WebDAV`), from memory, up to this size.
 const WHOLE_BYTES_LIMIT: u64 = 64 << 20;
 
+/// Memory of all those that are sent so at once, in MiB.
+pub(super) const WHOLE_MIB_MAX: usize = (WHOLE_BYTES_LIMIT >> 20) as usize;
+
 /// An object can be there or not; nothing here makes it count as used. Where objects are removed by age, blobs that
 /// are in use are removed too, and have to be put again.
 #[async_trait]
@@ -79,11 +82,13 @@ impl BlobStore for Objects {
         let packed = compress(verify(*digest, data));
         let name = name::of_blob(digest);
         if digest.size_bytes() <= WHOLE_BYTES_MAX {
-            self.put_whole(&name, packed).await
+            self.put_object(WRITE, &name, collect(packed, u64::MAX).await?).await.map(drop)
         } else if self.operator.info().capability().write_can_multi {
             self.put_parts(&name, packed).await
         } else if digest.size_bytes() <= WHOLE_BYTES_LIMIT {
-            self.put_whole(&name, packed).await
+            let mib = u32::try_from(digest.size_bytes().div_ceil(1 << 20)).unwrap_or(u32::MAX);
+            let _memory = self.whole.acquire_many(mib).await.map_err(|_| self.late(WRITE))?;
+            self.put_object(WRITE, &name, collect(packed, u64::MAX).await?).await.map(drop)
         } else {
             Err(StoreError::TooLarge { bytes_max: WHOLE_BYTES_LIMIT })
         }
@@ -92,14 +97,32 @@ impl BlobStore for Objects {
 
 const WRITE: &str = "write a blob";
 
+/// What became of an object that was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Written,
+    /// The service never changes an object, and it is there already.
+    There,
+}
+
 impl Objects {
+    /// Says so if this store was opened to be read only.
+    pub(super) fn may_write(&self, step: &'static str) -> Result<(), StoreError> {
+        if self.is_writable {
+            return Ok(());
+        }
+        let error = opendal::Error::new(ErrorKind::PermissionDenied, "it is only read (`mode=ro`)");
+        Err(self.failed(step, &error))
+    }
+
     /// Writes an object from memory; whoever reads it sees all of it, or what was there before.
     pub(super) async fn put_object(
         &self,
         step: &'static str,
         name: &str,
         data: Bytes,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Put, StoreError> {
+        self.may_write(step)?;
         let write = || async { kept(self.operator.write(name, data.clone()).await.map(drop)) };
         self.attempt(step, write).await?.ok_or_else(|| self.nowhere(step))
     }
@@ -108,12 +131,9 @@ impl Objects {
         self.failed(step, &opendal::Error::new(ErrorKind::NotFound, "there is no such bucket"))
     }
 
-    async fn put_whole(&self, name: &str, packed: BlobStream) -> Result<(), StoreError> {
-        self.put_object(WRITE, name, collect(packed, u64::MAX).await?).await
-    }
-
     /// Sends an object in parts; it is there when all of them are, or not at all.
     async fn put_parts(&self, name: &str, packed: BlobStream) -> Result<(), StoreError> {
+        self.may_write(WRITE)?;
         let open = || async { self.operator.writer_with(name).chunk(PART_BYTES).await };
         let Some(mut writer) = self.attempt(WRITE, open).await? else {
             return Err(self.nowhere(WRITE));
@@ -135,7 +155,7 @@ impl Objects {
             }
         }
         match timeout(self.timeout, writer.close()).await {
-            Ok(closed) => kept(closed.map(drop)).map_err(|error| self.failed(WRITE, &error)),
+            Ok(closed) => kept(closed.map(drop)).map(drop).map_err(|error| self.failed(WRITE, &error)),
             Err(_) => Err(self.late(WRITE)),
         }
     }
@@ -147,7 +167,9 @@ impl Objects {
             StoreError::Mismatch { .. } | StoreError::Encoding(_) | StoreError::TooLarge { .. }
         );
         if is_wrong {
-            let removed = self.attempt("remove a blob", || self.operator.delete(name)).await.is_ok();
+            // Without a permit: whoever reads holds one already.
+            let removing = timeout(self.timeout, self.operator.delete(name));
+            let removed = self.is_writable && matches!(removing.await, Ok(Ok(())));
             warn!(address = %self.address, name, removed, "an object is not what its name says");
         }
         error
@@ -155,11 +177,12 @@ impl Objects {
 }
 
 /// Services that never change an object say so when it is there already.
-fn kept(written: opendal::Result<()>) -> opendal::Result<()> {
-    use ErrorKind::{AlreadyExists, ConditionNotMatch, Conflict};
+fn kept(written: opendal::Result<()>) -> opendal::Result<Put> {
+    use ErrorKind::{AlreadyExists, ConditionNotMatch};
     match written {
-        Err(error) if matches!(error.kind(), AlreadyExists | ConditionNotMatch | Conflict) => Ok(()),
-        written => written,
+        Ok(()) => Ok(Put::Written),
+        Err(error) if matches!(error.kind(), AlreadyExists | ConditionNotMatch) => Ok(Put::There),
+        Err(error) => Err(error),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::future::Future;
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use opendal::ErrorKind;
@@ -20,6 +21,18 @@ const SAID_MAX: usize = 300;
 impl Objects {
     /// Makes a call; `None` if there is no such object.
     pub(super) async fn attempt<T, F>(
+        &self,
+        step: &'static str,
+        call: impl Fn() -> F,
+    ) -> Result<Option<T>, StoreError>
+    where
+        F: Future<Output = opendal::Result<T>>,
+    {
+        let _permit = self.calls.acquire().await.map_err(|_| self.late(step))?;
+        self.attempt_with_permit(step, call).await
+    }
+
+    async fn attempt_with_permit<T, F>(
         &self,
         step: &'static str,
         call: impl Fn() -> F,
@@ -46,8 +59,9 @@ impl Objects {
         step: &'static str,
         name: &str,
     ) -> Result<Option<BlobStream>, StoreError> {
+        let permit = Arc::clone(&self.calls).acquire_owned().await.map_err(|_| self.late(step))?;
         let opened = self
-            .attempt(step, || async {
+            .attempt_with_permit(step, || async {
                 let mut pieces = self.operator.reader(name).await?.into_bytes_stream(..).await?;
                 // The request is made when the first bytes are asked for.
                 let first = pieces.next().await.transpose().map_err(unwrap)?;
@@ -58,11 +72,12 @@ impl Objects {
             return Ok(None);
         };
         let this = self.clone();
-        let rest = futures::stream::try_unfold(pieces, move |mut pieces| {
+        // As long as somebody reads, the connection is in use.
+        let rest = futures::stream::try_unfold((pieces, permit), move |(mut pieces, permit)| {
             let this = this.clone();
             async move {
                 match timeout(this.timeout, pieces.next()).await {
-                    Ok(Some(Ok(piece))) => Ok(Some((piece, pieces))),
+                    Ok(Some(Ok(piece))) => Ok(Some((piece, (pieces, permit)))),
                     Ok(Some(Err(error))) => Err(this.failed(step, &unwrap(error))),
                     Ok(None) => Ok(None),
                     Err(_) => Err(this.late(step)),
@@ -87,17 +102,20 @@ impl Objects {
             ErrorKind::Unsupported | ErrorKind::ConfigInvalid => Code::InvalidArgument,
             _ => Code::Unavailable,
         };
-        let mut said: String = error.message().chars().take(SAID_MAX).collect();
+        let mut said = error.message().to_owned();
         let mut cause = std::error::Error::source(error);
-        while let Some(error) = cause {
-            let left = SAID_MAX.saturating_sub(said.len());
-            let text: String = error.to_string().chars().take(left).collect();
+        while let Some(error) = cause
+            && said.len() < SAID_MAX
+        {
+            let text = error.to_string();
             if !text.is_empty() && !said.contains(&text) {
                 write!(said, ": {text}").expect("writing to a string never fails");
             }
             cause = error.source();
         }
-        self.refused(step, Status::new(code, format!("{}: {}", error.kind(), self.without_secrets(said))))
+        // Before it is cut: half of a secret would not be known as one.
+        let said: String = self.without_secrets(said).chars().take(SAID_MAX).collect();
+        self.refused(step, Status::new(code, format!("{}: {said}", error.kind())))
     }
 
     fn refused(&self, step: &'static str, status: Status) -> StoreError {

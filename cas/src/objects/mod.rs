@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opendal::Operator;
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::StoreError;
@@ -32,7 +33,15 @@ pub struct Objects {
     secrets: Arc<[String]>,
     /// The longest wait for an answer, and in a transfer for the next bytes.
     timeout: Duration,
+    is_writable: bool,
+    /// A permit for each connection that may be in use.
+    calls: Arc<Semaphore>,
+    /// A permit for each MiB that blobs may take that are sent whole.
+    whole: Arc<Semaphore>,
 }
+
+/// Connections in use at once, of all clones together: each is a socket.
+const CALLS_MAX: usize = 128;
 
 impl Objects {
     /// The schemes of the URLs that [`Objects::open`] reads, for messages.
@@ -78,7 +87,17 @@ impl Objects {
             address: address::shown(url).into(),
             secrets: place.secrets.into(),
             timeout,
+            is_writable: true,
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            whole: Arc::new(Semaphore::new(blobs::WHOLE_MIB_MAX)),
         })
+    }
+
+    /// The same store, in which nothing is ever changed: an object that is wrong stays, too. Who writes nevertheless is
+    /// refused.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { is_writable: false, ..self }
     }
 
     /// The same store with the same connections, and another bound on every wait.

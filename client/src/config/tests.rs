@@ -78,7 +78,9 @@ fn object_stores_keep_their_options_and_lose_the_mode() {
 fn passwords_are_not_shown() {
     for (remotes, shown) in [
         ("redis://us:pw@h:1/2/p?ttl_days=1, grpc://h:1", "redis://us:…@h:1/2/p?ttl_days=1, grpc://h:1"),
-        ("webdav+https://u:p@h/a@b,redis://:p%40@h", "webdav+https://u:…@h/a@b,redis://:…@h"),
+        ("webdav+https://u:p@h/a,redis://:p%40@h", "webdav+https://u:…@h/a,redis://:…@h"),
+        ("rediss://:ab/cd=@h/1", "rediss://:…@h/1"),
+        ("webdavs://u:p@h, https://u:p@h", "webdavs://u:…@h, https://u:…@h"),
         ("s3://b/p?endpoint=http://h:1", "s3://b/p?endpoint=http://h:1"),
         ("", ""),
     ] {

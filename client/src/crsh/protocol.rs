@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 pub const GREETING: [u8; 4] = [1, 2, 0, 1];
 
 /// The largest value that is taken, in bytes: a debug build's object may have some hundred million.
-const VALUE_BYTES_MAX: u64 = 1 << 30;
+pub const VALUE_BYTES_MAX: u64 = 1 << 30;
 
 /// Of a message, more than this is cut off, in bytes.
 const MESSAGE_BYTES_MAX: usize = 255;

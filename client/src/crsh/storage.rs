@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::protocol::{Answer, Request};
+use super::protocol::{Answer, Request, VALUE_BYTES_MAX};
 
 /// Names the kind of entry; what is stored changes with it.
 const FORMAT: &str = "ccache-storage-castwork-1";
@@ -69,7 +69,9 @@ impl Entries {
 
     /// Does what is wanted; never waits for a server that was not reached a moment ago.
     pub async fn answer(&self, request: Request) -> Answer {
-        if self.left_alone_until.lock().await.is_some_and(|until| Instant::now() < until) {
+        let is_left_alone = self.left_alone_until.lock().await.is_some_and(|until| Instant::now() < until);
+        // An answer to `Info` can't say that it failed; it needs no server.
+        if is_left_alone && !matches!(request, Request::Info) {
             return Answer::Failed(format!("{} was not reached a moment ago", self.remote.address()));
         }
         let answer = match request {
@@ -110,6 +112,10 @@ impl Entries {
     async fn get(&self, place: &Place) -> Result<Answer, StoreError> {
         let Some(file) = self.find(place).await? else { return Ok(Answer::Noop) };
         let digest = Digest::from_proto(&file.digest.unwrap_or_default(), FUNCTION)?;
+        // No value of ours: nobody could have put it.
+        if digest.size_bytes() > VALUE_BYTES_MAX {
+            return Ok(Answer::Noop);
+        }
         // What was sent along is believed only if it is what the digest says.
         if file.contents.len() as u64 == digest.size_bytes() && Digest::of(FUNCTION, &file.contents) == digest
         {

@@ -32,6 +32,7 @@ const FRAME_BYTES: u64 = 1024;
 /// connected to, before it is asked.
 pub struct ObjectsTier {
     url: String,
+    is_read_only: bool,
     breaker: Breaker,
     /// If an object is too dear for one answer.
     packs: Option<Packs>,
@@ -45,11 +46,11 @@ struct Connection {
 }
 
 impl ObjectsTier {
-    /// The tier of the store that a URL names.
+    /// The tier of the store that a URL names; if it is read-only, nothing in it is ever changed.
     ///
     /// # Errors
     /// If the local cache is needed, and can't be opened.
-    pub fn new(url: &str, config: &Config) -> Result<Self, StoreError> {
+    pub fn new(url: &str, is_read_only: bool, config: &Config) -> Result<Self, StoreError> {
         let packs = if Packs::are_needed(url) {
             let local = FolderTier::open(&config.dir.join("cache"), config.max_size_bytes)?;
             Some(Packs::new(url, &config.dir, local))
@@ -57,7 +58,7 @@ impl ObjectsTier {
             None
         };
         let breaker = Breaker::new(&config.dir, url);
-        Ok(Self { url: url.to_owned(), breaker, packs, connection: OnceCell::new() })
+        Ok(Self { url: url.to_owned(), is_read_only, breaker, packs, connection: OnceCell::new() })
     }
 
     /// Whether the store may be asked: it was not found to be down a moment ago.
@@ -167,7 +168,7 @@ impl ObjectsTier {
             Objects::open(&self.url, ASK_TIMEOUT).map_err(TierError::at("connect"))
         };
         self.note(&asking);
-        let asking = asking?;
+        let asking = if self.is_read_only { asking?.read_only() } else { asking? };
         let giving = asking.within(TRANSFER_TIMEOUT);
         Ok(self.connection.get_or_init(|| Connection { runtime, asking, giving }))
     }

@@ -31,8 +31,11 @@ const PACK_COUNT: usize = 400;
 /// No pack is larger than this, unless one thing is.
 const PACK_BYTES_MAX: u64 = 64 << 20;
 
-/// Larger ones are not read.
-const PACK_BYTES_LIMIT: u64 = 1 << 30;
+/// Larger ones are not read: they are made of no more than this, and of one thing more.
+const PACK_BYTES_LIMIT: u64 = 4 * PACK_BYTES_MAX;
+
+/// Entries of a day, at most; a store that has more is none of ours.
+const ENTRIES_MAX: u64 = 1 << 20;
 
 /// GitHub removes what nobody has read for a week.
 const DAYS: u64 = 8;
@@ -203,16 +206,20 @@ impl Packs {
             index.next += 1;
             let result =
                 reapi::ActionResult { stdout_raw: index.encode_to_vec().into(), ..Default::default() };
-            match ActionCache::put(objects, &key, result).await {
-                Ok(()) => {
+            match objects.put_new_result(&key, &result).await {
+                Ok(true) => {
                     self.write(&self.folder.join("index"), &index.encode_to_vec())?;
                     return Ok(());
                 }
-                // Somebody else may have had this number: then there is a newer entry to begin with.
+                // Somebody else has this number: then there is a newer entry to begin with.
+                Ok(false) => failed = None,
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(()), Err)
+        Err(failed.unwrap_or_else(|| StoreError::Disk {
+            step: "find a number for the index of a pack that nobody else took".to_owned(),
+            source: std::io::ErrorKind::ResourceBusy.into(),
+        }))
     }
 
     /// The newest index there is; one that was read a moment ago will do, unless it has to be `exact`.
@@ -291,7 +298,9 @@ fn read_recent(path: &Path) -> Option<Index> {
 async fn last_of(objects: &Objects, day: u64) -> Result<Option<Index>, StoreError> {
     let Some(mut last) = entry(objects, day, 0).await? else { return Ok(None) };
     let (mut there, mut gone) = (0, 1);
-    while let Some(index) = entry(objects, day, gone).await? {
+    while gone < ENTRIES_MAX
+        && let Some(index) = entry(objects, day, gone).await?
+    {
         (last, there, gone) = (index, gone, gone * 2);
     }
     while gone - there > 1 {

@@ -274,7 +274,7 @@ impl<'a> Stack<'a> {
                 Ok(tier) => self.put_back(Remote::Folder(tier), entry.is_read_only),
                 Err(error) => self.failed(&TierError::at("open a cache folder")(error)),
             },
-            Address::Objects(url) => match ObjectsTier::new(url, self.config) {
+            Address::Objects(url) => match ObjectsTier::new(url, entry.is_read_only, self.config) {
                 Ok(tier) if tier.may_be_asked() => {
                     self.put_back(Remote::Objects(Box::new(tier)), entry.is_read_only);
                 }

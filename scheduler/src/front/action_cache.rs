@@ -16,7 +16,6 @@ use super::errors::{bad, missing_blobs, to_status};
 use super::instance::{Instance, required_digest};
 use super::limits::{ANSWER_BYTES_MAX, INLINE_BYTES_MAX};
 use super::metadata::trace_context;
-use super::outputs;
 use crate::Services;
 use crate::runs::Asker;
 
@@ -153,7 +152,7 @@ impl ActionCache for ActionCacheService {
             self.key(&request.instance_name, request.digest_function, request.action_digest.as_ref())?;
         self.services.instances.check(&request.instance_name)?.may_write(key.action.function())?;
         let mut result = request.action_result.ok_or_else(|| bad("`action_result` is not set"))?;
-        outputs::check(&result)?;
+        castwork_cas::outputs::check(&result).map_err(|error| bad(error.to_string()))?;
         self.check_action(&key.action).await?;
         // Some clients take a result without it for broken.
         result.execution_metadata.get_or_insert_default();

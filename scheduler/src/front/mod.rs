@@ -16,7 +16,6 @@ pub mod limits;
 pub mod metadata;
 pub mod operations;
 mod operator;
-pub(crate) mod outputs;
 mod report;
 pub mod runs;
 pub(crate) mod tree;

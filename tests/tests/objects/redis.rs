@@ -90,5 +90,5 @@ async fn redis_keeps_all_promises_of_a_store() {
     let folder = tempfile::tempdir().unwrap();
     let redis = Redis::start(folder.path());
     let objects = Objects::open_with(&redis.url(), TIMEOUT, &|_| None).unwrap();
-    promises::kept(&objects, |name, bytes| redis.set(&format!("/some/prefix/{name}"), bytes)).await;
+    promises::kept(&objects, |name, bytes| redis.set(&format!("some/prefix/{name}"), bytes)).await;
 }

@@ -3,22 +3,29 @@
 use std::collections::HashSet;
 
 use castwork_proto::reapi::{ActionResult, OutputSymlink};
-use tonic::Status;
 
-use super::errors::bad;
-use super::instance::clip;
+/// Most characters of a path that are shown.
+const SHOWN_MAX: usize = 100;
 
-/// Checks the paths of a result that a client states, so that no other client writes beside its outputs.
+/// An output that nobody should write down.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("output `{path}` {reason}")]
+pub struct OutputError {
+    path: String,
+    reason: &'static str,
+}
+
+/// Checks the paths of a result that somebody states, so that nobody who believes it writes beside its outputs.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` that names the path and what is wrong with it.
-pub(crate) fn check(result: &ActionResult) -> Result<(), Status> {
+/// The first output that is wrong, and what is wrong with it.
+pub fn check(result: &ActionResult) -> Result<(), OutputError> {
     let mut seen = HashSet::new();
     for file in &result.output_files {
         check_path(&file.path)?;
         once(&mut seen, &file.path)?;
         if file.digest.is_none() {
-            return Err(bad(format!("output `{}` has no digest", clip(&file.path))));
+            return Err(wrong(&file.path, "has no digest"));
         }
     }
     for directory in &result.output_directories {
@@ -28,7 +35,7 @@ pub(crate) fn check(result: &ActionResult) -> Result<(), Status> {
         }
         once(&mut seen, &directory.path)?;
         if directory.tree_digest.is_none() && directory.root_directory_digest.is_none() {
-            return Err(bad(format!("output `{}` has no digest", clip(&directory.path))));
+            return Err(wrong(&directory.path, "has no digest"));
         }
     }
     // Old clients look into the old fields, so a link may be in one of each.
@@ -46,15 +53,15 @@ pub(crate) fn check(result: &ActionResult) -> Result<(), Status> {
     Ok(())
 }
 
-fn check_link(link: &OutputSymlink) -> Result<(), Status> {
+fn check_link(link: &OutputSymlink) -> Result<(), OutputError> {
     check_path(&link.path)?;
     if link.target.is_empty() || link.target.contains('\0') {
-        return Err(bad(format!("output `{}` is a link to an illegal target", clip(&link.path))));
+        return Err(wrong(&link.path, "is a link to an illegal target"));
     }
     Ok(())
 }
 
-fn check_path(path: &str) -> Result<(), Status> {
+fn check_path(path: &str) -> Result<(), OutputError> {
     let reason = if path.is_empty() {
         "is empty"
     } else if path.starts_with('/') {
@@ -68,11 +75,15 @@ fn check_path(path: &str) -> Result<(), Status> {
     } else {
         return Ok(());
     };
-    Err(bad(format!("output path `{}` {reason}", clip(path))))
+    Err(wrong(path, reason))
 }
 
-fn once<'a>(seen: &mut HashSet<&'a str>, path: &'a str) -> Result<(), Status> {
-    if seen.insert(path) { Ok(()) } else { Err(bad(format!("output path `{}` is there twice", clip(path)))) }
+fn once<'a>(seen: &mut HashSet<&'a str>, path: &'a str) -> Result<(), OutputError> {
+    if seen.insert(path) { Ok(()) } else { Err(wrong(path, "is there twice")) }
+}
+
+fn wrong(path: &str, reason: &'static str) -> OutputError {
+    OutputError { path: path.chars().take(SHOWN_MAX).collect(), reason }
 }
 
 #[cfg(test)]
