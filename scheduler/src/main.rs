@@ -64,6 +64,10 @@ async fn verify(config: &Config) -> Result<ExitCode, Box<dyn Error>> {
 
 /// Serves until a signal asks to end, or something fails.
 async fn run(config: &Config) -> Result<(), Box<dyn Error>> {
+    // Each client is a connection, and each read a file; 1,024, as most systems begin with, are soon in use.
+    if let Err(error) = castwork_cas::files::raise_open_files() {
+        tracing::warn!(%error, "no more files can be opened than the system lets every process open");
+    }
     let mut asked = pin!(castwork_worker::sandbox::stop_asked());
     // It listens from its first poll on, and whoever reads that the server serves may ask at once.
     if let Some(asked) = asked.as_mut().now_or_never() {

@@ -150,6 +150,7 @@ impl Admin for AdminService {
             }
             RevokeError::NotKnown => Status::unavailable(error.to_string()),
             RevokeError::Disk(_) => Status::internal(with_cause(&error)),
+            RevokeError::Tier { .. } => Status::failed_precondition(with_cause(&error)),
         })?;
         let listed = revocation.listed.iter().map(result_of).collect();
         Ok(Response::new(RevokeResultsResponse { results: revocation.count, listed }))

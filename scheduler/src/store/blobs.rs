@@ -159,9 +159,12 @@ impl BlobStore for DiskBlobs {
             return Err(StoreError::Range { digest: *digest, offset: range.offset });
         }
         let stream = match (read::read(Arc::clone(&shared), *digest, range).await, &self.tier) {
-            (Err(StoreError::Missing(_)), Some(tier)) if tier.fetch(digest).await => {
-                read::read(shared, *digest, range).await?
-            }
+            (Err(StoreError::Missing(missing)), Some(tier)) => match tier.read(digest, range).await {
+                None => return Err(StoreError::Missing(missing)),
+                Some(None) => read::read(shared, *digest, range).await?,
+                // The store has no room for it.
+                Some(Some(stream)) => return Ok(self.counted(stream)),
+            },
             (stream, _) => stream?,
         };
         self.used(&key, digest);

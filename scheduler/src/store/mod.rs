@@ -50,6 +50,8 @@ pub use self::results::DiskResults;
 pub use self::upload::Upload;
 pub use self::verify::Verification;
 
+use tokio::sync::RwLock;
+
 use self::commit::Committer;
 use self::evict::Evictor;
 use self::format::Format;
@@ -193,6 +195,7 @@ impl Store {
             durable,
             results_age: config.results_age,
             pins,
+            revoking: RwLock::default(),
             verified: Verified::default(),
             counters,
             health,

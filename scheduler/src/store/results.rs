@@ -5,15 +5,18 @@
 //! was cut short, damaged, or moved to another action's place is no result. The first version had no provenance.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use castwork_cas::{ActionCache, ActionKey, StoreError};
 use castwork_proto::reapi::ActionResult;
 use prost::Message as _;
+use tokio::sync::RwLockReadGuard;
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::layout::FileKey;
-use super::ledger::Reservation;
+use super::ledger::{Reservation, now_ms};
 use super::provenance::Provenance;
 use super::segments::{Item, Origin};
 use super::shared::Shared;
@@ -25,6 +28,9 @@ const MAGIC: [u8; 8] = *b"CWRSLT\0\x02";
 
 /// The first version: nobody knows where such a result came from.
 const OLDER_MAGIC: [u8; 8] = *b"CWRSLT\0\x01";
+
+/// The longest wait for results to be taken back before the tier is asked for one.
+const REVOKING_WAIT: Duration = Duration::from_secs(2);
 
 const HEADER_BYTES: usize = MAGIC.len() + blake3::OUT_LEN;
 
@@ -43,7 +49,7 @@ pub(super) struct Entry {
 pub struct DiskResults {
     pub(super) shared: Arc<Shared>,
     /// Has what is not here.
-    tier: Option<Arc<Tier>>,
+    pub(super) tier: Option<Arc<Tier>>,
 }
 
 impl DiskResults {
@@ -68,18 +74,27 @@ impl DiskResults {
 
     /// The result that the tier has, kept here from now on, unless it is too old.
     async fn fetch(&self, tier: &Tier, key: &ActionKey) -> Option<ActionResult> {
+        // What is taken back must not come back by a look that began before; one that would wait for long is none.
+        let _still = timeout(REVOKING_WAIT, self.still()).await.ok()?;
         let result = tier.result(key).await?;
         let provenance = Provenance::of_tier(key, tier.address(), &result);
         if self.shared.results_age.is_over(provenance.made()) {
             return None;
         }
-        if let Err(error) = self.keep(key, Entry { provenance, result: result.clone() }).await {
+        let entry = Entry { provenance, result: result.clone() };
+        if let Err(error) = self.keep(key, entry, Origin::Older { stored_ms: now_ms() }).await {
             debug!(action = %key.action, %error, "a result from the tier is not kept here");
         }
-        Some(result)
+        // One that was stored here meanwhile is newer.
+        Some(self.find(key).await.ok().flatten().unwrap_or(result))
     }
 
-    async fn keep(&self, key: &ActionKey, entry: Entry) -> Result<(), StoreError> {
+    /// While this is held, nothing is taken back.
+    pub(crate) async fn still(&self) -> RwLockReadGuard<'_, ()> {
+        self.shared.revoking.read().await
+    }
+
+    async fn keep(&self, key: &ActionKey, entry: Entry, origin: Origin) -> Result<(), StoreError> {
         let shared = &self.shared;
         let (key, action) = (FileKey::of_result(key), key.action);
         // While it replaces an older one, the older one's age must not count.
@@ -89,7 +104,7 @@ impl DiskResults {
         if !shared.ledger.reserve(body.len() as u64, &mut reservation).await {
             return Err(shared.no_room(&action));
         }
-        let item = Item { key, body: body.into(), origin: Origin::New };
+        let item = Item { key, body: body.into(), origin };
         let kept = shared.segments.append(vec![item]).await;
         kept.map_err(|error| shared.write_failed(&action, "keep the result of", error))?;
         shared.counters.results_stored.add(1);
@@ -109,7 +124,7 @@ impl ActionCache for DiskResults {
 
     async fn put(&self, key: &ActionKey, result: ActionResult) -> Result<(), StoreError> {
         let provenance = Provenance::now(key, &Caller::current());
-        self.keep(key, Entry { provenance, result }).await?;
+        self.keep(key, Entry { provenance, result }, Origin::New).await?;
         if let Some(offers) = self.shared.offers.get() {
             offers.result(key);
         }

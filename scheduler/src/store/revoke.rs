@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use castwork_cas::Digest;
+use castwork_cas::{ActionKey, Digest, StoreError};
 
 use super::layout::FileKey;
 use super::provenance::Provenance;
@@ -76,6 +76,21 @@ pub enum RevokeError {
     /// The disk.
     #[error("results could not be taken back for good; hint: try again")]
     Disk(#[source] std::io::Error),
+    /// The tier.
+    #[error(
+        "{taken} results were taken back here, but {left} of them are still in the tier at {address}; hint: remove what \
+         lies below `ac/` there, or have the server answer nothing from before now (`--results-since`)"
+    )]
+    Tier {
+        /// Results that were taken back here.
+        taken: u64,
+        /// Those that could not be removed there.
+        left: usize,
+        /// The tier's address as it may be shown.
+        address: String,
+        /// The first failure.
+        source: Box<StoreError>,
+    },
 }
 
 impl DiskResults {
@@ -94,12 +109,29 @@ impl DiskResults {
         if !shared.segments.loaded().await || shared.is_older.load(Ordering::Relaxed) {
             return Err(RevokeError::NotKnown);
         }
-        blocking(move || revoke(&shared, &selector, is_dry)).await
+        let alone = Arc::clone(&self.shared);
+        let _alone = alone.revoking.write().await;
+        let tier = self.tier.as_ref().filter(|_| !is_dry);
+        let with_keys = tier.is_some_and(|tier| tier.is_written_to());
+        let (found, keys) = blocking(move || revoke(&shared, &selector, is_dry, with_keys)).await?;
+        if let Some(tier) = tier
+            && let Err((left, source)) = tier.take_back(keys).await
+        {
+            let address = tier.address().to_owned();
+            return Err(RevokeError::Tier { taken: found.count, left, address, source: Box::new(source) });
+        }
+        Ok(found)
     }
 }
 
-fn revoke(shared: &Shared, selector: &ResultSelector, is_dry: bool) -> Result<Revocation, RevokeError> {
-    let mut found = Revocation::default();
+/// Also returns their keys, if those are wanted.
+fn revoke(
+    shared: &Shared,
+    selector: &ResultSelector,
+    is_dry: bool,
+    with_keys: bool,
+) -> Result<(Revocation, Vec<ActionKey>), RevokeError> {
+    let (mut found, mut keys) = (Revocation::default(), Vec::new());
     let revoked = shared.segments.revoke(|key, body, stored_ms| {
         let (FileKey::Result(_, action), Some(Entry { provenance, .. })) = (key, results::decode(key, body))
         else {
@@ -110,6 +142,9 @@ fn revoke(shared: &Shared, selector: &ResultSelector, is_dry: bool) -> Result<Re
             return false;
         }
         found.count += 1;
+        if with_keys {
+            keys.push(ActionKey { instance: provenance.instance.as_str().into(), action: *action });
+        }
         if found.listed.len() < LISTED_MAX {
             found.listed.push(RevokedResult { action: *action, provenance, made });
         }
@@ -120,5 +155,5 @@ fn revoke(shared: &Shared, selector: &ResultSelector, is_dry: bool) -> Result<Re
     if revoked > 0 {
         tracing::warn!(revoked, ?selector, "results were taken back");
     }
-    Ok(found)
+    Ok((found, keys))
 }

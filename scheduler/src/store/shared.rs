@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use castwork_cas::{Digest, StoreError};
+use tokio::sync::RwLock;
 use tracing::error;
 
 use super::commit::Committer;
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     /// Which results are too old to be answered.
     pub(crate) results_age: AgeLimit,
     pub(crate) pins: Pins,
+    /// Held alone while results are taken back.
+    pub(crate) revoking: RwLock<()>,
     pub(crate) verified: Verified,
     pub(crate) counters: Arc<Counters>,
     pub(crate) health: Arc<Health>,

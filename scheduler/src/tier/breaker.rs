@@ -8,42 +8,62 @@ use tokio::time::Instant;
 /// As many failures in a row open it.
 const FAILURES: u32 = 3;
 
-/// How long it then stays open; after that, the next call is a trial.
-const OPEN_FOR: Duration = Duration::from_secs(15);
-
 /// Opens after some failures in a row, and closes with the first success.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Breaker {
+    /// How long it stays open; after that, one call is a trial, and so on until one succeeds.
+    open_for: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     failures: u32,
-    open_until: Option<Instant>,
+    /// Set while it is open: when the next trial may be.
+    trial_at: Option<Instant>,
 }
 
 impl Breaker {
-    /// Whether nothing is to be asked now.
+    pub(super) fn new(open_for: Duration) -> Self {
+        Self { open_for, state: Mutex::default() }
+    }
+
+    /// Whether to ask. While it is open that is one call in some time, which has to say what became of it.
+    pub(super) fn allows(&self) -> bool {
+        let mut state = self.lock();
+        let now = Instant::now();
+        match state.trial_at {
+            None => true,
+            Some(at) if now < at => false,
+            Some(_) => {
+                state.trial_at = Some(now + self.open_for);
+                true
+            }
+        }
+    }
+
+    /// Whether it failed, and has not succeeded since.
     pub(super) fn is_open(&self) -> bool {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.open_until.is_some_and(|until| Instant::now() < until)
+        self.lock().trial_at.is_some()
     }
 
     pub(super) fn succeeded(&self) {
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = State::default();
+        *self.lock() = State::default();
     }
 
     /// Says whether this failure opened it.
     pub(super) fn failed(&self) -> bool {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.failures = state.failures.saturating_add(1);
-        let opens =
-            state.failures >= FAILURES && state.open_until.is_none_or(|until| Instant::now() >= until);
+        let opens = state.failures >= FAILURES && state.trial_at.is_none();
         if opens {
-            state.open_until = Some(Instant::now() + OPEN_FOR);
+            state.trial_at = Some(Instant::now() + self.open_for);
         }
         opens
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,18 +71,21 @@ impl Breaker {
 mod tests {
     use super::*;
 
+    const OPEN_FOR: Duration = Duration::from_secs(15);
+
     #[tokio::test(start_paused = true)]
     async fn what_fails_is_left_alone_for_a_while_and_then_tried_by_one_call() {
-        let breaker = Breaker::default();
-        assert!(!breaker.failed() && !breaker.failed() && !breaker.is_open());
-        assert!(breaker.failed() && breaker.is_open());
-        // Those that were under way fail too; that opens nothing again.
+        let breaker = Breaker::new(OPEN_FOR);
+        assert!(!breaker.failed() && !breaker.failed() && breaker.allows());
+        assert!(breaker.failed() && breaker.is_open() && !breaker.allows());
+        // Those that were under way fail too; that is nothing new.
         assert!(!breaker.failed());
         tokio::time::advance(OPEN_FOR).await;
-        assert!(!breaker.is_open());
-        assert!(breaker.failed() && breaker.is_open());
+        assert!(breaker.allows() && !breaker.allows() && breaker.is_open(), "one trial");
+        assert!(!breaker.failed() && !breaker.allows());
         tokio::time::advance(OPEN_FOR).await;
+        assert!(breaker.allows());
         breaker.succeeded();
-        assert!(!breaker.failed() && !breaker.is_open());
+        assert!(!breaker.is_open() && breaker.allows() && !breaker.failed());
     }
 }

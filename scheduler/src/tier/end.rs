@@ -40,7 +40,8 @@ impl End {
     pub(super) fn open(url: &str, wait: Duration) -> Result<Self, StoreError> {
         let (url, is_writable) = without_mode(url);
         let place = if Objects::is_address(&url) {
-            Place::Objects(Objects::open(&url, wait)?)
+            let objects = Objects::open(&url, wait)?;
+            Place::Objects(if is_writable { objects } else { objects.read_only() })
         } else {
             let (address, instance) = split_instance(&url);
             let remote = Remote::connect_lazy(&RemoteConfig {
@@ -91,6 +92,18 @@ impl End {
         matches!(self.place, Place::Server { .. })
     }
 
+    /// Removes a result; a server does that only by itself.
+    pub(super) async fn remove_result(&self, key: &ActionKey) -> Result<(), StoreError> {
+        match &self.place {
+            Place::Server { .. } => Err(StoreError::Remote {
+                step: "take back a result",
+                address: self.address().into(),
+                source: Box::new(Status::unimplemented("take it back at that server")),
+            }),
+            Place::Objects(objects) => objects.remove_result(key).await,
+        }
+    }
+
     /// The error for what took too long as a whole.
     pub(super) fn late(&self) -> StoreError {
         StoreError::Remote {
@@ -104,6 +117,11 @@ impl End {
 /// Says what is wrong with the URL of a tier, in words and without any credential.
 pub(crate) fn check_address(url: &str) -> Result<(), String> {
     let (url, _) = without_mode(url);
+    if url.starts_with("gha:") {
+        return Err(
+            "GitHub's cache belongs to a job; give it to the wrapper there, as CASTWORK_REMOTE".to_owned()
+        );
+    }
     if !Objects::is_address(&url) {
         let (address, instance) = split_instance(&url);
         Remote::check_address(address)?;
@@ -122,8 +140,9 @@ fn for_function<'a>(remotes: &'a [Remote], digest: &Digest) -> &'a Remote {
 
 fn without_mode(url: &str) -> (String, bool) {
     let Some((place, options)) = url.split_once('?') else { return (url.to_owned(), true) };
-    let others: Vec<&str> = options.split('&').filter(|option| *option != READ_ONLY).collect();
-    let is_writable = others.len() == options.split('&').count();
+    let is_writable = options.split('&').all(|option| option != READ_ONLY);
+    let others: Vec<&str> =
+        options.split('&').filter(|option| ![READ_ONLY, "mode=rw"].contains(option)).collect();
     let url = if others.is_empty() { place.to_owned() } else { format!("{place}?{}", others.join("&")) };
     (url, is_writable)
 }
@@ -203,6 +222,7 @@ mod tests {
     fn a_url_says_whether_it_is_only_read() {
         let read = |url| without_mode(url);
         assert_eq!(read("s3://b/p"), ("s3://b/p".to_owned(), true));
+        assert_eq!(read("s3://b?mode=rw"), ("s3://b".to_owned(), true));
         assert_eq!(read("grpc://h:1?mode=ro"), ("grpc://h:1".to_owned(), false));
         assert_eq!(read("s3://b?region=x&mode=ro&y=z"), ("s3://b?region=x&y=z".to_owned(), false));
     }

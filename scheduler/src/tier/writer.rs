@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use castwork_cas::complete::missing_of;
@@ -28,7 +28,10 @@ const TRANSFERS_MAX: usize = 8;
 const WRITE_WAIT: Duration = Duration::from_secs(600);
 
 /// While the tier is left alone, what is queued waits; it is looked after this often.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often something is tried that fails while the tier does other things.
+const TRIES: u32 = 3;
 
 /// Runs until the tier is closed.
 pub(super) async fn run(
@@ -39,14 +42,11 @@ pub(super) async fn run(
 ) {
     let stop = tier.stop.clone();
     let writing = async {
-        let writer = Writer { tier: &tier, blobs, results };
+        let writer = Writer { tier: &tier, blobs, results, has_worked: AtomicBool::new(false) };
         let mut offers = Vec::new();
         while queue.recv_many(&mut offers, TAKEN_MAX).await > 0 {
-            while tier.breaker.is_open() {
-                tokio::time::sleep(PAUSE).await;
-            }
             let taken = offers.len() as u64;
-            writer.write(offers.drain(..)).await;
+            writer.write_all(offers.drain(..)).await;
             tier.queued.fetch_sub(taken, Ordering::Relaxed);
         }
     };
@@ -60,10 +60,21 @@ struct Writer<'a> {
     tier: &'a Tier,
     blobs: DiskBlobs,
     results: DiskResults,
+    /// Whether the tier has done anything since this was last looked at.
+    has_worked: AtomicBool,
+}
+
+/// What came of writing something.
+enum Written {
+    /// Or it need not be, or can't be, written.
+    Done,
+    /// The tier failed; another time it may not.
+    NotYet,
 }
 
 impl Writer<'_> {
-    async fn write(&self, offers: impl Iterator<Item = Offer>) {
+    /// Writes what was offered. While the tier fails it is waited for: the queue fills up meanwhile.
+    async fn write_all(&self, offers: impl Iterator<Item = Offer>) {
         let (mut digests, mut keys) = (BTreeSet::new(), Vec::new());
         for offer in offers {
             match offer {
@@ -73,58 +84,108 @@ impl Writer<'_> {
                 Offer::Result(key) => keys.push(key),
             }
         }
-        let digests: Vec<Digest> = digests.into_iter().collect();
+        let mut digests: Vec<Digest> = digests.into_iter().collect();
+        let mut tries = 0;
+        while !(digests.is_empty() && keys.is_empty()) {
+            while !self.tier.writes.allows() {
+                tokio::time::sleep(PAUSE).await;
+            }
+            self.has_worked.store(false, Ordering::Relaxed);
+            digests = self.copy_all(digests).await;
+            keys = self.write_results(keys).await;
+            // If nothing worked, it is the tier; if something did, it is what is left.
+            tries += u32::from(self.has_worked.load(Ordering::Relaxed));
+            if tries == TRIES {
+                self.tier.counters.tier_dropped.add((digests.len() + keys.len()) as u64);
+                return;
+            }
+        }
+    }
+
+    /// Copies blobs; those for which it has to be tried again.
+    async fn copy_all(&self, digests: Vec<Digest>) -> Vec<Digest> {
+        let mut left = Vec::new();
         for some in digests.chunks(self.tier.end.asked_max()) {
-            let copied = self.copy(some).await;
-            self.account(copied);
-        }
-        stream::iter(keys)
-            .for_each_concurrent(TRANSFERS_MAX, |key| async move {
-                let written = timeout(WRITE_WAIT, self.write_result(&key)).await;
-                self.account(written.unwrap_or_else(|_| Err(self.tier.end.late())));
-            })
-            .await;
-    }
-
-    fn account(&self, written: Result<(), StoreError>) {
-        match written {
-            Ok(()) => {}
-            // It was evicted before its turn came, or is too large for this kind of tier.
-            Err(StoreError::Missing(_) | StoreError::TooLarge { .. }) => {
-                self.tier.counters.tier_dropped.add(1);
+            // One after the other fails: there is no use in trying them all.
+            if self.tier.writes.is_open() && !left.is_empty() {
+                left.extend_from_slice(some);
+                continue;
             }
-            Err(error) => {
-                self.tier.counters.tier_dropped.add(1);
-                self.tier.failed(&error);
+            match self.missing(some).await {
+                Ok(missing) => left.extend(self.copy(missing).await),
+                Err(error) => {
+                    self.account(&error);
+                    left.extend_from_slice(some);
+                }
             }
         }
+        left
     }
 
-    /// Copies those blobs that the tier lacks.
-    async fn copy(&self, digests: &[Digest]) -> Result<(), StoreError> {
+    /// Writes results; those for which it has to be tried again.
+    async fn write_results(&self, keys: Vec<ActionKey>) -> Vec<ActionKey> {
+        let written = stream::iter(keys).map(|key| async move {
+            let result = timeout(WRITE_WAIT, self.write_result(&key)).await;
+            let result = result.unwrap_or_else(|_| Err(self.tier.end.late()));
+            let written = result.map_or_else(|error| self.account(&error), |()| Written::Done);
+            matches!(written, Written::NotYet).then_some(key)
+        });
+        let left = written.buffer_unordered(TRANSFERS_MAX).filter_map(std::future::ready);
+        left.collect().await
+    }
+
+    fn worked(&self) {
+        self.has_worked.store(true, Ordering::Relaxed);
+        self.tier.writes.succeeded();
+    }
+
+    /// Counts a failure, and says whether it will be one again.
+    fn account(&self, error: &StoreError) -> Written {
+        // It was evicted before its turn came, or is too large for this kind of tier.
+        if matches!(error, StoreError::Missing(_) | StoreError::TooLarge { .. }) {
+            self.tier.counters.tier_dropped.add(1);
+            return Written::Done;
+        }
+        self.tier.failed(&self.tier.writes, error);
+        Written::NotYet
+    }
+
+    /// Those that the tier lacks, or has wrong.
+    async fn missing(&self, digests: &[Digest]) -> Result<Vec<Digest>, StoreError> {
         let asked = timeout(WRITE_WAIT, self.tier.presence.find_missing(digests)).await;
-        let missing = asked.unwrap_or_else(|_| Err(self.tier.end.late()))?;
-        let copied = stream::iter(missing)
-            .map(|digest| async move {
-                let copied = timeout(WRITE_WAIT, self.copy_one(&digest)).await;
-                copied.unwrap_or_else(|_| Err(self.tier.end.late()))
-            })
-            .buffer_unordered(TRANSFERS_MAX)
-            .collect::<Vec<_>>()
-            .await;
-        // Each failure counts; the last is this call's.
-        let mut failed = Ok(());
-        for result in copied {
-            match result {
-                Ok(()) => self.tier.breaker.succeeded(),
-                Err(error) => self.account(std::mem::replace(&mut failed, Err(error))),
+        let mut missing = asked.unwrap_or_else(|_| Err(self.tier.end.late()))?;
+        self.worked();
+        let wrong = digests.iter().filter(|digest| self.tier.fetches.is_wrong(digest)).copied();
+        let wrong: Vec<Digest> = wrong.filter(|digest| !missing.contains(digest)).collect();
+        missing.extend(wrong);
+        Ok(missing)
+    }
+
+    /// Copies blobs that the tier lacks; those that it has to be tried for again.
+    async fn copy(&self, digests: Vec<Digest>) -> Vec<Digest> {
+        let copied = stream::iter(digests).map(|digest| async move {
+            // One that fails has failed for all: while it does, no other is begun.
+            if self.tier.writes.is_open() {
+                return Some(digest);
             }
-        }
-        failed
+            let written = self.copy_one(&digest).await.map_or_else(
+                |error| self.account(&error),
+                |()| {
+                    self.worked();
+                    Written::Done
+                },
+            );
+            matches!(written, Written::NotYet).then_some(digest)
+        });
+        let left = copied.buffer_unordered(TRANSFERS_MAX).filter_map(std::future::ready);
+        left.collect().await
     }
 
     async fn copy_one(&self, digest: &Digest) -> Result<(), StoreError> {
-        self.tier.presence.put(digest, self.blobs.get(digest, ByteRange::ALL).await?).await?;
+        let copying =
+            async { self.tier.presence.put(digest, self.blobs.get(digest, ByteRange::ALL).await?).await };
+        timeout(WRITE_WAIT, copying).await.unwrap_or_else(|_| Err(self.tier.end.late()))?;
+        self.tier.fetches.put_right(digest);
         self.tier.counters.tier_written_blobs.add(1);
         self.tier.counters.tier_written_bytes.add(digest.size_bytes());
         Ok(())
@@ -137,8 +198,13 @@ impl Writer<'_> {
         }
         let Some(result) = self.results.get(key).await? else { return Ok(()) };
         self.copy_blobs_of(&result, key).await?;
+        // Or it may be written after it was taken back, or another one without its blobs.
+        let _still = self.results.still().await;
+        if self.results.get(key).await?.as_ref() != Some(&result) {
+            return Ok(());
+        }
         ActionCache::put(&self.tier.end, key, result).await?;
-        self.tier.breaker.succeeded();
+        self.worked();
         self.tier.counters.tier_written_results.add(1);
         Ok(())
     }
@@ -169,7 +235,10 @@ impl Writer<'_> {
         let named = seen.named.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let named: Vec<Digest> = named.into_iter().collect();
         for some in named.chunks(self.tier.end.asked_max()) {
-            self.copy(some).await?;
+            for digest in self.missing(some).await? {
+                self.copy_one(&digest).await?;
+                self.worked();
+            }
         }
         Ok(())
     }

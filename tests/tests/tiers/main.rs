@@ -4,6 +4,7 @@
 
 #[path = "../support/s3.rs"]
 mod s3;
+mod troubles;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
