@@ -47,7 +47,6 @@ echo "stats $(castwork stats --json | tr -d '\n')"
 "#;
 
 #[test]
-#[ignore = "takes containers: tests/containers"]
 fn a_wheel_is_compiled_outside_of_its_container_with_the_containers_compiler() {
     let farm = Farm::with(Options { workers: 0, ..Options::default() });
     let Some(_worker) = farm.bare_worker("a wheel in a container") else { return };
@@ -74,7 +73,6 @@ fn a_wheel_is_compiled_outside_of_its_container_with_the_containers_compiler() {
 }
 
 #[test]
-#[ignore = "takes containers: tests/containers"]
 fn containers_with_two_compilers_at_one_path_share_nothing() {
     let farm = Farm::with(Options { workers: 0, ..Options::default() });
     let Some(_worker) = farm.bare_worker("two compilers in containers") else { return };
