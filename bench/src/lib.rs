@@ -4,6 +4,7 @@
 //! medians are quoted, and each figure stands beside the one it is compared with, from the same run.
 
 pub mod contest;
+pub mod decisions;
 pub mod execute;
 pub mod fairness;
 pub mod layout;

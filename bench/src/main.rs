@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use castwork_bench::{execute, fairness, layout, peers, queue, sandbox, store, wrapper};
+use castwork_bench::{decisions, execute, fairness, layout, peers, queue, sandbox, store, wrapper};
 use castwork_tests::{Farm, binary};
 use clap::Parser;
 
@@ -84,6 +84,21 @@ enum Bench {
         #[arg(long, default_value_t = 4)]
         slots: usize,
     },
+    /// What one decision of the queue costs, without connections
+    Decisions {
+        /// Actions of all runs together
+        #[arg(long, default_value_t = 100_000)]
+        actions: usize,
+        /// Runs that they come from
+        #[arg(long, default_value_t = 50)]
+        runs: usize,
+        /// Workers
+        #[arg(long, default_value_t = 64)]
+        workers: usize,
+        /// Slots of each
+        #[arg(long, default_value_t = 4)]
+        slots: usize,
+    },
     /// What a large run costs a small one that comes when it is queued
     Fairness {
         /// Actions of the large run
@@ -135,6 +150,9 @@ async fn main() -> ExitCode {
             let mut farm = Farm::start(0, 1);
             let (address, pid) = (farm.address(), farm.scheduler().pid());
             queue::run(&address, pid, queue::Load { actions, runs, workers, slots }).await
+        }
+        Bench::Decisions { actions, runs, workers, slots } => {
+            decisions::run(queue::Load { actions, runs, workers, slots })
         }
         Bench::Fairness { large, small, workers, each_ms, rounds } => {
             let farm = Farm::start(0, 1);

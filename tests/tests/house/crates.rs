@@ -14,7 +14,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("scheduler", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-trace", "castwork-worker"]),
     ("client", &["castwork-cas", "castwork-proto", "castwork-trace"]),
     // What plays a client, and starts our programs, is in `tests`.
-    ("bench", &["castwork-cas", "castwork-proto", "castwork-tests", "castwork-worker"]),
+    ("bench", &["castwork-cas", "castwork-proto", "castwork-scheduler", "castwork-tests", "castwork-worker"]),
     ("tests", &["castwork-cas", "castwork-proto"]),
 ];
 
