@@ -75,9 +75,20 @@ pub(crate) fn collect(
         bytes_left: BYTES_MAX,
     };
     for path in &action.outputs.paths {
-        collector.collect(root, path, &action.place_of(path), action.outputs.wants_directories)?;
+        let collected =
+            collector.collect(root, path, &action.place_of(path), action.outputs.wants_directories);
+        collected.map_err(printable)?;
     }
     Ok(collector.out)
+}
+
+/// The names in a refusal are the command's, and may hold what terminals and logs obey.
+fn printable(failure: Failure) -> Failure {
+    let Failure::Precondition(text) = failure else { return failure };
+    let shown = |letter: char| {
+        if letter.is_control() { letter.escape_default().collect() } else { letter.to_string() }
+    };
+    Failure::Precondition(text.chars().map(shown).collect())
 }
 
 struct Collector<'a> {

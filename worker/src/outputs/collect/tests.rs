@@ -172,3 +172,11 @@ fn nesting_beyond_the_bound_is_refused() {
     fs::create_dir_all(case.root().join("d").join("d/".repeat(DEPTH_MAX))).unwrap();
     assert!(case.refusal().contains("folders deep"));
 }
+
+#[test]
+fn what_a_terminal_would_obey_is_spelled_out_in_a_refusal() {
+    let case = Case::new(&["d"]);
+    fs::create_dir(case.root().join("d")).unwrap();
+    link("/etc", &case.root().join("d/a\u{1b}[2J\nb"));
+    assert!(case.refusal().contains("`d/a\\u{1b}[2J\\nb`"), "{}", case.refusal());
+}
