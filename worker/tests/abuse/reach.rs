@@ -15,7 +15,7 @@ async fn e15_the_network() {
     let Some(trial) = Trial::begin().await else { return };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    Trial::refused(&trial.program("sockets", &port.to_string()).await, 16);
+    Trial::refused(&trial.program("sockets", &port.to_string()).await, 21);
     trial.contained("E15").await;
 }
 

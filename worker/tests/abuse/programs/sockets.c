@@ -32,4 +32,10 @@ int main(int argc, char **argv) {
   TRY("tipc", socket(AF_TIPC, SOCK_STREAM, 0));
   TRY("can", socket(AF_CAN, SOCK_RAW, 1));
   TRY("key", socket(AF_KEY, SOCK_RAW, 2));
+  TRY("sctp", socket(AF_INET, SOCK_STREAM, IPPROTO_SCTP));
+  TRY("dccp", socket(AF_INET, 6, 0));
+  TRY("l2tp", socket(AF_INET6, SOCK_DGRAM, 115));
+  int pair[2];
+  TRY("tipc-pair", socketpair(AF_TIPC, SOCK_STREAM, 0, pair));
+  TRY("vsock-pair", socketpair(AF_VSOCK, SOCK_STREAM, 0, pair));
 }

@@ -28,6 +28,22 @@ pub(super) enum When {
     OneOf { argument: u32, values: &'static [u32] },
     /// It is none of these.
     NoneOf { argument: u32, values: &'static [u32] },
+    /// There is no list of which all hold.
+    Unless(&'static [&'static [Among]]),
+}
+
+/// That an argument, as far as `mask` goes, is one of some values.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Among {
+    pub argument: u32,
+    pub mask: u32,
+    pub values: &'static [u32],
+}
+
+impl Among {
+    const fn new(argument: u32, values: &'static [u32]) -> Self {
+        Self { argument, mask: u32::MAX, values }
+    }
 }
 
 /// Calls that nothing in a build has a use for: they change the machine, or look beyond the action.
@@ -141,8 +157,19 @@ const SET_ID: u32 = 0o6000;
 
 const CREATES: u32 = libc::O_CREAT.unsigned_abs() | libc::O_TMPFILE.unsigned_abs();
 
-/// `AF_UNIX`, `AF_INET` and `AF_INET6`: ends at this action's own network namespace.
-const FAMILIES: &[u32] = &[1, 2, 10];
+const AF_UNIX: u32 = 1;
+/// `AF_INET` and `AF_INET6`, which end at this action's own network namespace.
+const AF_INETS: &[u32] = &[2, 10];
+
+/// Streams, datagrams, and raw ones, which need a privilege; what else is in the argument are flags.
+const KINDS: Among = Among { argument: 1, mask: 0xf, values: &[1, 2, 3] };
+
+/// What goes with the kind, ICMP, TCP, UDP, and ICMP of IPv6. To ask for another, SCTP or DCCP say, makes the kernel
+/// load what nobody on the machine may have a use for.
+const PROTOCOLS: Among = Among::new(2, &[0, 1, 6, 17, 58]);
+
+/// The sockets that there are.
+const SOCKETS: &[&[Among]] = &[&[Among::new(0, &[AF_UNIX])], &[Among::new(0, AF_INETS), KINDS, PROTOCOLS]];
 
 /// The default, no randomisation of addresses, `linux32`, and the question which it is.
 const PERSONALITIES: &[u32] = &[0, 0x004_0000, 8, 0xffff_ffff];
@@ -164,8 +191,10 @@ pub(super) fn refused(around: Around) -> Vec<Rule> {
     add(libc::SYS_unshare, libc::EPERM, When::AnyOf { argument: 0, bits: NEW_NAMESPACES | NEW_TIME });
     add(libc::SYS_personality, libc::EPERM, none_of(0, PERSONALITIES));
     add(libc::SYS_ioctl, libc::EPERM, When::OneOf { argument: 1, values: TERMINAL });
+    // Any family's socket is made before the kernel finds that it has no pairs.
+    add(libc::SYS_socketpair, libc::EAFNOSUPPORT, none_of(0, &[AF_UNIX]));
     match around {
-        Around::Namespaces => add(libc::SYS_socket, libc::EAFNOSUPPORT, none_of(0, FAMILIES)),
+        Around::Namespaces => add(libc::SYS_socket, libc::EAFNOSUPPORT, When::Unless(SOCKETS)),
         Around::Nothing => shared(&mut rules),
     }
     rules.sort_by_key(|rule| rule.number);

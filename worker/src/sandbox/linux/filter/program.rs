@@ -1,10 +1,11 @@
 //! Rules become a program of the kernel's packet filter: a search tree over the calls' numbers.
 
 use nix::libc::{
-    self, BPF_ABS, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter,
+    self, BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET,
+    BPF_W, sock_filter,
 };
 
-use super::calls::{Rule, When};
+use super::calls::{Among, Rule, When};
 
 /// Where in the kernel's description of a call things are, in bytes.
 const NUMBER: u32 = 0;
@@ -85,7 +86,25 @@ fn answer(rule: &Rule) -> Vec<sock_filter> {
         ],
         When::OneOf { argument, values } => compared(argument, values, refused, ALLOW),
         When::NoneOf { argument, values } => compared(argument, values, ALLOW, refused),
+        When::Unless(lists) => lists.iter().flat_map(|list| allowed(list)).chain([refused]).collect(),
     }
+}
+
+/// Allows a call if all of a list hold, and else goes on behind this code.
+fn allowed(list: &[Among]) -> Vec<sock_filter> {
+    let mut code = vec![ALLOW];
+    for Among { argument, mask, values } in list.iter().rev() {
+        let mut before = vec![load_argument(*argument), statement(BPF_ALU | BPF_AND | BPF_K, *mask)];
+        for (number, value) in values.iter().enumerate() {
+            // Over the other values, and the way out.
+            let over = u8::try_from(values.len() - number).expect("a list has some values");
+            before.push(jump(BPF_JEQ, *value, over, 0));
+        }
+        let out = u32::try_from(code.len()).expect("a filter has some hundred instructions");
+        before.push(statement(BPF_JMP | BPF_JA, out));
+        code = [before, code].concat();
+    }
+    code
 }
 
 /// One end for a value that is among some, another for all the others.

@@ -16,6 +16,10 @@ fn answer(filter: &Filter, architecture: u32, number: u32, arguments: [u32; 6]) 
                 accumulator = load(k);
                 continue;
             }
+            0x54 => {
+                accumulator &= k;
+                continue;
+            }
             0x06 => return k,
             0x05 => {
                 at += k as usize;
@@ -84,6 +88,18 @@ fn arguments_decide_where_a_call_has_good_uses_too() {
     assert_eq!(says(libc::SYS_openat, [0, 0, 0, 0o4755, 0, 0]), ALLOW);
     assert_eq!(says(libc::SYS_socket, [2, 1, 0, 0, 0, 0]), ALLOW);
     assert_eq!(says(libc::SYS_socket, [40, 1, 0, 0, 0, 0]), errno(libc::EAFNOSUPPORT));
+    for allowed in [[1, 1, 0], [1, 5, 0], [2, 1, 6], [2, 0x80002, 17], [10, 0x802, 58], [10, 0x80801, 0]] {
+        let [family, kind, protocol] = allowed;
+        assert_eq!(says(libc::SYS_socket, [family, kind, protocol, 0, 0, 0]), ALLOW, "{allowed:?}");
+    }
+    // SCTP, DCCP, L2TP, SMC; the first two by their kind alone.
+    for other in [[2, 1, 132], [10, 6, 33], [2, 2, 115], [10, 1, 256], [2, 5, 0], [2, 0x80006, 0]] {
+        let [family, kind, protocol] = other;
+        let said = says(libc::SYS_socket, [family, kind, protocol, 0, 0, 0]);
+        assert_eq!(said, errno(libc::EAFNOSUPPORT), "{other:?}");
+    }
+    assert_eq!(says(libc::SYS_socketpair, [1, 1, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(says(libc::SYS_socketpair, [40, 1, 0, 0, 0, 0]), errno(libc::EAFNOSUPPORT));
     assert_eq!(says(libc::SYS_ioctl, [0, 0x5401, 0, 0, 0, 0]), ALLOW);
     assert_eq!(says(libc::SYS_ioctl, [0, 0x5412, 0, 0, 0, 0]), refused);
     assert_eq!(says(libc::SYS_personality, [0x0004_0000, 0, 0, 0, 0, 0]), ALLOW);
@@ -95,6 +111,8 @@ fn without_namespaces_nothing_reaches_another_process_or_a_network() {
     let filter = Filter::new(Around::Nothing);
     let says = |call, arguments| answer(&filter, NATIVE, of(call), arguments);
     assert_eq!(says(libc::SYS_socket, [1, 1, 0, 0, 0, 0]), errno(libc::EAFNOSUPPORT));
+    assert_eq!(says(libc::SYS_socketpair, [1, 1, 0, 0, 0, 0]), ALLOW);
+    assert_eq!(says(libc::SYS_socketpair, [30, 1, 0, 0, 0, 0]), errno(libc::EAFNOSUPPORT));
     assert_eq!(says(libc::SYS_prlimit64, [0; 6]), ALLOW);
     assert_eq!(says(libc::SYS_prlimit64, [1, 0, 0, 0, 0, 0]), errno(libc::EPERM));
 }
