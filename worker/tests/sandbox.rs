@@ -28,6 +28,36 @@ async fn a_command_sees_its_inputs_and_exactly_its_environment() {
 }
 
 #[tokio::test]
+async fn what_the_worker_inherited_is_not_the_commands() {
+    let own = tempfile::tempdir().unwrap();
+    set_mode(own.path(), 0o755).unwrap();
+    let program = own.path().join("worker");
+    // Not everybody may have a priority, or be spared.
+    let script = format!(
+        "#!/bin/bash\ntrap '' HUP INT USR1 RTMAX\nulimit -r 50 -e 40 2>/dev/null\n\
+         (echo -500 >/proc/$$/oom_score_adj) 2>/dev/null\nexec -a castwork-keep-slot {}\n",
+        env!("CARGO_BIN_EXE_castwork-worker")
+    );
+    std::fs::write(&program, script).unwrap();
+    set_mode(&program, 0o755).unwrap();
+    let Some(stage) = Stage::started_by(&program).await else { return };
+    let mut spec = stage.shell("");
+    spec.arguments = ["/bin/cat", "/proc/self/status", "/proc/self/limits", "/proc/self/oom_score_adj"]
+        .map(str::to_owned)
+        .to_vec();
+    let said = text(&stage.run(&spec).await.stdout);
+    let line = |begin: &str| said.lines().find(|line| line.starts_with(begin)).unwrap();
+    assert_eq!(line("SigIgn:"), "SigIgn:\t0000000000000000");
+    for limit in ["Max nice priority", "Max realtime priority"] {
+        let words: Vec<_> = line(limit).split_whitespace().skip(3).collect();
+        assert_eq!(words, ["0", "0"], "{limit}");
+    }
+    // The first to go when the machine is out of memory.
+    let score: i32 = said.lines().last().unwrap().parse().unwrap();
+    assert!(score >= 300, "{score}");
+}
+
+#[tokio::test]
 async fn the_hosts_secrets_are_not_to_be_seen() {
     let Some(stage) = Stage::set().await else { return };
     let data = stage.folder.path().display();

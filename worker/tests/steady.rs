@@ -6,14 +6,14 @@
 
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use castwork_proto::rpc::Code;
 use castwork_proto::worker::scheduler_message::Message as Says;
 use castwork_proto::worker::worker_message::Message as Heard;
 use castwork_worker::sandbox::End;
-use common::Stage;
 use common::farm::{Farm, code};
+use common::{Stage, held};
 use tokio::sync::Mutex;
 
 /// Sets how many actions there are.
@@ -24,6 +24,9 @@ const WARM: usize = 40;
 
 /// How much the memory of this process may grow, in KiB: what an allocator keeps, not what leaks.
 const GROWTH_KIB: u64 = 32 << 10;
+
+/// How long what was given up may take to be gone on a busy machine.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
 
 static ALONE: Mutex<()> = Mutex::const_new(());
 
@@ -43,54 +46,30 @@ struct Held {
     descriptors: usize,
     mounts: usize,
     keepers: usize,
-    scratch: usize,
+    /// Keepers, and who waits in them for the next action.
+    processes: usize,
+    /// In the worker's folder.
+    files: usize,
+    /// Of all controllers, empty ones too.
     cgroups: usize,
 }
 
 impl Held {
     fn by(stage: &Stage) -> Self {
-        let count = |path: &str| std::fs::read_dir(path).map_or(0, Iterator::count);
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let own = stage.folder.path().to_string_lossy();
         let keepers = keepers();
         Self {
-            descriptors: count("/proc/self/fd"),
-            // Others mount things, too.
-            mounts: mounts.lines().filter(|line| line.contains(&*own)).count(),
+            descriptors: std::fs::read_dir("/proc/self/fd").unwrap().count(),
+            mounts: held::mounts(stage.folder.path()),
             keepers: keepers.len(),
-            scratch: std::fs::read_dir(stage.folder.path().join("stage")).unwrap().count(),
-            // Of all controllers: the kernel counts them for the whole machine, so only ours.
-            cgroups: count_groups(std::path::Path::new("/sys/fs/cgroup"), &keepers, 6),
+            processes: held::below(std::process::id()).len(),
+            files: held::files(stage.folder.path()),
+            cgroups: held::groups(&held::group_names(&keepers)),
         }
     }
 }
 
-/// Groups of slots of this process's workers.
-fn count_groups(folder: &std::path::Path, own: &[i32], depth: usize) -> usize {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let below =
-        entries.filter_map(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let holds_own = std::fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|procs| {
-        folder.to_string_lossy().contains("/castwork-")
-            && procs.lines().any(|pid| own.contains(&pid.parse().unwrap_or(0)))
-    });
-    let inner: usize =
-        if depth == 0 { 0 } else { below.map(|entry| count_groups(&entry.path(), own, depth - 1)).sum() };
-    inner + usize::from(holds_own)
-}
-
-/// Keepers that this process has started.
-fn keepers() -> Vec<i32> {
-    let own = std::process::id().to_string();
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let numbers = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_ours = |pid: &i32| {
-        let read = |name| std::fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
-        let stat = read("stat");
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1));
-        parent == Some(own.as_str()) && read("cmdline").starts_with("castwork-keep-slot")
-    };
-    numbers.filter(is_ours).collect()
+fn keepers() -> Vec<u32> {
+    held::keepers_of(std::process::id())
 }
 
 fn resident_kib() -> u64 {
@@ -116,21 +95,37 @@ async fn many_actions_in_a_row_leave_nothing_behind() {
         // Else the test itself would hold more and more.
         drop(stage.laid());
         if number == WARM {
-            warm = Some((Held::by(&stage), resident_kib()));
+            warm = Some((calm(&stage).await, resident_kib()));
         }
     }
-    // The last slot given up may be on its way out.
     let (warm, memory) = warm.unwrap();
-    common::wait_until(|| Held::by(&stage).keepers <= warm.keepers, "no keeper too many is left").await;
-    assert_eq!(Held::by(&stage), warm);
+    settle(&stage, &warm).await;
     let now = resident_kib();
     eprintln!(
         "{actions} actions, {} ms each; {warm:?} after {WARM} of them and at the end; {memory} KiB became {now} KiB",
         begin.elapsed().as_millis() / actions as u128
     );
     assert!(now < memory + GROWTH_KIB, "{memory} KiB became {now} KiB");
+    let names = held::group_names(&keepers());
     drop(stage);
     common::wait_until(|| keepers().is_empty(), "with the worker its keepers end").await;
+    assert_eq!(held::groups(&names), 0, "with the worker its control groups go");
+}
+
+/// What is held when nothing is on its way in or out: each keeper has two processes that wait.
+async fn calm(stage: &Stage) -> Held {
+    let is_calm = |held: &Held| held.processes == 3 * held.keepers;
+    common::wait_until(|| is_calm(&Held::by(stage)), "in each slot somebody waits for the next action").await;
+    Held::by(stage)
+}
+
+/// Waits until what is held is `wanted`: the last slot that was given up may be on its way out.
+async fn settle(stage: &Stage, wanted: &Held) {
+    let begin = Instant::now();
+    while Held::by(stage) != *wanted && begin.elapsed() < SETTLE_MAX {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(Held::by(stage), *wanted);
 }
 
 #[tokio::test]
@@ -142,9 +137,10 @@ async fn a_keeper_that_is_killed_takes_its_action_along_and_the_next_one_runs() 
     farm.session.say(Says::Lease(farm.lease("1", &[], &script, &[]))).await;
     while !matches!(farm.session.hear().await, Some(Heard::Progress(progress)) if progress.stage == 2) {}
     common::wait_until(|| common::processes_named(&name) >= 2, "the command has started").await;
+    let names = held::group_names(&keepers());
     for keeper in keepers() {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), nix::sys::signal::Signal::SIGKILL)
-            .unwrap();
+        let keeper = nix::unistd::Pid::from_raw(keeper.try_into().unwrap());
+        nix::sys::signal::kill(keeper, nix::sys::signal::Signal::SIGKILL).unwrap();
     }
     let (outcome, _) = farm.session.outcome().await;
     // The worker's fault: it is tried elsewhere.
@@ -154,6 +150,10 @@ async fn a_keeper_that_is_killed_takes_its_action_along_and_the_next_one_runs() 
     for id in ["2", "3"] {
         assert_eq!(code(&farm.run(farm.lease(id, &[("in", "x")], "cat in", &[])).await).0, Code::Ok);
     }
+    // The worker's own, and in it one for each keeper; none of those that were killed.
+    let keepers = keepers();
+    let wanted = if names.is_empty() { 0 } else { held::hierarchies(keepers[0]) * (keepers.len() + 1) };
+    assert_eq!(held::groups(&names), wanted);
     common::write_down("E30", &farm.session.hello.sandbox);
 }
 

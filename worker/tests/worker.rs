@@ -376,6 +376,7 @@ async fn of_a_worker_that_is_killed_nothing_is_left_after_the_next_start() {
     while common::processes_named(&name) < 2 {
         tokio::task::yield_now().await;
     }
+    let groups = common::held::group_names(&common::held::keepers_of(first.id()));
     first.kill().unwrap();
     first.wait().unwrap();
     while common::processes_named(&name) > 0 {
@@ -394,6 +395,8 @@ async fn of_a_worker_that_is_killed_nothing_is_left_after_the_next_start() {
     .unwrap();
     session.keep("2").await;
     assert!(tokio::task::spawn_blocking(move || second.wait().unwrap()).await.unwrap().success());
+    assert_eq!(common::held::groups(&groups), 0, "no control group of either is left");
+    assert_eq!(common::held::mounts(folder.path()), 0);
 }
 
 /// Starts the program in a user namespace of its own, after `before` was done there.

@@ -62,6 +62,12 @@ async fn e12_four_times_the_memory_there_is() {
     assert_eq!(text(&ended.stdout), "");
     assert!(text(&ended.stderr).contains("more memory than the 256 MiB"), "{}", text(&ended.stderr));
     drop(ended);
+    // However it is taken.
+    for how in ["hidden", "shared", "others end all the time"] {
+        trial.stage.again();
+        let ended = trial.program("memory", &format!("1024 {how}")).await;
+        assert_eq!(ended.end, End::Over(Bound::Memory), "{how}: {}", text(&ended.stderr));
+    }
     // A part of the command that is killed is as bad: what the rest makes of it is not its result.
     trial.stage.again();
     let script = trial.prepared("memory", "1024").arguments[2].replace("exec ", "");
@@ -82,11 +88,18 @@ async fn e13_filling_every_disk() {
     let ended = trial.script(&format!("{script}; {memory}")).await;
     assert_eq!(text(&ended.stdout), "/tmp ENOSPC\n/tmp ENOSPC\n/dev/shm ENOSPC\n/dev/shm ENOSPC\n");
     drop(ended);
-    for attack in ["while mkdir $((i += 1)); do ./fill b $i 20; done", "./fill n . 1000000; sleep 100"] {
+    for attack in [
+        "while mkdir $((i += 1)); do ./fill b $i 20; done",
+        "./fill n . 1000000; sleep 100",
+        // Beyond the bound of a file, and before anybody has looked.
+        ": >taken; fallocate -n -l 1G taken; sleep 100",
+        "./fill unlinked . 200",
+        "./fill mapped . 200",
+    ] {
         trial.stage.again();
         let script = trial.prepared("fill", "").arguments[2].replace("exec ./fill", "true");
-        let ended = trial.script(&format!("{script}; {attack}")).await;
-        assert_eq!(ended.end, End::Over(Bound::Disk), "{attack}");
+        let script = if attack.contains("fill") { format!("{script}; {attack}") } else { attack.to_owned() };
+        assert_eq!(trial.script(&script).await.end, End::Over(Bound::Disk), "{attack}");
     }
     trial.contained("E13").await;
 }

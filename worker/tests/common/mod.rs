@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub(crate) mod farm;
+pub(crate) mod held;
 pub(crate) mod scheduler;
 
 use std::io::Write as _;
@@ -70,6 +71,15 @@ impl Stage {
 
     /// The same, with bounds for actions.
     pub(crate) async fn bounded(hidden: Vec<PathBuf>, bounds: Bounds) -> Option<Self> {
+        Self::of(hidden, bounds, Path::new(env!("CARGO_BIN_EXE_castwork-worker"))).await
+    }
+
+    /// The same, with another program to start.
+    pub(crate) async fn started_by(program: &Path) -> Option<Self> {
+        Self::of(Vec::new(), Bounds::for_this_machine(2), program).await
+    }
+
+    async fn of(hidden: Vec<PathBuf>, bounds: Bounds, program: &Path) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         set_mode(folder.path(), 0o700).unwrap();
         let surroundings = Surroundings {
@@ -78,7 +88,7 @@ impl Stage {
             level: filters_only().then_some(Level::Filters),
             bounds,
             allows_network: !filters_only(),
-            program: Some(PathBuf::from(env!("CARGO_BIN_EXE_castwork-worker"))),
+            program: Some(program.to_owned()),
         };
         let sandbox = match Confined::probe(&surroundings).await {
             Ok(sandbox) => sandbox,

@@ -4,7 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, signal, sigprocmask};
+use nix::libc;
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{chdir, dup2_stderr, dup2_stdout, setsid};
 
 use super::exec::Program;
@@ -15,6 +16,9 @@ use super::step::{At, Failed};
 use super::walls::{Grants, Wall};
 use super::wire::{self, Handed, Setup};
 use super::{descriptors, mounts, privileges};
+
+/// The last of the signals.
+const SIGNALS_MAX: i32 = 64;
 
 /// Waits for the action that comes over `socket`, and becomes its command, unless that never comes.
 pub(super) fn become_one(setup: &Setup, socket: &OwnedFd) -> ! {
@@ -31,8 +35,9 @@ fn wait_behind_walls(setup: &Setup, socket: &OwnedFd) -> Result<Wall, Failed> {
     descriptors::close_others(socket).at("close descriptors")?;
     privileges::drop_all()?;
     setsid().at("leave the session")?;
-    // The standard library ignores SIGPIPE in every program, and ignoring is inherited.
     default_signals().at("reset signals")?;
+    // Not the keeper's: flags and locks of that would stay for the next action.
+    descriptors::take_nothing_as_stdin().at("open `/dev/null`")?;
     privileges::set_limits(&setup.bounds).at("set limits")?;
     let wall = Wall::new()?.with(&granted_to_all(setup.around))?;
     Filter::new(setup.around).install().at("filter system calls")?;
@@ -87,9 +92,26 @@ fn granted_to_one(around: Around, inputs: &Path, temporary: Option<PathBuf>) -> 
     Grants { read, change, ..Grants::default() }
 }
 
-#[allow(unsafe_code, reason = "signal handlers are unsafe to set in general")]
+/// Ignoring is inherited: of `SIGPIPE` from the standard library, of others from who started the worker.
+#[allow(
+    unsafe_code,
+    reason = "the C library keeps two signals to itself, and has no names for most of the others"
+)]
 fn default_signals() -> Result<(), Errno> {
-    // SAFETY: the default action is no function of ours that could be unsafe in a handler.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    // Handler, flags, restorer and mask as the kernel has them; the default handler is 0.
+    let default = [0_u64; 4];
+    for number in 1..=SIGNALS_MAX {
+        // SAFETY: the structure lives until the call is over, and its mask is as long as is said. With the default,
+        // no code of ours runs in a handler. The two signals that can't be set are refused.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                number,
+                default.as_ptr(),
+                std::ptr::null_mut::<u64>(),
+                size_of::<u64>(),
+            );
+        }
+    }
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)
 }

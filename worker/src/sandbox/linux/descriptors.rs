@@ -19,9 +19,14 @@ pub(super) fn take_control() -> io::Result<OwnedFd> {
     let raw = fcntl(io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(CONTROL))?;
     // SAFETY: the call has just made this descriptor, and nobody else knows its number.
     let control = unsafe { OwnedFd::from_raw_fd(raw) };
-    let nothing = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    dup2_stdin(&nothing)?;
+    take_nothing_as_stdin()?;
     Ok(control)
+}
+
+/// Makes stdin an empty file that nobody else has open.
+pub(super) fn take_nothing_as_stdin() -> Result<(), Errno> {
+    let nothing = open("/dev/null", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    dup2_stdin(&nothing)
 }
 
 /// A second handle, for reading.

@@ -7,21 +7,24 @@ use std::path::{Path, PathBuf};
 use nix::sys::statvfs::statvfs;
 
 use super::mounts::WORK;
+use super::processes::{Nameless, nameless_below};
 use crate::sandbox::Bounds;
 
-/// What the disk had free when an action began.
+/// What the disk had free before an action began.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     layer: PathBuf,
+    /// The process that all of the action's processes come from.
+    keeper: u32,
     free_bytes: u64,
     free_files: u64,
 }
 
 impl Disk {
     /// Looks at the disk that holds the folder that the action's writes go to.
-    pub(super) fn at(layer: PathBuf) -> Self {
+    pub(super) fn at(layer: PathBuf, keeper: u32) -> Self {
         let (free_bytes, free_files) = free(&layer).unwrap_or((0, 0));
-        Self { layer, free_bytes, free_files }
+        Self { layer, keeper, free_bytes, free_files }
     }
 
     /// Whether the action has taken more than it may. Costs one system call as long as all the disk
@@ -35,7 +38,11 @@ impl Disk {
         }
         // Others write to the disk as well: count.
         let mut used = Used { bytes_left: bounds.disk_bytes, files_left: bounds.files };
-        used.count(&self.layer).is_none()
+        if used.count(&self.layer).is_none() {
+            return true;
+        }
+        let Nameless { bytes, files } = nameless_below(self.keeper);
+        bytes > used.bytes_left || files > used.files_left
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -21,9 +22,10 @@ use nix::unistd::{ForkResult, Pid, chdir, fork};
 
 use super::filter::Around;
 use super::keeper::exit_now;
+use super::processes::Processes;
 use super::step::{At, Failed};
 use super::wire::{self, Handed, Order, Report, Setup};
-use super::{command, memory, mounts, privileges, walls};
+use super::{command, mounts, privileges, walls};
 use crate::sandbox::{INPUTS, Root};
 
 /// Exit code that tells the keeper that the worker is gone.
@@ -52,20 +54,27 @@ struct Ready {
     ended: SignalFd,
     /// The folder of actions, if it can't be had by its name any more.
     stage: Option<OwnedFd>,
+    /// Through which to look at the action's processes, if their memory is to be watched.
+    processes: Option<Processes>,
 }
 
 impl Ready {
     fn for_any(setup: &Setup) -> Result<Self, Failed> {
+        let mut processes = None;
         let stage = match setup.around {
             Around::Namespaces => {
                 // The worker's end needs nothing of this kind: then the sockets are closed.
                 prctl::set_pdeathsig(Signal::SIGKILL).at("ask for a signal when the keeper dies")?;
                 let stage = mounts::stage()?;
+                if setup.watch_memory {
+                    processes = Some(mounts::processes()?);
+                }
                 mounts::add_own(&setup.bounds)?;
                 Some(stage)
             }
             Around::Nothing => {
                 prctl::set_child_subreaper(true).at("become a reaper")?;
+                processes = Some(Processes::open(Path::new("/proc")).at("open `/proc`")?);
                 None
             }
         };
@@ -74,6 +83,8 @@ impl Ready {
             privileges::drop_all()?;
             walls::fence()?;
         }
+        // What is forked from this one inherits it.
+        privileges::be_the_first_to_go().at("be the first to go")?;
         // Nobody has a business in this process.
         prctl::set_dumpable(false).at("become undumpable")?;
         let flags = SockFlag::SOCK_CLOEXEC;
@@ -82,7 +93,7 @@ impl Ready {
         let ended = hear_of_children().at("wait for signals")?;
         match fork_alone().at("start the command")? {
             ForkResult::Child => command::become_one(setup, &theirs),
-            ForkResult::Parent { child } => Ok(Self { command: child, socket, ended, stage }),
+            ForkResult::Parent { child } => Ok(Self { command: child, socket, ended, stage, processes }),
         }
     }
 
@@ -112,11 +123,34 @@ impl Ready {
         // The mount lives as long as this descriptor.
         wire::send(control.as_fd(), &Report::Ready, Some(root.as_fd()));
         drop(root);
-        let memory_max = setup.watch_memory.then_some(order.memory_bytes);
-        let end = see_off(self.command, control, &self.ended, memory_max).at("wait for the command")?;
+        let watch = self.processes.filter(|_| setup.watch_memory);
+        let most = order.memory_bytes;
+        let watch = watch.map(|processes| MemoryWatch { processes, most, looked: Instant::now() });
+        let end = see_off(self.command, control, &self.ended, watch).at("wait for the command")?;
         let gone = kill_the_rest().at("kill what the command left")?;
         wire::tell(control.as_fd(), &end.into_iter().chain([gone]).collect::<Vec<_>>());
         Ok(())
+    }
+}
+
+/// Bounds memory where no control group does.
+struct MemoryWatch {
+    processes: Processes,
+    /// What all processes of the action may use together, in bytes.
+    most: u64,
+    looked: Instant,
+}
+
+impl MemoryWatch {
+    /// Looks at it from time to time, however often this is called.
+    fn is_exceeded(&mut self) -> bool {
+        if self.looked.elapsed() < Duration::from_millis(LOOK_EVERY_MS.into()) {
+            return false;
+        }
+        let below = self.processes.below(std::process::id());
+        let in_use: u64 = below.into_iter().map(|pid| self.processes.memory_of(pid)).sum();
+        self.looked = Instant::now();
+        in_use > self.most
     }
 }
 
@@ -210,9 +244,12 @@ fn see_off(
     command: Pid,
     control: &OwnedFd,
     ended: &SignalFd,
-    memory_max: Option<u64>,
+    mut watch: Option<MemoryWatch>,
 ) -> Result<Option<Report>, Errno> {
     loop {
+        if watch.as_mut().is_some_and(MemoryWatch::is_exceeded) {
+            return Ok(Some(Report::OverMemory));
+        }
         match waitpid(Pid::from_raw(-1), Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) if pid == command => return Ok(Some(Report::Exited(code))),
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == command => {
@@ -222,13 +259,10 @@ fn see_off(
             Ok(_) | Err(Errno::EINTR) => continue,
             Err(errno) => return Err(errno),
         }
-        let timeout = if memory_max.is_some() { PollTimeout::from(LOOK_EVERY_MS) } else { PollTimeout::NONE };
+        let timeout = if watch.is_some() { PollTimeout::from(LOOK_EVERY_MS) } else { PollTimeout::NONE };
         let mut polled =
             [PollFd::new(ended.as_fd(), PollFlags::POLLIN), PollFd::new(control.as_fd(), PollFlags::POLLIN)];
         match poll(&mut polled, timeout) {
-            Ok(0) if memory_max.is_some_and(|most| memory::in_use_below(std::process::id()) > most) => {
-                return Ok(Some(Report::OverMemory));
-            }
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }

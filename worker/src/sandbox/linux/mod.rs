@@ -18,10 +18,10 @@ mod filter;
 mod identity;
 mod init;
 mod keeper;
-mod memory;
 mod mounts;
 mod namespaces;
 mod privileges;
+mod processes;
 mod slot;
 mod step;
 mod walls;
@@ -255,6 +255,7 @@ impl Confined {
         spec: &RunSpec,
         talk: &mut Conversation,
         slot: &mut Slot,
+        disk: Disk,
         cancel: &CancellationToken,
     ) -> Result<Cause, SandboxError> {
         let by_itself = async {
@@ -269,7 +270,7 @@ impl Confined {
         let cause = tokio::select! {
             cause = by_itself => Some(cause?),
             () = cancel.cancelled() => Some(Cause::Cancel),
-            () = until_exceeded(spec, self.bounds) => Some(Cause::Disk),
+            () = until_exceeded(disk, self.bounds) => Some(Cause::Disk),
             _ = slot.lost() => None,
         };
         if !matches!(cause, Some(Cause::Itself)) {
@@ -293,6 +294,8 @@ impl Confined {
         let order =
             wire::line(&self.order(spec, &bounds)).map_err(SandboxError::at("write down the order"))?;
         slot.bound_memory(&bounds).map_err(SandboxError::at("bound the slot's memory"))?;
+        // Before it can have taken anything.
+        let disk = Disk::at(spec.scratch.clone(), slot.keeper());
         let Ends { control, stdout, stderr, is_sent } =
             slot.begin(&order).map_err(SandboxError::at("start in the slot"))?;
         let stdout = Capture::start(stdout, spec.scratch.join("stdout"), bounds.output_bytes);
@@ -300,7 +303,7 @@ impl Confined {
         let stderr = Capture::start(stderr, stderr_path.clone(), bounds.output_bytes);
         let rest = if is_sent { &[][..] } else { &order };
         let mut talk = Conversation::begin(control, rest).await?;
-        let cause = self.see_through(spec, &mut talk, slot, cancel).await?;
+        let cause = self.see_through(spec, &mut talk, slot, disk, cancel).await?;
         let stdout = stdout.finish().await.map_err(SandboxError::at("keep stdout"))?;
         let mut stderr = stderr.finish().await.map_err(SandboxError::at("keep stderr"))?;
         let Heard { end, usage, root } = talk.finish()?;
@@ -357,15 +360,12 @@ impl Sandbox for Confined {
 }
 
 /// Returns when the command has taken more of the disk than it may.
-async fn until_exceeded(spec: &RunSpec, bounds: Bounds) {
-    let scratch = spec.scratch.clone();
-    tokio::time::sleep(LOOK_EVERY).await;
-    let mut disk = Disk::at(scratch);
+async fn until_exceeded(mut disk: Disk, bounds: Bounds) {
     loop {
+        tokio::time::sleep(LOOK_EVERY).await;
         let looked = tokio::task::spawn_blocking(move || (disk.is_exceeded(&bounds), disk)).await;
         let Ok((false, same)) = looked else { return };
         disk = same;
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

@@ -18,6 +18,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, stat};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
+use super::processes::Processes;
 use super::step::{At, Failed};
 use super::wire::{Order, Setup};
 use crate::sandbox::{Bounds, INPUTS, Layout, Root, STAGE};
@@ -92,6 +93,14 @@ pub(super) fn build(setup: &Setup) -> Result<(), Failed> {
 pub(super) fn stage() -> Result<OwnedFd, Failed> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     open(&Path::new("/").join(TMP).join(STAGE), flags, Mode::empty()).at("open the folder of actions")
+}
+
+/// A `/proc` that shows all processes of an action, those too that hide from each other. Its place is about to be covered.
+pub(super) fn processes() -> Result<Processes, Failed> {
+    let place = Path::new("/").join(PROC);
+    mount(Some("proc"), &place, Some("proc"), GUARDED | MsFlags::MS_NOEXEC, Some("subset=pid"))
+        .at("mount a `/proc` to watch memory by")?;
+    Processes::open(&place).at("open the `/proc` to watch memory by")
 }
 
 /// Mounts what every action has of its own, whichever it is: `/proc`, `/dev/shm` and `/tmp`.

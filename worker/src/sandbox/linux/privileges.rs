@@ -1,5 +1,7 @@
 //! Taking away: capabilities, limits, and the few doors that namespaces leave open.
 
+use std::{fs, io};
+
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
@@ -10,6 +12,10 @@ use crate::sandbox::Bounds;
 
 /// Open files of one process.
 const FILES_MAX: rlim_t = 4096;
+
+/// How much rather than others a process is ended when the machine is out of memory: from -1000 to 1000.
+const OUT_OF_MEMORY: &str = "/proc/self/oom_score_adj";
+const FIRST_TO_GO: i32 = 300;
 
 /// More than there are; the kernel says where they end.
 const CAPABILITIES_MAX: libc::c_ulong = 64;
@@ -84,10 +90,21 @@ pub(super) fn set_limits(bounds: &Bounds) -> Result<(), Errno> {
     limit(Resource::RLIMIT_NOFILE, FILES_MAX)?;
     limit(Resource::RLIMIT_CORE, 0)?;
     limit(Resource::RLIMIT_FSIZE, bounds.disk_bytes)?;
+    // Whoever started the worker may run before others; an action may not.
+    limit(Resource::RLIMIT_NICE, 0)?;
+    limit(Resource::RLIMIT_RTPRIO, 0)?;
     limit(Resource::RLIMIT_NPROC, bounds.processes)
 }
 
 fn limit(resource: Resource, most: rlim_t) -> Result<(), Errno> {
     let (_, hard) = getrlimit(resource)?;
     setrlimit(resource, most.min(hard), most.min(hard))
+}
+
+/// Has the kernel end an action, if the machine runs out of memory, before it ends what serves others.
+pub(super) fn be_the_first_to_go() -> io::Result<()> {
+    // It can be raised by everybody, and lowered by nobody else.
+    let own = fs::read_to_string(OUT_OF_MEMORY)?;
+    let own: i32 = own.trim().parse().map_err(io::Error::other)?;
+    fs::write(OUT_OF_MEMORY, own.max(FIRST_TO_GO).to_string())
 }

@@ -103,6 +103,11 @@ impl Slot {
         std::mem::replace(&mut self.memory_kills, kills) < kills
     }
 
+    /// The process that all of its actions' processes come from; 0 if there is none any more.
+    pub(super) fn keeper(&self) -> u32 {
+        self.keeper.id().unwrap_or(0)
+    }
+
     /// Whether nobody has killed its keeper.
     fn is_alive(&mut self) -> bool {
         matches!(self.keeper.try_wait(), Ok(None))

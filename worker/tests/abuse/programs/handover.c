@@ -1,7 +1,10 @@
 /* Two actions that want to meet: `serve` leaves something everywhere and waits, `join` looks for it. */
 #include "try.h"
+#include <arpa/inet.h>
+#include <linux/in6.h>
 #include <mqueue.h>
 #include <stddef.h>
+#include <sys/file.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/msg.h>
@@ -32,6 +35,13 @@ static void leave(void) {
   shm_open("/shared", O_CREAT | O_RDWR, 0666);
   mkfifo("/tmp/fifo", 0666);
   CALL(SYS_add_key, "user", "handover", "x", 1, -4);
+  fcntl(0, F_SETFL, O_NONBLOCK | O_APPEND);
+  flock(0, LOCK_EX);
+  /* Stays for a while without anybody's doing. */
+  struct in6_flowlabel_req label = {
+      .flr_dst.s6_addr[15] = 1, .flr_label = htonl(4711), .flr_action = IPV6_FL_A_GET,
+      .flr_share = IPV6_FL_S_ANY, .flr_flags = IPV6_FL_F_CREATE, .flr_linger = 60};
+  setsockopt(socket(AF_INET6, SOCK_DGRAM, 0), IPPROTO_IPV6, IPV6_FLOWLABEL_MGR, &label, sizeof label);
 }
 
 int main(int argc, char **argv) {
