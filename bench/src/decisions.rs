@@ -33,7 +33,8 @@ pub fn run(load: Load) -> Result<String, String> {
         };
         told.attach(number, offer);
     }
-    let asked: Vec<_> = (0..load.actions).map(|number| told.timed(|told| told.ask(number, load.runs))).collect();
+    let asked: Vec<_> =
+        (0..load.actions).map(|number| told.timed(|told| told.ask(number, load.runs))).collect();
     let ticks: Vec<_> = (0..TICKS).map(|_| told.timed(Told::tick)).collect();
     let mut answered = Vec::with_capacity(load.actions);
     while let Some((worker, lease)) = told.granted.pop_front() {
