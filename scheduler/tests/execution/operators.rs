@@ -1,12 +1,18 @@
 //! The door for operators, and lists of operations.
 
+use std::collections::BTreeMap;
+
+use castwork_proto::DESCRIPTORS;
+use castwork_proto::admin::admin_client::AdminClient;
 use castwork_proto::admin::{
-    CancelActionsRequest, DrainRequest, FindActionsRequest, GetStatusRequest, Selector, Status,
-    UndrainRequest, worker::State,
+    CancelActionsRequest, DrainRequest, FindActionsRequest, GetStatusRequest, RevokeResultsRequest, Selector,
+    Status, UndrainRequest, worker::State,
 };
 use castwork_proto::longrunning::ListOperationsRequest;
 use castwork_proto::worker::Hello;
-use tonic::Code;
+use prost::Message as _;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Request};
 
 use crate::support::{Farm, hello, limits, patient, platform};
 
@@ -105,6 +111,48 @@ async fn drained_workers_get_nothing_over_a_restart_of_the_scheduler_until_that_
     assert!(taken_back.into_inner().drains.is_empty());
     worker.run_one(&farm).await;
     assert_eq!(execution.status().await.code, Code::Ok as i32);
+}
+
+/// A call with nothing in it, from another machine.
+fn from_elsewhere<T: Default>() -> Request<T> {
+    let mut request = Request::new(T::default());
+    let remote_addr = Some("10.0.0.1:1".parse().unwrap());
+    request.extensions_mut().insert(TcpConnectInfo { local_addr: None, remote_addr });
+    request
+}
+
+#[tokio::test]
+async fn whoever_is_no_operator_may_look_and_change_nothing() {
+    let farm = Farm::start(limits()).await;
+    let mut admin = AdminClient::new(farm.dispatch.admin_service(None));
+    // What is wrong with an empty call comes after who makes it.
+    let [refused, may] = [Code::PermissionDenied, Code::InvalidArgument];
+    let mut answers = BTreeMap::from([("GetStatus", admin.get_status(from_elsewhere()).await.map(|_| ()))]);
+    answers.insert("FindActions", admin.find_actions(from_elsewhere()).await.map(|_| ()));
+    answers.insert("CancelActions", admin.cancel_actions(from_elsewhere()).await.map(|_| ()));
+    answers.insert("Drain", admin.drain(from_elsewhere()).await.map(|_| ()));
+    answers.insert("Undrain", admin.undrain(from_elsewhere()).await.map(|_| ()));
+    answers.insert("RevokeResults", admin.revoke_results(from_elsewhere()).await.map(|_| ()));
+    let codes = answers.iter().map(|(name, answer)| (*name, answer.as_ref().err().map(tonic::Status::code)));
+    let expected = [
+        ("CancelActions", Some(refused)),
+        ("Drain", Some(refused)),
+        ("FindActions", Some(may)),
+        ("GetStatus", None),
+        ("RevokeResults", Some(refused)),
+        ("Undrain", Some(refused)),
+    ];
+    assert_eq!(codes.collect::<Vec<_>>(), expected);
+    let dry = RevokeResultsRequest { dry_run: true, ..Default::default() };
+    let dry = from_elsewhere().map(|(): ()| dry);
+    assert_eq!(admin.revoke_results(dry).await.unwrap_err().code(), refused);
+
+    let all = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    let service = all.file.iter().flat_map(|file| &file.service).find(|service| service.name() == "Admin");
+    let calls: Vec<_> =
+        service.unwrap().method.iter().map(prost_types::MethodDescriptorProto::name).collect();
+    assert!(calls.iter().all(|call| answers.contains_key(call)), "{calls:?} are all there is");
+    assert_eq!(calls.len(), answers.len());
 }
 
 #[tokio::test]
