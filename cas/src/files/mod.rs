@@ -16,6 +16,7 @@ mod blobs;
 mod folder;
 mod marks;
 mod results;
+mod stamp;
 #[cfg(test)]
 mod tests;
 #[cfg(unix)]
@@ -27,6 +28,7 @@ pub use blobs::{FileBlobs, Pinned};
 pub use results::FileActions;
 #[cfg(feature = "objects")]
 pub(crate) use results::{decode_result, encode_result};
+pub use stamp::Stamp;
 #[cfg(unix)]
 pub use unix::{free_bytes, free_files, raise_open_files, read_exact_at, sync_folder};
 #[cfg(windows)]

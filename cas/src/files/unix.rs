@@ -73,6 +73,11 @@ pub(super) fn inode(metadata: &fs::Metadata) -> u64 {
     metadata.ino()
 }
 
+/// When anything about a file has changed last, in seconds and nanoseconds; nobody can set it back.
+pub(super) fn changed(metadata: &fs::Metadata) -> (i64, i64) {
+    (metadata.ctime(), metadata.ctime_nsec())
+}
+
 /// Makes a finished file readable for everyone and writable for no one, so that whoever gets a hard link to
 /// it does not change it by accident.
 pub(super) fn protect(file: &File) -> io::Result<()> {

@@ -40,11 +40,38 @@ impl Unsynced {
     }
 }
 
+/// What becomes of an equal blob that is kept already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Before {
+    /// It was acknowledged to somebody, for whom it must not seem to vanish while a second is synced.
+    Stays,
+    /// It can't be read: the new one takes its place.
+    Goes,
+}
+
 /// A file whose bytes are on stable storage, and the name it is to have.
 struct Finished {
     key: FileKey,
     temporary: TempPath,
-    done: oneshot::Sender<io::Result<Kept>>,
+    before: Before,
+    done: Done,
+}
+
+/// Who is told what became of a file.
+struct Done {
+    answer: oneshot::Sender<io::Result<Kept>>,
+    /// Called when it is kept, in the committer's thread: also if whoever asked has gone.
+    account: Box<dyn FnOnce(Kept) + Send>,
+}
+
+impl Done {
+    fn tell(self, kept: io::Result<Kept>) {
+        if let Ok(kept) = &kept {
+            (self.account)(*kept);
+        }
+        // Whoever asked may have gone; the file stays.
+        let _ = self.answer.send(kept);
+    }
 }
 
 /// Which file is now kept under the name.
@@ -78,15 +105,23 @@ impl Committer {
         &self.unsynced
     }
 
-    /// Gives a file its name, in place of an earlier result, and returns when it will keep it.
+    /// Gives a file its name and returns when it will keep it. `account` is told before that, in any case: it goes
+    /// on if the caller is dropped, unless it is still waiting for its turn, and the file is removed.
     ///
-    /// The bytes have to be synced already. After an error the file is gone. A blob that is kept stays as it
-    /// is: it was acknowledged to somebody, for whom it must not seem to vanish while a second is synced.
-    pub(crate) async fn commit(&self, key: FileKey, temporary: TempPath) -> io::Result<Kept> {
+    /// The bytes have to be synced already. After an error the file is gone. `account` must not own what owns the
+    /// committer, whose thread may be the last to let go of it.
+    pub(crate) async fn commit(
+        &self,
+        key: FileKey,
+        temporary: TempPath,
+        before: Before,
+        account: impl FnOnce(Kept) + Send + 'static,
+    ) -> io::Result<Kept> {
         let (done, answer) = oneshot::channel();
+        let done = Done { answer: done, account: Box::new(account) };
         let queue = self.queue.as_ref().expect("the queue is there until drop");
         let stopped = || io::Error::other("the committer has stopped");
-        queue.send(Finished { key, temporary, done }).await.map_err(|_| stopped())?;
+        queue.send(Finished { key, temporary, before, done }).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 }
@@ -122,10 +157,11 @@ impl Work {
 
     fn commit(&self, mut batch: Vec<Finished>) {
         // Nobody else gives names, so what is there now was synced by an earlier batch.
-        for file in batch.extract_if(.., |file| self.is_kept_blob(&file.key)) {
+        let stays = |file: &mut Finished| file.before == Before::Stays && self.is_kept_blob(&file.key);
+        for file in batch.extract_if(.., stays) {
             // Gone before the answer, so that whoever has it finds no second copy.
             drop(file.temporary);
-            let _ = file.done.send(Ok(Kept::Earlier));
+            file.done.tell(Ok(Kept::Earlier));
         }
         let keys: Vec<FileKey> = batch.iter().map(|file| file.key).collect();
         self.unsynced.lock().extend(&keys);
@@ -146,8 +182,7 @@ impl Work {
         }
         drop(unsynced);
         for (done, answer) in answers {
-            // Whoever asked may have gone; the file stays.
-            let _ = done.send(answer);
+            done.tell(answer);
         }
     }
 
@@ -157,11 +192,7 @@ impl Work {
 
     /// Renames a file, after making its folder if that is not there yet, and notes which folders have
     /// new names.
-    fn place(
-        &self,
-        file: Finished,
-        folders: &mut BTreeSet<PathBuf>,
-    ) -> Option<(PathBuf, oneshot::Sender<io::Result<Kept>>)> {
+    fn place(&self, file: Finished, folders: &mut BTreeSet<PathBuf>) -> Option<(PathBuf, Done)> {
         let path = self.layout.path(&file.key);
         let folder = folder_of(&path);
         let renamed = match file.temporary.persist(&path) {
@@ -178,7 +209,7 @@ impl Work {
         match renamed {
             Ok(()) => Some((path, file.done)),
             Err(error) => {
-                let _ = file.done.send(Err(error));
+                file.done.tell(Err(error));
                 None
             }
         }
@@ -269,6 +300,7 @@ mod tests {
     use std::io::Write as _;
 
     use castwork_cas::{Digest, DigestFunction};
+    use futures::FutureExt as _;
     use futures::future::join_all;
 
     use super::*;
@@ -285,7 +317,7 @@ mod tests {
             let key = FileKey::Blob(Digest::of(DigestFunction::Sha256, &data));
             let (committer, layout) = (&committer, &layout);
             async move {
-                committer.commit(key, file.into_temp_path()).await.unwrap();
+                committer.commit(key, file.into_temp_path(), Before::Stays, |_| ()).await.unwrap();
                 assert_eq!(fs::read(layout.path(&key)).unwrap(), data);
             }
         });
@@ -325,7 +357,7 @@ mod tests {
         let commit = || {
             let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
             file.write_all(b"abc").unwrap();
-            committer.commit(key, file.into_temp_path())
+            committer.commit(key, file.into_temp_path(), Before::Stays, |_| ())
         };
         assert_eq!(commit().await.unwrap(), Kept::This);
         let first = fs::metadata(layout.path(&key)).unwrap().modified().unwrap();
@@ -350,9 +382,42 @@ mod tests {
         let (bad, good) = (FileKey::Blob(digest(b"bad")), FileKey::Blob(digest(b"good")));
         fs::create_dir_all(layout.path(&bad).join("in the way")).unwrap();
         let file = || tempfile::NamedTempFile::new_in(folder.path()).unwrap().into_temp_path();
-        let (first, second) = tokio::join!(committer.commit(bad, file()), committer.commit(good, file()));
+        let commit = |key| committer.commit(key, file(), Before::Stays, |_| ());
+        let (first, second) = tokio::join!(commit(bad), commit(good));
         assert!(first.is_err());
         second.unwrap();
         assert!(layout.path(&good).exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_gets_its_name_is_accounted_for_though_whoever_sent_it_has_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let committer = Committer::start(layout.clone(), true).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let key = FileKey::Blob(Digest::of(DigestFunction::Sha256, b"abc"));
+        let file = tempfile::NamedTempFile::new_in(folder.path()).unwrap().into_temp_path();
+        let commit = committer.commit(key, file, Before::Stays, move |kept| tell.send(kept).unwrap());
+        // It is handed over when it is first polled, and nobody polls it again.
+        let _ = commit.now_or_never();
+        drop(committer);
+        assert_eq!(told.recv().unwrap(), Kept::This);
+        assert!(layout.path(&key).exists());
+    }
+
+    #[tokio::test]
+    async fn a_blob_that_cannot_be_read_yields_to_one_that_can() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        let committer = Committer::start(layout.clone(), true).unwrap();
+        let key = FileKey::Blob(Digest::of(DigestFunction::Sha256, b"abc"));
+        for (before, bytes, now) in
+            [(Before::Stays, b"bad", b"bad"), (Before::Stays, b"abc", b"bad"), (Before::Goes, b"abc", b"abc")]
+        {
+            let mut file = tempfile::NamedTempFile::new_in(folder.path()).unwrap();
+            file.write_all(bytes).unwrap();
+            committer.commit(key, file.into_temp_path(), before, |_| ()).await.unwrap();
+            assert_eq!(fs::read(layout.path(&key)).unwrap(), now);
+        }
     }
 }

@@ -10,6 +10,7 @@ use futures::stream;
 
 use super::layout::FileKey;
 use super::ledger::Reservation;
+use super::read::Look;
 use super::segments::{Item, Origin};
 use super::shared::{Shared, blocking};
 use super::upload::Upload;
@@ -27,6 +28,7 @@ struct Small {
     index: usize,
     digest: Digest,
     body: Bytes,
+    origin: Origin,
 }
 
 /// See [`super::DiskBlobs::put_all`].
@@ -35,7 +37,7 @@ pub(super) async fn put_all(shared: &Arc<Shared>, blobs: Vec<(Digest, Bytes)>) -
     let count = blobs.len();
     let (mut small, mut large) = (Vec::new(), Vec::new());
     for (index, (digest, body)) in blobs.into_iter().enumerate() {
-        let blob = Small { index, digest, body };
+        let blob = Small { index, digest, body, origin: Origin::New };
         if FileKey::Blob(digest).is_small() { small.push(blob) } else { large.push(blob) }
     }
     let large = stream::iter(large).map(|blob| async move {
@@ -57,7 +59,8 @@ pub(super) async fn put_all(shared: &Arc<Shared>, blobs: Vec<(Digest, Bytes)>) -
 
 /// Keeps one small blob.
 pub(super) async fn put_one(shared: &Arc<Shared>, digest: Digest, body: Bytes) -> Stored {
-    let failed = put_small(shared, vec![Small { index: 0, digest, body }]).await;
+    let blob = Small { index: 0, digest, body, origin: Origin::New };
+    let failed = put_small(shared, vec![blob]).await;
     failed.into_iter().next().map_or(Ok(()), |(_, stored)| stored)
 }
 
@@ -91,17 +94,24 @@ async fn put_small(shared: &Arc<Shared>, blobs: Vec<Small>) -> Vec<(usize, Store
 /// Hashes blobs; those that are wrong, and those that are right and not there yet. Blocks.
 fn check(shared: &Shared, blobs: Vec<Small>) -> (Vec<(usize, Stored)>, Vec<Small>) {
     let (mut wrong, mut new) = (Vec::new(), Vec::new());
-    for blob in blobs {
+    for mut blob in blobs {
         let got = Digest::of(blob.digest.function(), &blob.body);
         if got != blob.digest {
             wrong.push((blob.index, Err(StoreError::mismatch(&blob.digest, got))));
-        } else if blob.digest.is_empty_blob() {
-            // It is everywhere.
-        } else if shared.has_verified(&blob.digest) {
-            shared.segments.touch(&FileKey::Blob(blob.digest));
-        } else {
-            new.push(blob);
+            continue;
         }
+        if blob.digest.is_empty_blob() {
+            continue; // It is everywhere.
+        }
+        match shared.look(&blob.digest) {
+            Look::Verified => {
+                shared.segments.touch(&FileKey::Blob(blob.digest));
+                continue;
+            }
+            Look::Absent => {}
+            Look::Unreadable => blob.origin = Origin::Repair,
+        }
+        new.push(blob);
     }
     (wrong, new)
 }
@@ -113,7 +123,7 @@ async fn append(shared: &Shared, blobs: Vec<Small>) -> Vec<(usize, Stored)> {
         return blobs.iter().map(|blob| (blob.index, Err(shared.no_room(&blob.digest)))).collect();
     }
     let item =
-        |blob: &Small| Item { key: FileKey::Blob(blob.digest), body: blob.body.clone(), origin: Origin::New };
+        |blob: &Small| Item { key: FileKey::Blob(blob.digest), body: blob.body.clone(), origin: blob.origin };
     if let Err(error) = shared.segments.append(blobs.iter().map(item).collect()).await {
         let again = |blob: &Small| {
             let error = std::io::Error::new(error.kind(), error.to_string());

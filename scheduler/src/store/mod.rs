@@ -4,7 +4,7 @@
 //! blobs are a file each, found by its name alone. Both are acknowledged when a power cut can't take them away
 //! any more. A server serves at once after a start, whatever the size. When something was last used is kept
 //! in an index that can be thrown away ([`index`]). Bytes are verified when they arrive, and again when they
-//! are read: small blobs always, files the first time after a start. The size is bounded; the least recently
+//! are read: small blobs always, files once an hour, and when anything about them has changed. The size is bounded; the least recently
 //! used goes first.
 
 mod blobs;
@@ -66,7 +66,6 @@ use self::provenance::AgeLimit;
 use self::room::{Besides, Bound, Free};
 use self::segments::Segments;
 use self::shared::Shared;
-use self::verified::Verified;
 use self::verify::Verifier;
 use crate::counters::{Counters, Gauge};
 use crate::tier::{Offers, Tier};
@@ -196,7 +195,7 @@ impl Store {
             results_age: config.results_age,
             pins,
             revoking: RwLock::default(),
-            verified: Verified::default(),
+            verified: Arc::default(),
             counters,
             health,
             offers: OnceLock::new(),
@@ -222,6 +221,11 @@ impl Store {
     /// The blobs.
     pub fn blobs(&self) -> DiskBlobs {
         DiskBlobs::new(Arc::clone(&self.shared), self.tier.get().cloned())
+    }
+
+    /// What holds off eviction.
+    pub(crate) fn pins(&self) -> Pins {
+        self.shared.pins.clone()
     }
 
     /// The results.
@@ -262,6 +266,11 @@ impl Store {
                 "castwork_store_loaded",
                 "1 when all segments are known after a start.",
                 is(segments.is_loaded()),
+            ),
+            gauge(
+                "castwork_store_unreadable_segments",
+                "Segments that the disk did not give since the start: what is in them is not found.",
+                segments.unreadable() as u64,
             ),
             gauge(
                 "castwork_store_durable",

@@ -1,22 +1,25 @@
 //! Reading blobs so that no wrong byte gets out.
 //!
-//! Small blobs are verified whenever they are read. A file that was verified since the server started, and has not changed, is read as it is. Any other is
+//! Small blobs are verified whenever they are read. A file that was verified within the hour, and has not changed, is
+//! read as it is. Any other is
 //! verified on this occasion: a small one in memory, a part of a large one by a pass over all of it, and a
 //! large one that is read whole on the way, with the last piece held back until the hash is right.
 
 use std::io::{self, Read, Seek as _};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
+use castwork_cas::files::Stamp;
 use castwork_cas::store::stream_of;
 use castwork_cas::{BlobStream, ByteRange, Digest, Hasher, StoreError};
 use futures::StreamExt as _;
+use tracing::warn;
 
 use super::layout::FileKey;
 use super::packed;
 use super::pins::PinGuard;
 use super::shared::{OpenFile, Shared, blocking, disk};
+use crate::front::errors::with_cause;
 
 /// Files up to this size are read in one go.
 const ONE_GO_BYTES_MAX: u64 = 256 * 1024;
@@ -24,29 +27,59 @@ const ONE_GO_BYTES_MAX: u64 = 256 * 1024;
 /// Larger ones are read in pieces of this size.
 const PIECE_BYTES: u64 = 256 * 1024;
 
+/// What a look at the bytes of a blob found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// It is there, and a power cut will not take it away.
+    Verified,
+    /// It is not there, or not yet for good.
+    Absent,
+    /// It is there, or was, and the disk does not give its bytes.
+    Unreadable,
+}
+
 impl Shared {
     /// Whether a blob is there with the right bytes, and will be after a power cut. Blocks; reads all of
     /// the blob if it was not verified yet.
     pub(crate) fn has_verified(&self, digest: &Digest) -> bool {
-        let key = FileKey::Blob(*digest);
-        if key.is_small() {
-            // What is not known yet is uploaded once more, which costs less than to wait.
-            return matches!(self.read_small(&key), Ok(Some(_))) && self.is_kept(&key).unwrap_or(false);
-        }
-        let verify = || -> Result<bool, StoreError> {
-            if !self.is_kept(&FileKey::Blob(*digest))? {
-                return Ok(false);
-            }
-            let Some(mut open) = self.open_blob(digest)? else { return Ok(false) };
-            self.verify(digest, &mut open)
-        };
         // If it can't be read it is as good as absent: whoever asks has the bytes.
-        verify().unwrap_or(false)
+        self.look(digest) == Look::Verified
+    }
+
+    /// As [`Shared::has_verified`], for who is about to store the blob. Blocks.
+    pub(crate) fn look(&self, digest: &Digest) -> Look {
+        let looked = if FileKey::Blob(*digest).is_small() {
+            self.look_at_small(digest)
+        } else {
+            self.look_at_file(digest)
+        };
+        match looked {
+            Ok(true) => Look::Verified,
+            Ok(false) => Look::Absent,
+            Err(error) => {
+                warn!(error = with_cause(&error), %digest, "a blob can't be read; an upload takes its place");
+                Look::Unreadable
+            }
+        }
+    }
+
+    fn look_at_small(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let key = FileKey::Blob(*digest);
+        // What is not known yet is uploaded once more, which costs less than to wait.
+        Ok(self.read_small(&key)?.is_some() && self.is_kept(&key)?)
+    }
+
+    fn look_at_file(&self, digest: &Digest) -> Result<bool, StoreError> {
+        if !self.is_kept(&FileKey::Blob(*digest))? {
+            return Ok(false);
+        }
+        let Some(mut open) = self.open_blob(digest)? else { return Ok(false) };
+        self.verify(digest, &mut open)
     }
 
     /// Whether the file holds the blob; if not, it is dropped. Blocks.
     fn verify(&self, digest: &Digest, open: &mut OpenFile) -> Result<bool, StoreError> {
-        if self.verified.contains(digest, open.changed) {
+        if self.verified.contains(digest, open.stamp) {
             return Ok(true);
         }
         self.verify_bytes(digest, open)
@@ -60,9 +93,9 @@ impl Shared {
         });
         open.file.rewind().map_err(failed)?;
         match got {
-            Ok(got) => Ok(self.judge(digest, open.changed, &got)),
+            Ok(got) => Ok(self.judge(digest, open.stamp, &got)),
             Err(error) if packed::is_of_bytes(&error) => {
-                self.drop_corrupt(&FileKey::Blob(*digest), open.changed);
+                self.drop_corrupt(&FileKey::Blob(*digest), open.stamp);
                 Ok(false)
             }
             Err(error) => Err(failed(error)),
@@ -77,11 +110,11 @@ impl Shared {
     }
 
     /// Remembers that a file is good, or drops it.
-    fn judge(&self, digest: &Digest, changed: SystemTime, got: &Digest) -> bool {
+    fn judge(&self, digest: &Digest, stamp: Stamp, got: &Digest) -> bool {
         if got == digest {
-            self.verified.insert(digest, changed);
+            self.verified.insert(digest, stamp);
         } else {
-            self.drop_corrupt(&FileKey::Blob(*digest), changed);
+            self.drop_corrupt(&FileKey::Blob(*digest), stamp);
         }
         got == digest
     }
@@ -154,7 +187,7 @@ fn in_memory(position: u64) -> usize {
 
 fn read_whole(shared: &Shared, digest: &Digest) -> Result<Bytes, StoreError> {
     let open = shared.open_blob(digest)?.ok_or(StoreError::Missing(*digest))?;
-    let changed = open.changed;
+    let stamp = open.stamp;
     let mut data = Vec::with_capacity(in_memory(digest.size_bytes()));
     let read =
         packed::reader(open, 0).and_then(|bytes| bytes.take(digest.size_bytes() + 1).read_to_end(&mut data));
@@ -164,8 +197,8 @@ fn read_whole(shared: &Shared, digest: &Digest) -> Result<Bytes, StoreError> {
         Err(error) if packed::is_of_bytes(&error) => data.clear(),
         Err(source) => return Err(disk("read", &shared.layout.path(&FileKey::Blob(*digest)), source)),
     }
-    let is_good = shared.verified.contains(digest, changed) && data.len() as u64 == digest.size_bytes()
-        || shared.judge(digest, changed, &Digest::of(digest.function(), &data));
+    let is_good = shared.verified.contains(digest, stamp) && data.len() as u64 == digest.size_bytes()
+        || shared.judge(digest, stamp, &Digest::of(digest.function(), &data));
     if is_good { Ok(data.into()) } else { Err(StoreError::Missing(*digest)) }
 }
 
@@ -174,7 +207,7 @@ struct Reading {
     shared: Arc<Shared>,
     digest: Digest,
     bytes: Box<dyn io::Read + Send>,
-    changed: SystemTime,
+    stamp: Stamp,
     position: u64,
     end: u64,
     /// Hashes on the way, if the file is not known to be good.
@@ -191,15 +224,15 @@ impl Reading {
         pin: PinGuard,
     ) -> Result<Self, StoreError> {
         let mut open = shared.open_blob(&digest)?.ok_or(StoreError::Missing(digest))?;
-        let hashes = is_whole && !shared.verified.contains(&digest, open.changed);
+        let hashes = is_whole && !shared.verified.contains(&digest, open.stamp);
         if !hashes && !shared.verify(&digest, &mut open)? {
             return Err(StoreError::Missing(digest));
         }
-        let changed = open.changed;
+        let stamp = open.stamp;
         let bytes = packed::reader(open, range.start)
             .map_err(|source| disk("read", &shared.layout.path(&FileKey::Blob(digest)), source))?;
         let hasher = hashes.then(|| Hasher::new(digest.function()));
-        Ok(Self { shared, digest, bytes, changed, position: range.start, end: range.end, hasher, _pin: pin })
+        Ok(Self { shared, digest, bytes, stamp, position: range.start, end: range.end, hasher, _pin: pin })
     }
 
     fn begin_packed(shared: Arc<Shared>, digest: Digest, pin: PinGuard) -> Result<Option<Self>, StoreError> {
@@ -208,9 +241,9 @@ impl Reading {
         if !shared.verify(&digest, &mut open)? {
             return Err(StoreError::Missing(digest));
         }
-        let OpenFile { file, changed, .. } = open;
+        let OpenFile { file, stamp, .. } = open;
         let bytes = Box::new(file.take(end));
-        Ok(Some(Self { shared, digest, bytes, changed, position: 0, end, hasher: None, _pin: pin }))
+        Ok(Some(Self { shared, digest, bytes, stamp, position: 0, end, hasher: None, _pin: pin }))
     }
 
     fn next_piece(mut self) -> Result<(Bytes, Self), StoreError> {
@@ -225,7 +258,7 @@ impl Reading {
         }
         let hasher = if self.position == self.end { self.hasher.take() } else { None };
         if let Some(hasher) = hasher
-            && !self.shared.judge(&self.digest, self.changed, &hasher.finish())
+            && !self.shared.judge(&self.digest, self.stamp, &hasher.finish())
         {
             return Err(StoreError::Missing(self.digest));
         }
@@ -235,7 +268,7 @@ impl Reading {
     fn failed(&self, error: io::Error) -> StoreError {
         let key = FileKey::Blob(self.digest);
         if packed::is_of_bytes(&error) {
-            self.shared.drop_corrupt(&key, self.changed);
+            self.shared.drop_corrupt(&key, self.stamp);
             return StoreError::Missing(self.digest);
         }
         disk("read", &self.shared.layout.path(&key), error)

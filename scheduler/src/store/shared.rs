@@ -5,9 +5,9 @@ use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
 
 use bytes::Bytes;
+use castwork_cas::files::Stamp;
 use castwork_cas::{Digest, StoreError};
 use tokio::sync::RwLock;
 use tracing::error;
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
     pub(crate) pins: Pins,
     /// Held alone while results are taken back.
     pub(crate) revoking: RwLock<()>,
-    pub(crate) verified: Verified,
+    pub(crate) verified: Arc<Verified>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) health: Arc<Health>,
     /// Who is told what was taken, if the store stands in front of a tier.
@@ -55,7 +55,7 @@ pub(crate) struct Shared {
 pub(crate) struct OpenFile {
     pub(crate) file: File,
     pub(crate) bytes: u64,
-    pub(crate) changed: SystemTime,
+    pub(crate) stamp: Stamp,
     /// How much of it is zstd, if it is kept so ([`super::packed`]).
     pub(crate) packed_bytes: Option<u64>,
 }
@@ -71,8 +71,8 @@ impl Shared {
             Err(error) => return Err(failed(error)),
         };
         let metadata = file.metadata().map_err(failed)?;
-        let changed = metadata.modified().map_err(failed)?;
-        Ok(Some(OpenFile { file, bytes: metadata.len(), changed, packed_bytes: None }))
+        let stamp = Stamp::of(&metadata);
+        Ok(Some(OpenFile { file, bytes: metadata.len(), stamp, packed_bytes: None }))
     }
 
     /// Opens a blob of the right length, or one that is packed and was not cut short; `None` if there is none.
@@ -92,7 +92,7 @@ impl Shared {
                 return Ok(Some(open));
             }
         }
-        self.drop_corrupt(&key, open.changed);
+        self.drop_corrupt(&key, open.stamp);
         Ok(None)
     }
 
@@ -125,11 +125,11 @@ impl Shared {
 
     /// Removes a file whose bytes turned out not to be what its name says, unless another has taken its
     /// place since. Blocks.
-    pub(crate) fn drop_corrupt(&self, key: &FileKey, changed: SystemTime) {
+    pub(crate) fn drop_corrupt(&self, key: &FileKey, stamp: Stamp) {
         let path = self.layout.path(key);
         // While this is held no file gets its name without being in the set first.
         let unsynced = self.committer.unsynced().lock();
-        let is_the_same = fs::metadata(&path).and_then(|now| now.modified()).is_ok_and(|now| now == changed);
+        let is_the_same = fs::metadata(&path).is_ok_and(|now| Stamp::of(&now) == stamp);
         if unsynced.contains(key) || !is_the_same {
             return;
         }
@@ -158,7 +158,7 @@ impl Shared {
         if body_is_right(key, &body) {
             return Ok(Some(body.into()));
         }
-        self.drop_corrupt(key, open.changed);
+        self.drop_corrupt(key, open.stamp);
         Ok(None)
     }
 

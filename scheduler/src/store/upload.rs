@@ -3,19 +3,20 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use castwork_cas::codec::unpacker;
+use castwork_cas::files::Stamp;
 use castwork_cas::{Digest, Hasher, StoreError};
 use tempfile::{NamedTempFile, TempPath};
 
-use super::commit::Kept;
+use super::commit::{Before, Kept};
 use super::layout::FileKey;
 use super::ledger::Reservation;
 use super::many;
 use super::packed::{self, Packed};
 use super::pins::PinGuard;
+use super::read::Look;
 use super::shared::{Shared, blocking};
 
 /// Bytes are written in pieces of at least this, so that small messages do not cost a call each.
@@ -181,27 +182,40 @@ impl Upload {
                 self.shared.ledger.used([(FileKey::Blob(digest), digest.size_bytes())]);
                 self.shared.pins.hold([digest]);
             }
-            Finished::File { temporary, changed, bytes } => self.commit(temporary, changed, bytes).await?,
+            Finished::File(written) => self.commit(written).await?,
         }
         Ok(())
     }
 
-    async fn commit(self, temporary: TempPath, changed: SystemTime, bytes: u64) -> Result<(), StoreError> {
+    async fn commit(self, written: Written) -> Result<(), StoreError> {
         let Self { shared, digest, reservation, pin, .. } = self;
-        let key = FileKey::Blob(digest);
-        let committed = shared.committer.commit(key, temporary).await;
-        let kept = committed.map_err(|error| shared.write_failed(&digest, "keep", error))?;
-        reservation.stored(key, if kept == Kept::This { bytes } else { digest.size_bytes() });
+        let Written { temporary, bytes, before } = written;
+        let (key, ledger) = (FileKey::Blob(digest), Arc::clone(&shared.ledger));
+        let (path, verified) = (shared.layout.path(&key), Arc::clone(&shared.verified));
+        let (counters, offers) = (Arc::clone(&shared.counters), shared.offers.get().cloned());
+        let account = move |kept| {
+            if kept == Kept::Earlier {
+                // Whoever stored it has counted its bytes, which may be fewer.
+                return ledger.used([(key, digest.size_bytes())]);
+            }
+            if before == Before::Goes {
+                ledger.gone(key);
+            }
+            reservation.stored(key, bytes);
+            // With its name: that it has one now is a change.
+            if let Ok(metadata) = path.metadata() {
+                verified.insert(&digest, Stamp::of(&metadata));
+            }
+            drop(pin);
+            counters.blobs_stored.add(1);
+            counters.blob_bytes_stored.add(digest.size_bytes());
+            if let Some(offers) = offers {
+                offers.blob(&digest);
+            }
+        };
+        let committed = shared.committer.commit(key, temporary, before, account).await;
+        committed.map_err(|error| shared.write_failed(&digest, "keep", error))?;
         shared.pins.hold([digest]);
-        drop(pin);
-        if kept == Kept::This {
-            shared.verified.insert(&digest, changed);
-        }
-        shared.counters.blobs_stored.add(1);
-        shared.counters.blob_bytes_stored.add(digest.size_bytes());
-        if let Some(offers) = shared.offers.get() {
-            offers.blob(&digest);
-        }
         Ok(())
     }
 
@@ -223,8 +237,15 @@ impl Upload {
 }
 
 enum Finished {
-    File { temporary: TempPath, changed: SystemTime, bytes: u64 },
+    File(Written),
     IsThere,
+}
+
+/// A file that is on stable storage, and has no name yet.
+struct Written {
+    temporary: TempPath,
+    bytes: u64,
+    before: Before,
 }
 
 impl Parts {
@@ -311,25 +332,26 @@ impl Parts {
         if got != *digest {
             return Err(StoreError::mismatch(digest, got));
         }
-        // Another upload may have been faster.
-        if shared.has_verified(digest) {
-            return Ok(Finished::IsThere);
-        }
+        let before = match shared.look(digest) {
+            // Another upload may have been faster.
+            Look::Verified => return Ok(Finished::IsThere),
+            Look::Absent => Before::Stays,
+            Look::Unreadable => Before::Goes,
+        };
         self.write_pending(shared)
             .and_then(|()| self.end_packed(shared, digest))
             .map_err(|error| shared.write_failed(digest, "write", error))?;
         let file = self.file.expect("a blob of some bytes has been written to a file");
-        let (changed, bytes) = sync(file.as_file(), shared.durable)
+        let bytes = sync(file.as_file(), shared.durable)
             .map_err(|error| shared.write_failed(digest, "sync", error))?;
-        Ok(Finished::File { temporary: file.into_temp_path(), changed, bytes })
+        Ok(Finished::File(Written { temporary: file.into_temp_path(), bytes, before }))
     }
 }
 
-/// If this fails, nobody knows what is on the disk, and asking again would not tell: the file goes.
-fn sync(file: &File, durable: bool) -> io::Result<(SystemTime, u64)> {
+/// Returns its length. If this fails, nobody knows what is on the disk, and asking again would not tell: the file goes.
+fn sync(file: &File, durable: bool) -> io::Result<u64> {
     if durable {
         file.sync_data()?;
     }
-    let metadata = file.metadata()?;
-    Ok((metadata.modified()?, metadata.len()))
+    Ok(file.metadata()?.len())
 }

@@ -29,7 +29,7 @@ pub struct Verification {
     pub bytes: u64,
     /// Those that were dropped because their bytes were wrong.
     pub dropped: u64,
-    /// Segments, folders and files that can't be read, which says nothing of their bytes.
+    /// Records, segments, folders and files that can't be read, which says nothing of their bytes.
     pub unreadable: u64,
 }
 
@@ -133,10 +133,10 @@ impl Pass<'_> {
                 goes_on = self.read(bytes);
                 goes_on
             });
-            if let Err(error) = read {
+            self.found.unreadable += read.unwrap_or_else(|error| {
                 warn!(%error, segment = number, "a segment can't be read");
-                self.found.unreadable += 1;
-            }
+                1
+            });
             if !goes_on {
                 return false;
             }

@@ -35,6 +35,8 @@ const RECORDS_MAX: u64 = 65_536;
 pub(crate) enum Origin {
     /// A client. A blob that is there already is not written again; a result takes an earlier one's place.
     New,
+    /// A client, too; a blob that is there already can't be read, and this one takes its place.
+    Repair,
     /// A file of an older layout: it yields to what is there.
     Older { stored_ms: u64 },
     /// Another segment, which is to go.
@@ -219,9 +221,11 @@ impl Work {
         let mut group = Group::default();
         let mut blobs = HashSet::new();
         let mut keep = |item: &Item| {
-            let is_twice = matches!(item.key, FileKey::Blob(_)) && !blobs.insert(item.key);
-            if is_twice || is_there(&self.table, item) {
+            if blobs.contains(&item.key) || is_there(&self.table, item) {
                 return Kept::Earlier;
+            }
+            if matches!(item.key, FileKey::Blob(_)) {
+                blobs.insert(item.key);
             }
             group.push(item, active);
             Kept::This
@@ -256,10 +260,10 @@ impl Work {
 
     /// Has the table point to records that are kept now.
     fn publish(&self, records: &[Placed]) {
-        let mut lost = Vec::new();
+        let (mut lost, mut repaired) = (Vec::new(), false);
         for Placed { key, entry, origin, .. } in records {
             let gone = match origin {
-                Origin::New => self.table.insert(key, *entry),
+                Origin::New | Origin::Repair => self.table.insert(key, *entry),
                 Origin::Older { .. } => self.table.insert_if(key, *entry, |_| false),
                 Origin::Copy { place, .. } => {
                     let from = Entry { place: *place, ..*entry };
@@ -267,9 +271,18 @@ impl Work {
                 }
             };
             lost.extend(gone);
-            if let (Origin::New, FileKey::Result(..), Some(gone)) = (origin, key, gone) {
-                self.catalog.void(gone.place);
+            match (origin, key, gone) {
+                (Origin::New, FileKey::Result(..), Some(gone)) => self.catalog.void(gone.place),
+                // Or the next start has the choice of two, and takes the one that it finds first.
+                (Origin::Repair, _, Some(gone)) => {
+                    self.catalog.void(gone.place);
+                    repaired = true;
+                }
+                _ => {}
             }
+        }
+        if repaired && let Err(error) = self.catalog.sync_voids() {
+            warn!(%error, "what was repaired may be unreadable again after a loss of power");
         }
         self.catalog.count(records.iter().map(|placed| placed.entry), lost);
     }
@@ -316,7 +329,7 @@ impl Group {
         let place = Place { segment: active.number, offset };
         let now_ms = now_ms();
         let (sequence, stored_ms) = match item.origin {
-            Origin::New => (None, now_ms),
+            Origin::New | Origin::Repair => (None, now_ms),
             Origin::Older { stored_ms } => (None, stored_ms),
             Origin::Copy { sequence, stored_ms, .. } => (Some(sequence), stored_ms),
         };
@@ -340,7 +353,7 @@ impl Group {
 /// Whether an item need not be written.
 fn is_there(table: &Table, item: &Item) -> bool {
     match (item.origin, &item.key) {
-        (Origin::New, FileKey::Result(..)) => false,
+        (Origin::New, FileKey::Result(..)) | (Origin::Repair, _) => false,
         (Origin::New, FileKey::Blob(_)) | (Origin::Older { .. }, _) => table.get(&item.key).is_some(),
         (Origin::Copy { place, .. }, _) => table.get(&item.key).is_none_or(|entry| entry.place != place),
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use castwork_cas::files::sync_folder;
 use tracing::{debug, warn};
@@ -31,12 +32,30 @@ pub(super) struct Segment {
     pub(super) live_bytes: u64,
     /// Nothing is appended any more.
     pub(super) is_sealed: bool,
+    /// The table has what counts of it. Until then it counts whole, whatever `live_bytes` says.
+    pub(super) is_known: bool,
+    /// Until then it is not compacted, because the disk did not give all of it.
+    pub(super) rests_until: Option<Instant>,
     /// Length of the list of its records that were made void.
     void_bytes: u64,
     file: Option<Arc<File>>,
 }
 
 impl Segment {
+    /// Nothing yet.
+    fn new(salt: Salt) -> Self {
+        Self {
+            salt,
+            bytes: 0,
+            live_bytes: 0,
+            is_sealed: false,
+            is_known: false,
+            rests_until: None,
+            void_bytes: 0,
+            file: None,
+        }
+    }
+
     /// Bytes that would be free if what counts were elsewhere.
     pub(super) fn dead_bytes(&self) -> u64 {
         self.bytes.saturating_sub(self.live_bytes)
@@ -82,8 +101,7 @@ impl Catalog {
             let length = entry.metadata()?.len();
             let voids = entry.path().with_extension("voids");
             let void_bytes = fs::metadata(voids).map_or(0, |voids| voids.len());
-            let segment =
-                Segment { salt, bytes: length, live_bytes: 0, is_sealed: true, void_bytes, file: None };
+            let segment = Segment { bytes: length, is_sealed: true, void_bytes, ..Segment::new(salt) };
             bytes.fetch_add(bytes_on_disk(length) + void_bytes_on_disk(void_bytes), Ordering::Relaxed);
             state.segments.insert(number, segment);
         }
@@ -125,10 +143,7 @@ impl Catalog {
             return Err(error);
         }
         state.next += 1;
-        state.segments.insert(
-            number,
-            Segment { salt, bytes: 0, live_bytes: 0, is_sealed: false, void_bytes: 0, file: None },
-        );
+        state.segments.insert(number, Segment { is_known: true, ..Segment::new(salt) });
         self.bytes.fetch_add(bytes_on_disk(0), Ordering::Relaxed);
         Ok((number, salt, file))
     }
@@ -146,6 +161,25 @@ impl Catalog {
     pub(super) fn seal(&self, number: u32) {
         if let Some(segment) = self.lock().segments.get_mut(&number) {
             segment.is_sealed = true;
+        }
+    }
+
+    /// States that the table has what counts of a segment.
+    pub(super) fn set_known(&self, number: u32) {
+        if let Some(segment) = self.lock().segments.get_mut(&number) {
+            segment.is_known = true;
+        }
+    }
+
+    /// How many segments are not known.
+    pub(super) fn unknown(&self) -> usize {
+        self.lock().segments.values().filter(|segment| !segment.is_known).count()
+    }
+
+    /// Has a segment not be compacted until then.
+    pub(super) fn rest(&self, number: u32, until: Instant) {
+        if let Some(segment) = self.lock().segments.get_mut(&number) {
+            segment.rests_until = Some(until);
         }
     }
 
@@ -188,6 +222,13 @@ impl Catalog {
             segment.file = Some(Arc::clone(&file));
         }
         Ok(Some((file, salt)))
+    }
+
+    /// Has a segment be opened anew by whoever reads it next.
+    pub(super) fn close_file(&self, number: u32) {
+        let mut state = self.lock();
+        let was_open = state.segments.get_mut(&number).is_some_and(|segment| segment.file.take().is_some());
+        state.open_files -= usize::from(was_open);
     }
 
     /// Opens a segment to append what it contains, after a server left it without that.

@@ -1,16 +1,16 @@
 //! Compaction: what still counts of a segment is copied to the newest one, and the segment goes.
 
-use std::collections::HashSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
-use tracing::debug;
+use tracing::{debug, error};
 
 use super::append::{Item, Origin};
 use super::catalog::Segment;
+use super::counted::{Counted, Seen};
 use super::record::Record;
-use super::scan::Scan;
-use super::table::Place;
 use super::{Segments, body_is_right};
 
 /// Bytes that are copied with one sync.
@@ -23,6 +23,9 @@ const DEAD_PERCENT_MIN: u64 = 20;
 /// Less than this is lost again to whole blocks.
 const DEAD_BYTES_MIN: u64 = 8192;
 
+/// For so long a segment is left alone that could not be read.
+const REST: Duration = Duration::from_secs(60 * 60);
+
 impl Segments {
     /// The segment whose removal brings most for what has to be copied, if that is worth it; with `any`,
     /// also if it hardly is.
@@ -31,9 +34,14 @@ impl Segments {
         let brings_something = |segment: &Segment| {
             let percent_min = if any { 1 } else { DEAD_PERCENT_MIN };
             let is_much = segment.dead_bytes() >= DEAD_BYTES_MIN && dead_percent(segment) >= percent_min;
-            segment.is_sealed && (segment.live_bytes == 0 || is_much)
+            segment.live_bytes == 0 || is_much
         };
-        let segments = self.catalog.list().into_iter();
+        let now = Instant::now();
+        // Of one that is not known yet, nobody can say what counts.
+        let may_go = |segment: &Segment| {
+            segment.is_sealed && segment.is_known && segment.rests_until.is_none_or(|until| until <= now)
+        };
+        let segments = self.catalog.list().into_iter().filter(|(_, segment)| may_go(segment));
         let worth_it = segments.filter(|(_, segment)| brings_something(segment));
         worth_it.max_by_key(|(_, segment)| dead_percent(segment)).map(|(number, _)| number)
     }
@@ -48,49 +56,48 @@ impl Segments {
         self.appender.seal();
     }
 
-    /// Copies what counts of a segment to the newest one, and removes it. Blocks.
+    /// Copies what counts of a segment to the newest one, and removes it; unless the disk does not give all of it:
+    /// then what it does not give stays where it is, and the segment is no victim for an hour. Blocks.
     ///
     /// # Errors
-    /// If the disk can't be read or written; then the segment stays.
+    /// If the disk can't be written; then the segment stays.
     pub(crate) fn compact(&self, number: u32) -> io::Result<()> {
         let _moving = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((file, salt)) = self.catalog.file(number)? else { return Ok(()) };
         let Some(segment) = self.catalog.get(number) else { return Ok(()) };
-        if segment.live_bytes > 0 {
-            let scan = Scan::new(&file, salt, segment.bytes);
-            self.copy(number, scan)?;
-        }
+        let seen = if segment.live_bytes > 0 { self.copy(number)? } else { Seen::default() };
         let left = self.catalog.get(number).map_or(0, |segment| segment.live_bytes);
         debug!(segment = number, bytes = segment.bytes, copied = segment.live_bytes, left, "compacted");
         if left > 0 {
-            self.drop_unfound(number, &HashSet::new());
+            self.drop_unfound(number, &seen.unreadable);
         }
-        self.catalog.remove(number)
+        if seen.unreadable.is_empty() {
+            return self.catalog.remove(number);
+        }
+        let records = seen.unreadable.len();
+        error!(segment = number, records, "a segment stays, because records in it that count can't be read");
+        self.catalog.rest(number, Instant::now() + REST);
+        Ok(())
     }
 
-    fn copy(&self, number: u32, mut scan: Scan<'_>) -> io::Result<()> {
+    fn copy(&self, number: u32) -> io::Result<Seen> {
         let (mut items, mut bytes) = (Vec::new(), 0);
-        while let Some((offset, record)) = scan.next()? {
-            let place = Place { segment: number, offset };
-            let Some(entry) = self.table.get(&record.key).filter(|entry| entry.place == place) else {
-                continue;
-            };
-            let body = scan.body(offset, &record)?;
+        let seen = self.each_counted(number, |Counted { record, entry, body }| {
             if !body_is_right(&record.key, &body) {
                 self.drop_corrupt(&record.key, &entry);
-                continue;
+                return Ok(ControlFlow::Continue(()));
             }
             bytes += body.len();
             let Record { key, sequence, stored_ms, .. } = record;
-            items.push(Item { key, body, origin: Origin::Copy { place, sequence, stored_ms } });
+            items.push(Item { key, body, origin: Origin::Copy { place: entry.place, sequence, stored_ms } });
             if bytes >= COPY_BYTES {
                 self.appender.append_blocking(std::mem::take(&mut items))?;
                 bytes = 0;
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         if !items.is_empty() {
             self.appender.append_blocking(items)?;
         }
-        Ok(())
+        Ok(seen)
     }
 }

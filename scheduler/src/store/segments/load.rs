@@ -8,9 +8,10 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::body_is_right;
 use super::catalog::{Catalog, Segment};
@@ -19,6 +20,13 @@ use super::record::Record;
 use super::scan::Scan;
 use super::table::{Entry, Place, Table};
 use crate::store::layout::FileKey;
+
+/// How long after each of the first tries a segment that could not be read is tried again, before the others are
+/// served without it: a disk may stutter, and files may run out for a moment.
+const TRIES: [Duration; 3] = [Duration::from_millis(100), Duration::from_secs(1), Duration::ZERO];
+
+/// And how often from then on.
+const TRY_AGAIN_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) struct Loader {
     pub(super) table: Arc<Table>,
@@ -31,30 +39,63 @@ pub(super) struct Loader {
 
 impl Loader {
     pub(super) fn run(self) {
-        let mut records = 0;
-        let segments = self.catalog.list();
-        let count = segments.len();
-        for (number, segment) in segments {
-            if self.stop.load(Ordering::Relaxed) {
-                return;
+        let mut unread = self.catalog.list();
+        // What was appended since the start is in the table already.
+        unread.retain(|(_, segment)| segment.is_sealed && !segment.is_known);
+        let (count, mut records) = (unread.len(), 0);
+        for again_after in TRIES {
+            records += self.load_all(&mut unread);
+            if unread.is_empty() || self.stops_within(again_after) {
+                break;
             }
-            // What was appended since the start is in the table already.
-            if !segment.is_sealed {
-                continue;
-            }
-            match self.load(number, &segment) {
-                Ok(more) => records += more,
-                Err(error) => warn!(%error, segment = number, "a segment can't be read"),
-            }
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return;
         }
         if count > 0 {
-            info!(segments = count, records, "the segments are known");
+            info!(segments = count - unread.len(), records, unread = unread.len(), "the segments are known");
         }
+        // A disk that does not give a segment may never do so, and the rest is served all the same.
         self.loaded.send_replace(true);
+        while !unread.is_empty() && !self.stops_within(TRY_AGAIN_EVERY) {
+            self.load_all(&mut unread);
+        }
+    }
+
+    /// Loads segments; those that can't be read are left in `unread`. Returns how many records they have.
+    fn load_all(&self, unread: &mut Vec<(u32, Segment)>) -> usize {
+        let mut records = 0;
+        unread.retain(|(number, segment)| {
+            if self.stop.load(Ordering::Relaxed) {
+                return true;
+            }
+            match self.load(*number, segment) {
+                Ok(more) => {
+                    records += more;
+                    false
+                }
+                Err(error) => {
+                    self.catalog.close_file(*number);
+                    error!(%error, segment = number, "a segment can't be read; it stays, and is tried again");
+                    true
+                }
+            }
+        });
+        records
+    }
+
+    /// Waits; whoever stops the loader wakes it. Returns whether somebody has.
+    fn stops_within(&self, time: Duration) -> bool {
+        std::thread::park_timeout(time);
+        self.stop.load(Ordering::Relaxed)
     }
 
     fn load(&self, number: u32, segment: &Segment) -> io::Result<usize> {
-        let Some((file, _)) = self.catalog.file(number)? else { return Ok(0) };
+        let Some((file, _)) = self.catalog.file(number)? else {
+            // Somebody has removed it.
+            self.catalog.set_known(number);
+            return Ok(0);
+        };
         let mut records = match contents::read(&file, segment.bytes, &segment.salt)? {
             Some(records) => records,
             None => self.recover(number, segment, &file)?,
@@ -69,6 +110,7 @@ impl Loader {
             found.push(entry);
         }
         self.catalog.count(found, lost);
+        self.catalog.set_known(number);
         Ok(records.len())
     }
 
@@ -91,12 +133,15 @@ impl Loader {
     }
 
     /// Reads a segment without contents, and closes it.
+    ///
+    /// # Errors
+    /// If the disk can't be read, or does not say that it keeps what is there.
     fn recover(&self, number: u32, segment: &Segment, file: &File) -> io::Result<Vec<(u32, Record)>> {
         let mut scan = Scan::new(file, segment.salt, segment.bytes);
         let (mut records, mut torn) = (Vec::new(), 0_u64);
         while let Some((offset, record)) = scan.next()? {
             if self.stop.load(Ordering::Relaxed) {
-                return Ok(Vec::new());
+                return Err(io::Error::other("the store is being closed"));
             }
             if body_is_right(&record.key, &scan.body(offset, &record)?) {
                 records.push((offset, record));
@@ -111,11 +156,8 @@ impl Loader {
             skipped_bytes = scan.skipped_bytes,
             "a segment that was not closed is recovered"
         );
-        if let Err(error) = self.close(number, segment, &records) {
-            // Then nobody knows whether a power cut would take them away.
-            warn!(%error, segment = number, "a segment could not be closed; its records do not count");
-            return Ok(Vec::new());
-        }
+        // If that fails nobody knows whether a power cut would take them away, and they do not count yet.
+        self.close(number, segment, &records)?;
         Ok(records)
     }
 

@@ -10,6 +10,7 @@ mod append;
 mod catalog;
 mod compact;
 mod contents;
+mod counted;
 mod load;
 mod record;
 mod revoke;
@@ -124,6 +125,11 @@ impl Segments {
     /// Whether all segments are known; until then what is not found may be there all the same.
     pub(crate) fn is_loaded(&self) -> bool {
         *self.loaded.borrow()
+    }
+
+    /// How many segments the disk did not give so far, after all were tried: what is in them is not found.
+    pub(crate) fn unreadable(&self) -> usize {
+        if self.is_loaded() { self.catalog.unknown() } else { 0 }
     }
 
     /// Waits until all segments are known. Returns whether they are.
@@ -242,7 +248,7 @@ impl Segments {
 
     /// Closes the newest segment, so that the next start need not read it. Blocks.
     pub(crate) fn close(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop_loader();
         let loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(loader) = loader
             && loader.join().is_err()
@@ -251,11 +257,22 @@ impl Segments {
         }
         self.appender.seal();
     }
+
+    fn stop_loader(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.wake_loader();
+    }
+
+    fn wake_loader(&self) {
+        if let Some(loader) = &*self.loader.lock().unwrap_or_else(PoisonError::into_inner) {
+            loader.thread().unpark();
+        }
+    }
 }
 
 impl Drop for Segments {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop_loader();
     }
 }
 

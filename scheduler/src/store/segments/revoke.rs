@@ -24,7 +24,12 @@ impl Segments {
             count += self.revoke_in(number, &mut is_meant)?;
         }
         self.catalog.sync_voids()?;
-        Ok(count)
+        match self.unreadable() {
+            0 => Ok(count),
+            unread => Err(io::Error::other(format!(
+                "{unread} segments can't be read; what is in them may come back"
+            ))),
+        }
     }
 
     fn revoke_in(

@@ -1,7 +1,7 @@
 //! What segments promise, on a real disk.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use castwork_cas::{ActionKey, DigestFunction};
 use castwork_proto::reapi::ActionResult;
@@ -41,9 +41,13 @@ impl Bench {
         assert!(segments.loaded().await);
     }
 
-    async fn reopen(&mut self) {
+    async fn close(&mut self) {
         let segments = self.segments.take().unwrap();
         tokio::task::spawn_blocking(move || segments.close()).await.unwrap();
+    }
+
+    async fn reopen(&mut self) {
+        self.close().await;
         self.open().await;
     }
 
@@ -293,6 +297,96 @@ async fn compaction_drops_what_is_damaged() {
     bench.compact(1);
     assert_eq!(keys.map(|key| bench.segments().contains(&key)), [false, true, false, true]);
     assert_eq!(bench.counters.corrupt.value(), 2);
+}
+
+/// Has the disk not give a file any more: nobody can read the bytes of a folder. Returns how to put it back.
+fn make_unreadable(path: &Path) -> impl FnOnce() + use<> {
+    let (path, aside) = (path.to_owned(), path.with_extension("aside"));
+    fs::rename(&path, &aside).unwrap();
+    fs::create_dir(&path).unwrap();
+    move || {
+        fs::remove_dir(&path).unwrap();
+        fs::rename(&aside, &path).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_read_at_the_start_stays_and_is_found_when_it_can() {
+    let mut bench = Bench::small().await;
+    let mut keys = vec![bench.put_result(7).await];
+    for seed in 0..12 {
+        keys.push(bench.put(seed, 4000).await);
+    }
+    bench.close().await;
+    let put_back = make_unreadable(&bench.files()[0]);
+    bench.open().await;
+    assert_eq!((bench.segments().unreadable(), bench.exit_code()), (1, None));
+    let found = keys.iter().filter(|key| bench.has(key)).count();
+    assert!(found < keys.len() && found > 4, "{found} are found");
+    // However much room is needed, nobody takes what is in it for dead.
+    while let Some(victim) = bench.segments().victim(true) {
+        assert_ne!(victim, 1);
+        bench.compact(victim);
+    }
+    assert!(bench.segments().verify(1, |_| true).is_err());
+    let revoked = tokio::task::block_in_place(|| bench.segments().revoke(|_, _, _| true));
+    assert!(revoked.is_err(), "what it has may come back");
+    put_back();
+    for _ in 0..1000 {
+        if bench.segments().unreadable() == 0 {
+            break;
+        }
+        bench.segments().wake_loader();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(bench.exit_code(), Some(7));
+    assert!(keys.iter().all(|key| bench.has(key)));
+    assert_eq!(bench.counters.corrupt.value(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_cannot_be_read_does_not_hold_up_the_others() {
+    let mut bench = Bench::small().await;
+    let mut keys = Vec::new();
+    for seed in 0..12 {
+        keys.push(bench.put(seed, 4100).await);
+    }
+    // Of the first four one counts, of the next four two.
+    for (number, (used_ms, place)) in bench.segments().oldest(12).into_iter().enumerate() {
+        let key = keys
+            .iter()
+            .find(|key| bench.segments().table.get(key).is_some_and(|entry| entry.place == place))
+            .unwrap();
+        if matches!(number, 0..=2 | 4..=5) {
+            assert!(bench.segments().evict(key, place, used_ms).is_some());
+        }
+    }
+    keys.retain(|key| bench.segments().contains(key));
+    assert_eq!(bench.segments().victim(true), Some(1));
+    let put_back = make_unreadable(&bench.files()[0]);
+    bench.compact(1);
+    assert_eq!(bench.segments().victim(true), Some(2));
+    bench.compact(2);
+    assert_eq!(bench.segments().victim(true), None);
+    put_back();
+    bench.reopen().await;
+    assert!(keys.iter().all(|key| bench.has(key)));
+    assert_eq!(bench.counters.corrupt.value(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_segment_that_was_cut_short_under_the_server_the_rest_is_kept_elsewhere() {
+    let bench = Bench::small().await;
+    let mut keys = Vec::new();
+    for seed in 0..4 {
+        keys.push(bench.put(seed, 5000).await);
+    }
+    let file = fs::File::options().write(true).open(&bench.files()[0]).unwrap();
+    file.set_len(16_000).unwrap();
+    bench.compact(1);
+    let found: Vec<bool> = keys.iter().map(|key| bench.has(key)).collect();
+    assert_eq!(found, [true, true, true, false]);
+    assert_eq!(bench.counters.corrupt.value(), 1);
 }
 
 #[tokio::test]

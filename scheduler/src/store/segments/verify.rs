@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::ops::ControlFlow;
 
 use tracing::error;
 
-use super::scan::Scan;
-use super::table::Place;
+use super::counted::Counted;
 use super::{Segments, body_is_right};
 
 impl Segments {
@@ -16,33 +16,26 @@ impl Segments {
     }
 
     /// Reads every record of a segment that counts, and drops those whose bytes are wrong. `read` is told the
-    /// bytes of each, and says whether to go on. Blocks.
+    /// bytes of each, and says whether to go on. Returns how many records can't be read. Blocks.
     ///
     /// # Errors
-    /// If the disk can't be read.
-    pub(crate) fn verify(&self, number: u32, mut read: impl FnMut(u64) -> bool) -> io::Result<()> {
-        let Some((file, salt)) = self.catalog.file(number)? else { return Ok(()) };
-        let Some(segment) = self.catalog.get(number) else { return Ok(()) };
-        let mut scan = Scan::new(&file, salt, segment.bytes);
-        let mut found = HashSet::new();
-        while let Some((offset, record)) = scan.next()? {
-            let place = Place { segment: number, offset };
-            let Some(entry) = self.table.get(&record.key).filter(|entry| entry.place == place) else {
-                continue;
-            };
-            found.insert(offset);
-            if !body_is_right(&record.key, &scan.body(offset, &record)?) {
+    /// If the segment can't be opened, or could not be read since the start.
+    pub(crate) fn verify(&self, number: u32, mut read: impl FnMut(u64) -> bool) -> io::Result<u64> {
+        let Some(segment) = self.catalog.get(number) else { return Ok(0) };
+        if !segment.is_known {
+            return Err(io::Error::other("the disk has not given it since the start"));
+        }
+        let seen = self.each_counted(number, |Counted { record, entry, body }| {
+            if !body_is_right(&record.key, &body) {
                 self.drop_corrupt(&record.key, &entry);
             }
-            if !read(entry.bytes.into()) {
-                return Ok(());
-            }
-        }
+            Ok(if read(entry.bytes.into()) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
         // Of a segment that is still written, the table may point to what came after the look at its length.
-        if segment.is_sealed {
-            self.drop_unfound(number, &found);
+        if seen.is_whole && segment.is_sealed {
+            self.drop_unfound(number, &(&seen.offsets | &seen.unreadable));
         }
-        Ok(())
+        Ok(seen.unreadable.len() as u64)
     }
 
     /// Drops the records of a segment whose headers can't be found, so that no read finds them either.
