@@ -1,10 +1,15 @@
-//! The wire of Castwork, as Rust types: what the `.proto` files in `api/` say, and nothing more.
+//! The wire of Castwork, as Rust types: what the `.proto` files in `api/` say, read without taking more memory than a
+//! message of its length may ([`weigh`]), and nothing more.
 //!
 //! The code in `src/generated` is committed, so that nobody needs `protoc` to build, and a test
 //! regenerates it. Checked types, such as a digest that is known to be well-formed, are in
-//! `castwork-cas`; there is no logic here.
+//! `castwork-cas`.
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod codec;
+pub mod weigh;
 
 pub mod build {
     pub mod bazel {

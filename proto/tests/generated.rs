@@ -53,6 +53,7 @@ fn generate(api: &Path, out: &Path) {
     config.bytes(["."]).btree_map(["."]).enable_type_names().type_name_domain(["."], "type.googleapis.com");
     tonic_prost_build::configure()
         .out_dir(out)
+        .codec_path("crate::codec::Bounded")
         .emit_rerun_if_changed(false)
         .compile_fds_with_config(descriptors, config)
         .expect("code for the descriptors");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use castwork_proto::DESCRIPTORS;
 use castwork_proto::admin::admin_server::AdminServer;
 use castwork_proto::bytestream::byte_stream_server::ByteStreamServer;
+use castwork_proto::codec::admit_with;
 use castwork_proto::longrunning::operations_server::OperationsServer;
 use castwork_proto::reapi::action_cache_server::ActionCacheServer;
 use castwork_proto::reapi::capabilities_server::CapabilitiesServer;
@@ -25,6 +26,7 @@ use tower::ServiceBuilder;
 use tower::layer::layer_fn;
 
 use crate::Services;
+use crate::connections::Connections;
 use crate::dispatch::{Dispatch, PRIORITIES};
 use crate::front::action_cache::ActionCacheService;
 use crate::front::admin::AdminService;
@@ -33,9 +35,10 @@ use crate::front::capabilities::CapabilitiesService;
 use crate::front::cas::CasService;
 use crate::front::chunks::Chunks;
 use crate::front::execution::ExecutionService;
-use crate::front::layer::{ForCaller, blame_the_client, count};
+use crate::front::layer::{ForCaller, InRoom, blame_the_client, count};
 use crate::front::limits::{Limits, REQUEST_BYTES_MAX};
 use crate::front::operations::OperationsService;
+use crate::front::room::{self, Room};
 use crate::front::runs::RunsService;
 use crate::front::workers::WorkersService;
 use crate::store::{DiskBlobs, DiskResults, Durability};
@@ -48,6 +51,11 @@ const PING_WAIT: Duration = Duration::from_secs(20);
 
 /// The same for connections on which nothing is under way, by the system.
 const PROBE_AFTER: Duration = Duration::from_secs(60);
+
+/// Connections at a time, and how many of them from one address; of those an address has more of, the last are
+/// closed.
+const CONNECTIONS_MAX: usize = 4096;
+const CONNECTIONS_EACH_MAX: usize = 2048;
 
 /// Calls at a time on one connection.
 const STREAMS_MAX: u32 = 1024;
@@ -141,13 +149,17 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
     let counters = parts.services.counters.clone();
+    admit_with(room::admit);
+    let room = Room::new(parts.limits.requests_bytes_max, parts.limits.turn_wait);
     let layer = ServiceBuilder::new()
         .map_response(blame_the_client)
         .map_request(count(&counters))
         .layer(layer_fn(ForCaller::new))
+        .layer(layer_fn(move |service| InRoom::new(service, room.clone())))
         .into_inner();
     // Without nodelay a small answer waits for the acknowledgement of the one before.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(PROBE_AFTER));
+    let incoming = Connections::new(CONNECTIONS_MAX, CONNECTIONS_EACH_MAX).bound(incoming);
     tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_WAIT))

@@ -9,6 +9,7 @@
 
 mod caller;
 pub mod config;
+mod connections;
 pub mod counters;
 pub mod dispatch;
 #[cfg(fuzzing)]

@@ -6,6 +6,7 @@
 
 use std::env;
 use std::fs;
+use std::future::poll_fn;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,7 +15,10 @@ use castwork_proto::bytestream::byte_stream_client::ByteStreamClient;
 use castwork_proto::bytestream::{ReadRequest, ReadResponse, WriteRequest};
 use castwork_tests::{Farm, progress, skip};
 use futures::StreamExt as _;
+use tonic::body::Body;
 use tonic::codec::Streaming;
+use tonic::codegen::Service as _;
+use tonic::codegen::http::Request;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -33,6 +37,12 @@ const TURNS: u64 = 1024 + 512;
 /// What a stream that has no turn may need.
 const WAITING_BYTES: u64 = 16 << 10;
 
+/// What all requests that are under way may hold.
+const REQUESTS_BYTES: u64 = 512 << 20;
+
+/// How long a request says that it is of which only the beginning comes.
+const HALF_SENT_BYTES: u32 = 1 << 20;
+
 /// Far above what it takes until a stream that stands still has lost its turn.
 const SERVED_WITHIN: Duration = Duration::from_secs(180);
 
@@ -47,20 +57,20 @@ async fn streams_that_stand_still_cost_little_and_stop_nobody() {
     let blob = noise(1);
     write(&healthy, &blob).await.unwrap();
 
-    progress(&format!("{count} streams, three of four download, and none goes on"));
+    progress(&format!("{count} streams, half of them downloads, a quarter requests, and none goes on"));
     let mut still = Vec::new();
-    let (mut readers, mut channel) = (Vec::new(), healthy.clone());
+    let (mut readers, mut askers, mut channel) = (Vec::new(), Vec::new(), healthy.clone());
     for number in 0..count {
         if number % PER_CONNECTION == 0 {
             channel = slow_connect(&address).await;
         }
-        if number % 4 == 3 {
-            still.push(tokio::spawn(begin_to_write(channel.clone(), number)));
-        } else {
-            readers.push(tokio::spawn(begin_to_read(
+        match number % 4 {
+            3 => still.push(tokio::spawn(begin_to_write(channel.clone(), number))),
+            2 => askers.push(tokio::spawn(begin_to_ask(channel.clone()))),
+            _ => readers.push(tokio::spawn(begin_to_read(
                 channel.clone(),
                 Digest::of(DigestFunction::Sha256, &blob),
-            )));
+            ))),
         }
     }
     let mut most_bytes = resident_bytes(&mut farm);
@@ -76,13 +86,17 @@ async fn streams_that_stand_still_cost_little_and_stop_nobody() {
     }
     let Some(most_bytes) = most_bytes else { return skip("streams", "no /proc to measure memory with") };
     let streams = count as u64;
-    let bound = BASE_BYTES + streams.min(TURNS) * STREAM_BYTES + streams * WAITING_BYTES;
+    let requests = REQUESTS_BYTES.min(askers.len() as u64 * (u64::from(HALF_SENT_BYTES) + WAITING_BYTES));
+    let bound = BASE_BYTES + requests + streams.min(TURNS) * STREAM_BYTES + streams * WAITING_BYTES;
     progress(&format!("{} MiB at most; the bound is {} MiB", most_bytes >> 20, bound >> 20));
     assert!(most_bytes < bound, "{most_bytes} bytes, and {bound} are the bound");
     for task in still {
         task.abort();
     }
     for task in readers {
+        task.abort();
+    }
+    for task in askers {
         task.abort();
     }
 }
@@ -119,6 +133,21 @@ async fn begin_to_write(channel: Channel, number: usize) -> Result<i64, Status> 
     };
     let endless = tokio_stream::iter([first]).chain(futures::stream::pending());
     Ok(ByteStreamClient::new(channel).write(endless).await?.into_inner().committed_size)
+}
+
+/// Sends the beginning of a request, and then no more, for ever.
+async fn begin_to_ask(mut channel: Channel) -> Result<(), tonic::transport::Error> {
+    let begin = [&[0][..], &HALF_SENT_BYTES.to_be_bytes(), &[0; 16 << 10]].concat();
+    let endless = tokio_stream::iter([Ok::<_, Status>(Bytes::from(begin))]).chain(futures::stream::pending());
+    let body = Body::new(axum::body::Body::from_stream(endless));
+    let request =
+        Request::post("/build.bazel.remote.execution.v2.ContentAddressableStorage/FindMissingBlobs")
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(body)
+            .unwrap();
+    poll_fn(|cx| channel.poll_ready(cx)).await?;
+    channel.call(request).await.map(drop)
 }
 
 async fn write(channel: &Channel, data: &Bytes) -> Result<(), Status> {

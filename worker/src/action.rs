@@ -1,12 +1,14 @@
 //! [`CheckedAction`]: what came in a lease, checked at the door.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::{Component, PathBuf};
 
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi::{self, command::OutputDirectoryFormat};
+use castwork_proto::weigh::{weigh, weight_max};
 use castwork_proto::worker::Lease;
-use prost::Message;
+use prost::{Message, Name};
 
 use crate::failure::Failure;
 use crate::sandbox::Root;
@@ -113,11 +115,13 @@ fn present(
     Digest::from_proto(digest, function).map_err(|source| Failure::Digest { what, source })
 }
 
-fn decode<M: Message + Default>(bytes: &[u8], digest: &Digest, name: &str) -> Result<M, Failure> {
+fn decode<M: Message + Name + Default>(bytes: &[u8], digest: &Digest, name: &str) -> Result<M, Failure> {
     if Digest::of(digest.function(), bytes) != *digest {
         return Err(Failure::Invalid(format!("the bytes of the {name} are not those of `{digest}`")));
     }
-    M::decode(bytes).map_err(|error| Failure::Invalid(format!("`{digest}` is no {name} message: {error}")))
+    let refuse = |error: &dyn Display| Failure::Invalid(format!("`{digest}` is no {name} message: {error}"));
+    weigh::<M>(bytes, weight_max(bytes.len())).map_err(|refused| refuse(&refused))?;
+    M::decode(bytes).map_err(|error| refuse(&error))
 }
 
 fn check_arguments(arguments: &[String]) -> Result<(), Failure> {

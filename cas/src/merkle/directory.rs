@@ -1,6 +1,7 @@
 //! [`CheckedDirectory`]: one `Directory` message that is known to be legal.
 
 use castwork_proto::reapi;
+use castwork_proto::weigh::{weigh, weight_max};
 use prost::Message;
 
 use super::{Limits, MerkleError, check_name, check_target, shorten};
@@ -70,6 +71,8 @@ impl CheckedDirectory {
                 max: limits.directory_bytes_max,
             });
         }
+        weigh::<reapi::Directory>(data, weight_max(data.len()))
+            .map_err(|source| MerkleError::Refused { message: "Directory", source })?;
         let message = reapi::Directory::decode(data)
             .map_err(|source| MerkleError::Decode { message: "Directory", source })?;
         Self::from_proto(message, function)
@@ -292,7 +295,7 @@ mod tests {
         let limits = Limits::default();
         assert!(matches!(
             CheckedDirectory::from_bytes(&whole[1..], DigestFunction::Sha256, &limits),
-            Err(MerkleError::Decode { .. })
+            Err(MerkleError::Refused { source: castwork_proto::weigh::Refused::Malformed, .. })
         ));
         let mut random = rand::rngs::StdRng::seed_from_u64(3);
         for _ in 0..50_000 {

@@ -69,6 +69,15 @@ pub enum MerkleError {
         #[source]
         source: prost::DecodeError,
     },
+    /// Bytes that are no message, or are one that takes too much memory.
+    #[error("bytes that are not read as a {message} message")]
+    Refused {
+        /// Which message they were to be.
+        message: &'static str,
+        /// Why not.
+        #[source]
+        source: castwork_proto::weigh::Refused,
+    },
     /// A name that is not one legal path segment.
     #[error("name `{name}` {reason}")]
     Name {

@@ -5,8 +5,8 @@ use castwork_cas::merkle::{self, WalkError, walk_complete};
 use castwork_cas::store::collect;
 use castwork_cas::{ActionKey, BlobStore, ByteRange, Digest, DigestFunction, StoreError};
 use castwork_proto::reapi::{self, Action, Command};
-use castwork_proto::rpc;
-use prost::Message;
+use castwork_proto::{rpc, weigh};
+use prost::{Message, Name};
 use tonic::Code;
 use tracing::warn;
 
@@ -182,8 +182,8 @@ async fn fetch(
     }
 }
 
-fn decode<M: Message + Default>(bytes: &Bytes, message: &str) -> Result<M, rpc::Status> {
-    M::decode(bytes.clone())
+fn decode<M: Message + Name + Default>(bytes: &Bytes, message: &str) -> Result<M, rpc::Status> {
+    weigh::decode(bytes.clone())
         .map_err(|error| status(Code::InvalidArgument, format!("bytes that are no {message}: {error}")))
 }
 

@@ -72,6 +72,10 @@ impl ActionCacheService {
     }
 
     async fn small_blob(&self, digest: &Digest, bytes_max: u64) -> Result<Bytes, StoreError> {
+        // Before it is fetched, maybe from afar.
+        if digest.size_bytes() > bytes_max {
+            return Err(StoreError::TooLarge { bytes_max });
+        }
         let stream = self.services.blobs.get(digest, ByteRange::ALL).await?;
         collect(stream, bytes_max).await
     }

@@ -14,6 +14,7 @@ use castwork_proto::reapi::{
 };
 use futures::Stream;
 use prost::Message as _;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::batch;
@@ -31,6 +32,9 @@ const FAST_CDC: i32 = chunking_function::Value::FastCdc2020 as i32;
 /// Chunks in one message of `GetChunkMapping`.
 const CHUNKS_A_PAGE: usize = 1000;
 
+/// Trees that are read at a time; who comes then waits a while. Each holds some megabytes.
+const TREES_MAX: usize = 32;
+
 /// See the module.
 #[derive(Clone)]
 pub struct CasService {
@@ -39,6 +43,7 @@ pub struct CasService {
     chunks: Chunks,
     limits: Limits,
     runs: Arc<Runs>,
+    trees: Arc<Semaphore>,
 }
 
 impl CasService {
@@ -50,7 +55,8 @@ impl CasService {
         limits: Limits,
         runs: Arc<Runs>,
     ) -> Self {
-        Self { instances, blobs, chunks, limits, runs }
+        let trees = Arc::new(Semaphore::new(TREES_MAX));
+        Self { instances, blobs, chunks, limits, runs, trees }
     }
 
     /// The next message of a stream that goes on.
@@ -143,7 +149,13 @@ impl ContentAddressableStorage for CasService {
         let function = instance.function(request.digest_function, request.root_digest.as_ref())?;
         let root = required_digest(request.root_digest.as_ref(), function, "root_digest")?;
         let pages = Pages::read(root, request.page_size, &request.page_token)?;
-        let stream = tree::stream(self.blobs.clone(), root, pages).await?;
+        let turn = tokio::time::timeout(self.limits.turn_wait, Arc::clone(&self.trees).acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
+            return Err(Status::unavailable(
+                "the server reads as many trees as it does at a time; try again",
+            ));
+        };
+        let stream = tree::stream(self.blobs.clone(), root, pages, turn).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 

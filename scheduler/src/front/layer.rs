@@ -10,6 +10,8 @@ use tonic::codegen::http::{HeaderValue, Request, Response};
 use tonic::transport::server::TcpConnectInfo;
 
 use super::metadata::run_of;
+use super::request_body::RequestBody;
+use super::room::{Room, Taken};
 use crate::caller::Caller;
 use crate::counters::Counters;
 
@@ -58,6 +60,45 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for ForCaller<S> {
     }
 }
 
+/// Calls whose requests are streams, in which a client may pause.
+const STREAMS: [&str; 3] = [
+    "/google.bytestream.ByteStream/Write",
+    "/build.bazel.remote.execution.v2.ContentAddressableStorage/RegisterChunkMapping",
+    "/castwork.worker.v1.Workers/Attach",
+];
+
+/// Has each call take its part of the [`Room`] for what it holds in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct InRoom<S> {
+    service: S,
+    room: Room,
+}
+
+impl<S> InRoom<S> {
+    /// Around a service.
+    pub(crate) const fn new(service: S, room: Room) -> Self {
+        Self { service, room }
+    }
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for InRoom<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = TaskLocalFuture<Taken, S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.service.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let taken = self.room.begin();
+        let is_stream = STREAMS.contains(&request.uri().path());
+        let request = request.map(|body| Body::new(RequestBody::new(body, taken.clone(), is_stream)));
+        let call = self.service.call(request);
+        taken.scope(call)
+    }
+}
+
 fn caller_of(request: &Request<Body>) -> Caller {
     let peer = request.extensions().get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     let principal = peer.map_or_else(|| "".into(), |peer| peer.ip().to_string().into());
@@ -77,9 +118,28 @@ pub fn blame_the_client(mut response: Response<Body>) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
     use tonic::Status;
 
     use super::*;
+
+    #[test]
+    fn all_calls_that_stream_their_requests_are_known() {
+        let files = prost_types::FileDescriptorSet::decode(castwork_proto::DESCRIPTORS).unwrap();
+        let mut streams = Vec::new();
+        for file in &files.file {
+            for service in &file.service {
+                let methods = service.method.iter().filter(|method| method.client_streaming());
+                streams.extend(
+                    methods.map(|it| format!("/{}.{}/{}", file.package(), service.name(), it.name())),
+                );
+            }
+        }
+        streams.sort();
+        let mut known = STREAMS.to_vec();
+        known.sort_unstable();
+        assert_eq!(streams, known);
+    }
 
     #[test]
     fn what_cannot_be_read_is_the_clients_fault_and_nothing_else_is() {

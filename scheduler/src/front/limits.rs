@@ -18,6 +18,8 @@ pub const INLINE_BYTES_MAX: u64 = 1 << 20;
 /// How much, how many and how long.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// What requests that are under way may hold in memory together, in bytes; who comes then waits a while.
+    pub requests_bytes_max: usize,
     /// The largest blob that is taken, in bytes.
     pub blob_bytes_max: u64,
     /// How long an upload may be silent before its stream is ended.
@@ -39,6 +41,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            requests_bytes_max: 512 << 20,
             blob_bytes_max: 10 << 30,
             upload_idle: Duration::from_secs(60),
             download_idle: Duration::from_secs(60),

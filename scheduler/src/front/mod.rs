@@ -17,6 +17,8 @@ pub mod metadata;
 pub mod operations;
 mod operator;
 mod report;
+mod request_body;
+pub(crate) mod room;
 pub mod runs;
 pub(crate) mod tree;
 pub mod workers;

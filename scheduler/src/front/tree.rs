@@ -5,12 +5,15 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use bytes::Bytes;
 use castwork_cas::store::collect;
 use castwork_cas::{BlobStore as _, ByteRange, Digest, StoreError};
 use castwork_proto::reapi::{Directory, GetTreeResponse};
+use castwork_proto::weigh;
 use futures::Stream;
 use futures::future::join_all;
 use prost::Message as _;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 use tracing::debug;
 
@@ -29,8 +32,10 @@ const DIRECTORIES_MAX: usize = 200_000;
 /// Bytes of one directory, at most; a larger one fits into no answer.
 const DIRECTORY_BYTES_MAX: u64 = 3 << 20;
 
-/// Directories that are read at the same time.
+/// Directories that are read at the same time, and how many bytes of them, if it is more than one. It is what a tree
+/// holds in memory between its pages.
 const AT_ONCE: usize = 8;
+const AT_ONCE_BYTES: u64 = 3 << 20;
 
 /// Which part of a tree is asked for, and in pages of what size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +65,7 @@ fn token(start: usize, root: &Digest) -> String {
     format!("{start}-{root}")
 }
 
-/// Reads the tree below `root` and returns its pages.
+/// Reads the tree below `root` and returns its pages; it keeps its turn until then.
 ///
 /// # Errors
 /// `NOT_FOUND` if the root is missing, `INVALID_ARGUMENT` if it is no directory or the token is beyond its
@@ -69,21 +74,22 @@ pub(crate) async fn stream(
     blobs: DiskBlobs,
     root: Digest,
     pages: Pages,
+    turn: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<GetTreeResponse, Status>> + Send + 'static, Status> {
     let mut walk = Walk::begin(blobs, root).await?;
     for _ in 0..pages.start {
         let next = walk.next().await?;
         next.ok_or_else(|| bad("`page_token` is beyond the end of this tree"))?;
     }
-    let state = Some((walk, pages.start));
+    let state = Some((walk, pages.start, turn));
     Ok(futures::stream::try_unfold(state, move |state| async move {
-        let Some((mut walk, start)) = state else { return Ok(None) };
+        let Some((mut walk, start, turn)) = state else { return Ok(None) };
         let directories = page(&mut walk, pages.directories_max).await?;
         let end = start + directories.len();
         let is_last = walk.is_done();
         let next_page_token = if is_last { String::new() } else { token(end, &root) };
         let answer = GetTreeResponse { directories, next_page_token };
-        Ok(Some((answer, (!is_last).then_some((walk, end)))))
+        Ok(Some((answer, (!is_last).then_some((walk, end, turn)))))
     }))
 }
 
@@ -104,8 +110,8 @@ struct Walk {
     root: Digest,
     seen: HashSet<Digest>,
     waiting: VecDeque<Digest>,
-    /// Read, and not handed out yet.
-    ready: VecDeque<Directory>,
+    /// Read, known to be directories, and not handed out yet.
+    ready: VecDeque<Bytes>,
 }
 
 impl Walk {
@@ -114,7 +120,8 @@ impl Walk {
             Self { blobs, root, seen: HashSet::new(), waiting: VecDeque::new(), ready: VecDeque::new() };
         let directory = walk.read(&root).await.map_err(to_status)?;
         walk.seen.insert(root);
-        walk.take(directory.ok_or_else(|| bad("`root_digest` is not that of a Directory"))?)?;
+        let (data, directory) = directory.ok_or_else(|| bad("`root_digest` is not that of a Directory"))?;
+        walk.take(data, &directory)?;
         walk.fill().await?;
         Ok(walk)
     }
@@ -122,7 +129,7 @@ impl Walk {
     async fn next(&mut self) -> Result<Option<Directory>, Status> {
         let next = self.ready.pop_front();
         self.fill().await?;
-        Ok(next)
+        Ok(next.and_then(|data| Directory::decode(data).ok()))
     }
 
     fn is_done(&self) -> bool {
@@ -132,12 +139,17 @@ impl Walk {
     /// Reads on until there is a directory to hand out, or none is left.
     async fn fill(&mut self) -> Result<(), Status> {
         while self.ready.is_empty() && !self.waiting.is_empty() {
-            let some = self.waiting.len().min(AT_ONCE);
+            let mut bytes = 0;
+            let fits = self.waiting.iter().take(AT_ONCE).take_while(|digest| {
+                bytes += digest.size_bytes().min(DIRECTORY_BYTES_MAX);
+                bytes <= AT_ONCE_BYTES
+            });
+            let some = fits.count().max(1);
             let some: Vec<Digest> = self.waiting.drain(..some).collect();
             let read = join_all(some.iter().map(|digest| self.read(digest))).await;
             for (digest, directory) in some.iter().zip(read) {
                 match directory {
-                    Ok(Some(directory)) => self.take(directory)?,
+                    Ok(Some((data, directory))) => self.take(data, &directory)?,
                     Ok(None) => debug!(root = %self.root, %digest, "part of a tree is no Directory"),
                     Err(StoreError::Missing(_)) => {}
                     Err(error) => return Err(to_status(error)),
@@ -147,7 +159,7 @@ impl Walk {
         Ok(())
     }
 
-    fn take(&mut self, directory: Directory) -> Result<(), Status> {
+    fn take(&mut self, data: Bytes, directory: &Directory) -> Result<(), Status> {
         let function = self.root.function();
         for child in &directory.directories {
             // What is no digest names nothing, so it is as good as missing.
@@ -161,18 +173,19 @@ impl Walk {
         if self.seen.len() > DIRECTORIES_MAX {
             return Err(bad(format!("the tree has more than {DIRECTORIES_MAX} directories")));
         }
-        self.ready.push_back(directory);
+        self.ready.push_back(data);
         Ok(())
     }
 
     /// Reads a directory; `None` if the blob is none.
-    async fn read(&self, digest: &Digest) -> Result<Option<Directory>, StoreError> {
-        let stream = self.blobs.get(digest, ByteRange::ALL).await?;
+    async fn read(&self, digest: &Digest) -> Result<Option<(Bytes, Directory)>, StoreError> {
+        // Before it is fetched, maybe from afar.
         if digest.size_bytes() > DIRECTORY_BYTES_MAX {
             return Ok(None);
         }
+        let stream = self.blobs.get(digest, ByteRange::ALL).await?;
         let data = collect(stream, DIRECTORY_BYTES_MAX).await?;
-        Ok(Directory::decode(data).ok())
+        Ok(weigh::decode(data.clone()).ok().map(|directory| (data, directory)))
     }
 }
 

@@ -13,11 +13,12 @@ use castwork_cas::complete::missing_of;
 use castwork_cas::store::collect;
 use castwork_cas::{ActionCache, ActionKey, BlobStore, BlobStream, ByteRange, Digest, StoreError};
 use castwork_proto::reapi::ActionResult;
+use castwork_proto::weigh::{self, Refused, weight_max};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use prost::Message as _;
 
 use super::answer::Refusal;
 use super::body::Upload;
+use super::memory::Memory;
 use super::range::Part;
 use super::values::{self, Value, Values};
 use crate::store::DiskBlobs;
@@ -119,6 +120,7 @@ impl BlobStore for Sized {
 pub(super) struct Results {
     pub(super) values: Values,
     pub(super) blobs: Sized,
+    pub(super) memory: Memory,
 }
 
 impl Results {
@@ -128,6 +130,11 @@ impl Results {
         if value.bytes == 0 {
             return Err(Refusal::Missing);
         }
+        // Nobody stores a larger one.
+        if value.bytes > RESULT_BYTES_MAX {
+            return Err(Refusal::Missing);
+        }
+        let _memory = self.memory.take(held_bytes(value.bytes)).await?;
         let stream = self.values.read(&value, Part { start: 0, end: value.bytes }).await?;
         let data = collect(stream, RESULT_BYTES_MAX).await?;
         let result = decode(data).map_err(|_| Refusal::Missing)?;
@@ -155,11 +162,20 @@ fn result_key(instance: &str, hash: &Digest) -> ActionKey {
     values::key(&format!("bazel/{instance}"), &format!("{hash:?}"))
 }
 
+/// What whoever looks at a result of so many bytes, or fewer than there may be, holds in memory.
+pub(super) fn held_bytes(bytes: u64) -> u64 {
+    bytes + weight_max(usize::try_from(bytes).unwrap_or(usize::MAX)) as u64
+}
+
 /// Anything may be stored under an action, but it has to be a result, and not the empty one, which says
 /// that all went well and nothing came of it.
 fn decode(data: Bytes) -> Result<ActionResult, Refusal> {
     let no_result = "what belongs below /ac/ is an ActionResult; ccache's entries belong below /ccache/";
     let is_empty = data.is_empty();
-    let result = ActionResult::decode(data).ok().filter(|_| !is_empty);
+    let result = match weigh::decode::<ActionResult>(data) {
+        Ok(result) => Some(result).filter(|_| !is_empty),
+        Err(Refused::Malformed) => None,
+        Err(refused) => return Err(Refusal::Bad(refused.to_string())),
+    };
     result.ok_or_else(|| Refusal::Bad(no_result.to_owned()))
 }

@@ -9,6 +9,13 @@ use futures::StreamExt as _;
 
 use super::answer::Refusal;
 
+/// Bytes of a body without a use that are read all the same, so that the client comes to read its answer.
+const UNWANTED_BYTES_MAX: u64 = 4 << 20;
+
+/// How long to wait for the next of those bytes, and for all of them.
+const UNWANTED_WAIT: Duration = Duration::from_secs(1);
+const UNWANTED_WAIT_IN_ALL: Duration = Duration::from_secs(10);
+
 /// What a client sends.
 pub(super) struct Upload {
     stream: BodyDataStream,
@@ -52,6 +59,12 @@ impl Upload {
         } else {
             Ok(())
         }
+    }
+
+    /// Reads on without a use for it, for as long as that makes sense.
+    pub(super) async fn discard_unwanted(self) {
+        let discard = self.discard(UNWANTED_BYTES_MAX, UNWANTED_WAIT);
+        let _ = tokio::time::timeout(UNWANTED_WAIT_IN_ALL, discard).await;
     }
 
     /// Reads on without a use for it, up to `bytes_max` bytes more, so that the client gets to its answer.

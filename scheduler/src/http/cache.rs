@@ -1,7 +1,6 @@
 //! [`HttpCache`]: from a request to its answer.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -9,12 +8,13 @@ use axum::http::request::Parts as Head;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use castwork_cas::{ActionCache, BlobStore as _, BlobStream, ByteRange, Complete, Digest};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::Refusal;
-use super::bazel::{RESULT_BYTES_MAX, Results, Sized};
+use super::bazel::{self, RESULT_BYTES_MAX, Results, Sized};
 use super::body::{self, Upload};
 use super::counters::HttpCounters;
+use super::memory::Memory;
 use super::range::{Part, Wanted, wanted};
 use super::route::{Place, Protocol};
 use super::values::{self, PIECE_BYTES, Value, Values};
@@ -23,18 +23,6 @@ use crate::config::Access;
 use crate::front::instance::Instances;
 use crate::front::limits::Limits;
 use crate::store::Store;
-
-/// Memory of uploads is given out in parts of this many bytes.
-const MEMORY_UNIT_BYTES: u64 = 64 << 10;
-
-/// What all uploads together may hold in memory, in those parts: 128 MiB.
-const MEMORY_UNITS: usize = 2048;
-
-/// Bytes of a refused body that are read all the same, so that the client comes to read why.
-const UNWANTED_BYTES_MAX: u64 = 4 << 20;
-
-/// How long to wait for the next of those bytes.
-const UNWANTED_WAIT: Duration = Duration::from_secs(1);
 
 /// The methods below `/ac/` and `/cas/`.
 const BAZEL_METHODS: &str = "GET, HEAD, PUT";
@@ -55,7 +43,7 @@ pub(crate) struct HttpCache {
     instances: Arc<Instances>,
     limits: Limits,
     access: Access,
-    memory: Arc<Semaphore>,
+    memory: Memory,
     counters: HttpCounters,
 }
 
@@ -64,16 +52,18 @@ impl HttpCache {
         let Parts { store, instances, limits, access } = parts;
         let results: Arc<dyn ActionCache> = Arc::new(store.results());
         let complete = Arc::new(Complete::new(store.results(), store.blobs()));
-        let values = Values { results: Arc::clone(&results), complete, blobs: store.blobs() };
+        let values =
+            Values { results: Arc::clone(&results), complete, blobs: store.blobs(), pins: store.pins() };
         let blobs = Sized { blobs: store.blobs(), results };
+        let memory = Memory::new(limits.turn_wait);
         Self {
-            results: Results { values: values.clone(), blobs: blobs.clone() },
+            results: Results { values: values.clone(), blobs: blobs.clone(), memory: memory.clone() },
             values,
             blobs,
             instances,
             limits,
             access,
-            memory: Arc::new(Semaphore::new(MEMORY_UNITS)),
+            memory,
             counters: HttpCounters::default(),
         }
     }
@@ -110,7 +100,12 @@ impl HttpCache {
                     _ if is_lookup => row.hits.add(1),
                     _ => {}
                 }
-                upload.discard(u64::MAX, self.limits.upload_idle).await;
+                if head.method == Method::PUT {
+                    // What is there already need not have been read, but nearly all clients send it first.
+                    upload.discard(bytes_max, self.limits.upload_idle).await;
+                } else {
+                    upload.discard_unwanted().await;
+                }
                 response
             }
             Err(refusal) => {
@@ -215,17 +210,12 @@ impl HttpCache {
     /// Waits until there is memory for what an upload holds of itself at a time.
     async fn take_memory(&self, head: &Head, place: &Place) -> Result<OwnedSemaphorePermit, Refusal> {
         let length = body::length(&head.headers).unwrap_or(u64::MAX);
-        let held_max = match place {
-            Place::Result { .. } => RESULT_BYTES_MAX,
-            Place::Blob { .. } | Place::Entry { .. } => PIECE_BYTES as u64,
-        };
-        let units = length.min(held_max).div_ceil(MEMORY_UNIT_BYTES).max(1);
-        let units = u32::try_from(units).expect("a few megabytes");
-        let turn = Arc::clone(&self.memory).acquire_many_owned(units);
-        match tokio::time::timeout(self.limits.turn_wait, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Refusal::Busy),
-        }
+        self.memory
+            .take(match place {
+                Place::Result { .. } => bazel::held_bytes(length.min(RESULT_BYTES_MAX)),
+                Place::Blob { .. } | Place::Entry { .. } => length.min(PIECE_BYTES as u64),
+            })
+            .await
     }
 
     async fn hand_out(&self, head: &Head, found: Found) -> Result<Response, Refusal> {
@@ -270,7 +260,7 @@ impl HttpCache {
 async fn refuse(head: &Head, upload: Upload) {
     // Who asks before sending waits for the answer.
     if !head.headers.contains_key(header::EXPECT) {
-        upload.discard(UNWANTED_BYTES_MAX, UNWANTED_WAIT).await;
+        upload.discard_unwanted().await;
     }
 }
 

@@ -13,15 +13,13 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
+use super::guests::{Full, Guest, Guests, Place};
 use crate::caller::Caller;
-
-/// Connections at a time. Who comes then waits until one ends.
-const CONNECTIONS_MAX: usize = 1024;
 
 /// How long a connection may take for the headers of its next request. Clients keep connections for the
 /// next request, so this is also how long one may be idle.
@@ -37,17 +35,16 @@ const BUFFER_BYTES: usize = 64 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop`, then lets the requests that are under way end.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let turns = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+pub(super) async fn serve(listener: TcpListener, guests: Guests, router: Router, stop: CancellationToken) {
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WAIT).max_buf_size(BUFFER_BYTES);
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &turns) => accepted,
+            accepted = accept(&listener, &guests) => accepted,
             () = stop.cancelled() => break,
         };
-        let (stream, permit) = match accepted {
+        let (stream, place) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 warn!(%error, "no HTTP connection could be taken");
@@ -56,46 +53,69 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             }
         };
         let principal = stream.peer_addr().map_or_else(|_| "".into(), |peer| peer.ip().to_string().into());
-        let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(Patient::new(stream)), service);
+        let (router, guest) = (router.clone(), Arc::clone(&place.guest));
+        let service = TowerToHyperService::new(tower::service_fn(move |request| {
+            let (answer, busy) = (router.clone().oneshot(request), guest.busy());
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                answer
+            }
+        }));
+        let stream = Patient::new(stream, Arc::clone(&place.guest));
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         let caller = Caller { principal, ..Caller::default() };
         tokio::spawn(async move {
-            if let Err(error) = caller.scope(connection).await {
-                debug!(%error, "an HTTP connection broke off");
+            match place.guest.leave.run_until_cancelled(caller.scope(connection)).await {
+                Some(Ok(())) => {}
+                Some(Err(error)) => debug!(%error, "an HTTP connection broke off"),
+                None => debug!("an HTTP connection that stood still made room for another"),
             }
-            drop(permit);
         });
     }
     graceful.shutdown().await;
 }
 
-async fn accept(
-    listener: &TcpListener,
-    turns: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(turns).acquire_owned().await.expect("nobody closes the turns");
-    let (stream, _) = listener.accept().await?;
-    // Without this a small answer waits for the acknowledgement of the one before.
-    stream.set_nodelay(true)?;
-    Ok((stream, permit))
+/// Takes the next connection that there is a place for; who comes when none stands still waits. Cancel-safe, but for
+/// one that waits.
+async fn accept(listener: &TcpListener, guests: &Guests) -> io::Result<(TcpStream, Place)> {
+    loop {
+        let (stream, peer) = listener.accept().await?;
+        let place = loop {
+            match guests.enter(peer.ip()) {
+                Err(Full::All) => tokio::time::sleep(PLACE_PAUSE).await,
+                entered => break entered,
+            }
+        };
+        // Others are served meanwhile.
+        let Ok(place) = place else { continue };
+        // Without this a small answer waits for the acknowledgement of the one before.
+        stream.set_nodelay(true)?;
+        return Ok((stream, place));
+    }
 }
+
+/// How often to look for a place while there is none.
+const PLACE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection that breaks off when the other side takes nothing for [`STALL_MAX`].
 struct Patient {
     stream: TcpStream,
+    guest: Arc<Guest>,
     /// Runs while the other side takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Patient {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream, stalled: None }
+    fn new(stream: TcpStream, guest: Arc<Guest>) -> Self {
+        Self { stream, guest, stalled: None }
     }
 
     /// What became of a write; the patience ends with one that did not go on for too long.
     fn judge<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
+            self.guest.moved();
             self.stalled = None;
             return written;
         }
@@ -112,7 +132,11 @@ impl AsyncRead for Patient {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if read.is_ready() {
+            self.guest.moved();
+        }
+        read
     }
 }
 
@@ -142,5 +166,38 @@ impl AsyncWrite for Patient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_stands_still_makes_room_for_one_that_asks() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(async || "well"));
+        let stop = CancellationToken::new();
+        let serving = tokio::spawn(serve(listener, Guests::new(2, 3), router, stop.clone()));
+        let mut first = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        let mut third = TcpStream::connect(address).await.unwrap();
+        third.write_all(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        third.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("well"), "{answer}");
+        let [mut here, mut there] = [[0; 9]; 2];
+        let closed = tokio::select! {
+            read = first.read(&mut here) => read,
+            read = second.read(&mut there) => read,
+        };
+        assert_eq!(closed.unwrap(), 0, "one of them has gone");
+        stop.cancel();
+        drop((first, second));
+        serving.await.unwrap();
     }
 }

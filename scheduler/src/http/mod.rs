@@ -14,6 +14,8 @@ mod body;
 mod cache;
 mod connections;
 mod counters;
+mod guests;
+mod memory;
 mod range;
 mod route;
 mod values;
@@ -29,6 +31,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::guests::Guests;
+
 pub(crate) use self::cache::{HttpCache, Parts};
 
 use crate::Counters;
@@ -36,6 +40,11 @@ use crate::counters::write_gauges;
 use crate::dispatch::{Dispatch, wanted, write_metrics};
 use crate::store::{Durability, Store};
 use crate::tier::Tier;
+
+/// Connections at a time, and how many of them from one address. Who comes then takes the place of one that stands
+/// still, or waits.
+const CONNECTIONS_MAX: usize = 1024;
+const CONNECTIONS_EACH_MAX: usize = 768;
 
 /// What there is to tell, and to keep.
 #[derive(Clone)]
@@ -58,7 +67,7 @@ pub(crate) async fn serve(listener: TcpListener, facts: Facts) {
         .route("/autoscale", get(autoscale))
         .fallback(cached)
         .with_state(facts);
-    connections::serve(listener, router, stop).await;
+    connections::serve(listener, Guests::new(CONNECTIONS_MAX, CONNECTIONS_EACH_MAX), router, stop).await;
 }
 
 async fn health(State(facts): State<Facts>) -> (StatusCode, &'static str) {

@@ -20,6 +20,7 @@ use super::answer::Refusal;
 use super::body::Upload;
 use super::range::Part;
 use crate::store::DiskBlobs;
+use crate::store::pins::{PinGuard, Pins};
 
 /// Values up to this size stand in their results.
 const INLINE_BYTES_MAX: usize = 16 << 10;
@@ -57,6 +58,8 @@ pub(super) struct Values {
     /// The same, but only those whose blobs are all there.
     pub(super) complete: Arc<dyn ActionCache>,
     pub(super) blobs: DiskBlobs,
+    /// What an upload has stored and does not name yet.
+    pub(super) pins: Pins,
 }
 
 /// The name of an entry: a namespace and a name in it. No instance name begins with a slash, so no
@@ -80,8 +83,10 @@ impl Values {
             return Ok(self.keep_bytes(key, first).await?);
         }
         let (mut result, mut piece) = (new_result(), first);
+        // Until the result is there, and says that they are needed.
+        let mut pins = Vec::new();
         while !piece.is_empty() {
-            result.output_files.push(self.keep_piece(result.output_files.len(), piece).await?);
+            result.output_files.push(self.keep_piece(&result, piece, &mut pins).await?);
             piece = upload.gather(PIECE_BYTES).await?;
         }
         Ok(self.results.put(key, result).await?)
@@ -89,22 +94,30 @@ impl Values {
 
     /// As [`Values::keep`], for a value that is in memory.
     pub(super) async fn keep_bytes(&self, key: &ActionKey, data: Bytes) -> Result<(), StoreError> {
-        let mut result = new_result();
+        let (mut result, mut pins) = (new_result(), Vec::new());
         if data.len() <= INLINE_BYTES_MAX {
             result.stdout_raw = data;
         } else {
             for start in (0..data.len()).step_by(PIECE_BYTES) {
                 let piece = data.slice(start..data.len().min(start + PIECE_BYTES));
-                result.output_files.push(self.keep_piece(result.output_files.len(), piece).await?);
+                result.output_files.push(self.keep_piece(&result, piece, &mut pins).await?);
             }
         }
         self.results.put(key, result).await
     }
 
-    async fn keep_piece(&self, number: usize, piece: Bytes) -> Result<OutputFile, StoreError> {
+    /// Keeps the next piece of a value, and has it stay for as long as `pins` does.
+    async fn keep_piece(
+        &self,
+        value: &ActionResult,
+        piece: Bytes,
+        pins: &mut Vec<PinGuard>,
+    ) -> Result<OutputFile, StoreError> {
         let digest = Digest::of(FUNCTION, &piece);
+        pins.push(self.pins.pin([digest]));
         self.blobs.put(&digest, stream_of(piece)).await?;
-        Ok(OutputFile { path: number.to_string(), digest: Some(digest.to_proto()), ..OutputFile::default() })
+        let path = value.output_files.len().to_string();
+        Ok(OutputFile { path, digest: Some(digest.to_proto()), ..OutputFile::default() })
     }
 
     /// Has nobody find a value any more.
@@ -180,6 +193,7 @@ impl Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Store, StoreConfig};
 
     #[test]
     fn a_part_of_a_value_is_made_of_parts_of_its_blobs() {
@@ -192,6 +206,41 @@ mod tests {
         assert_eq!(spans(3, 9), [(3, 1), (0, 4), (0, 1)]);
         assert_eq!(spans(4, 8), [(0, 4)]);
         assert_eq!(spans(5, 6), [(1, 1)]);
+    }
+
+    #[tokio::test]
+    async fn the_pieces_of_a_value_stay_until_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&StoreConfig::new(folder.path(), 1 << 30), Pins::default(), Arc::default());
+        let store = store.unwrap();
+        let results: Arc<dyn ActionCache> = Arc::new(store.results());
+        let values = Values {
+            results: Arc::clone(&results),
+            complete: results,
+            blobs: store.blobs(),
+            pins: store.pins(),
+        };
+        let (send, pieces) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+        let body = axum::body::Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(pieces));
+        let mut upload = Upload::new(body, u64::MAX, std::time::Duration::from_secs(60));
+        let keeping = tokio::spawn({
+            let values = values.clone();
+            async move { values.keep(&key("ccache", "a"), &mut upload).await.is_ok() }
+        });
+        let first = Bytes::from(vec![7; PIECE_BYTES]);
+        let digest = Digest::of(FUNCTION, &first);
+        send.send(Ok(first)).await.unwrap();
+        while !values.blobs.find_missing(&[digest]).await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        // Its own pin is gone when the next piece is taken.
+        send.send(Ok(Bytes::from_static(b"the"))).await.unwrap();
+        send.send(Ok(Bytes::from_static(b"rest"))).await.unwrap();
+        assert!(!values.pins.unless_pinned(&digest, || panic!("it is evicted")));
+        drop(send);
+        assert!(keeping.await.unwrap());
+        assert!(values.pins.unless_pinned(&digest, || ()));
+        assert_eq!(values.find(&key("ccache", "a")).await.unwrap().bytes, PIECE_BYTES as u64 + 7);
     }
 
     #[test]

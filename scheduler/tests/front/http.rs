@@ -12,8 +12,8 @@ use crate::support::{BLAKE3, House, SHA256, noise};
 
 /// What an HTTP request came to.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     head: String,
     body: Bytes,
 }
@@ -44,11 +44,11 @@ fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-async fn get(house: &House, path: &str) -> Answer {
+pub(crate) async fn get(house: &House, path: &str) -> Answer {
     send(house, &request("GET", path, "", b"")).await
 }
 
-async fn put(house: &House, path: &str, body: &[u8]) -> u16 {
+pub(crate) async fn put(house: &House, path: &str, body: &[u8]) -> u16 {
     let length = format!("Content-Length: {}\r\n", body.len());
     send(house, &request("PUT", path, &length, body)).await.status
 }

@@ -12,6 +12,7 @@ mod digests;
 mod disk;
 mod http;
 mod leases;
+mod parts;
 mod programs;
 mod results;
 mod revoke;
