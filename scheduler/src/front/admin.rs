@@ -12,7 +12,6 @@ use castwork_proto::admin::{
 };
 use castwork_proto::reapi::execution_stage::Value as ProtoStage;
 use castwork_proto::reapi::platform::Property;
-use tokio::sync::Mutex;
 use tonic::{Request, Response, Status};
 
 use super::errors::{bad, with_cause};
@@ -41,13 +40,11 @@ pub struct AdminService {
     dispatch: Dispatch,
     /// None where results are not kept in a store of ours.
     results: Option<DiskResults>,
-    /// Held by who takes results back: that reads every segment, and compaction waits meanwhile.
-    revoking: Mutex<()>,
 }
 
 impl AdminService {
     pub(crate) fn new(dispatch: Dispatch, results: Option<DiskResults>) -> Self {
-        Self { dispatch, results, revoking: Mutex::default() }
+        Self { dispatch, results }
     }
 
     fn check_operator<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -148,7 +145,6 @@ impl Admin for AdminService {
         let selector = result_selector(selector.unwrap_or_default())?;
         let results = self.results.as_ref();
         let results = results.ok_or_else(|| Status::unimplemented("results are kept elsewhere"))?;
-        let _one = self.revoking.lock().await;
         let revocation = results.revoke(selector, dry_run).await.map_err(|error| match error {
             RevokeError::Everything => {
                 bad("say which results are meant: by `worker`, `principal`, `since` or `action_hash`")
