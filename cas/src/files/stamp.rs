@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use super::platform;
 
-/// Differs when the file is another, or anything about it has changed: its bytes, its times, its name. Whoever writes to
-/// it and puts its time of modification back is found out too, except on Windows.
+/// Differs when the file is another, or anything about it has changed: its bytes, its times, its name. Whoever writes
+/// to it and puts its time of modification back is found out too, except on Windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stamp {
     inode: u64,

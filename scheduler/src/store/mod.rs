@@ -4,8 +4,8 @@
 //! blobs are a file each, found by its name alone. Both are acknowledged when a power cut can't take them away
 //! any more. A server serves at once after a start, whatever the size. When something was last used is kept
 //! in an index that can be thrown away ([`index`]). Bytes are verified when they arrive, and again when they
-//! are read: small blobs always, files once an hour, and when anything about them has changed. The size is bounded; the least recently
-//! used goes first.
+//! are read: small blobs always, files once an hour, and when anything about them has changed. The size is
+//! bounded; the least recently used goes first.
 
 mod blobs;
 mod commit;

@@ -96,9 +96,13 @@ impl Loader {
             self.catalog.set_known(number);
             return Ok(0);
         };
+        // When it was listed, there may have been something else in its place.
+        let mut segment = segment.clone();
+        segment.bytes = file.metadata()?.len();
+        self.catalog.set_bytes(number, segment.bytes);
         let mut records = match contents::read(&file, segment.bytes, &segment.salt)? {
             Some(records) => records,
-            None => self.recover(number, segment, &file)?,
+            None => self.recover(number, &segment, &file)?,
         };
         let voids = self.catalog.voids(number)?;
         records.retain(|(offset, _)| !voids.contains(offset));

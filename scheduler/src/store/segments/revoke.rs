@@ -19,11 +19,15 @@ impl Segments {
     pub(crate) fn revoke(&self, mut is_meant: impl FnMut(&FileKey, &Bytes, u64) -> bool) -> io::Result<u64> {
         // Or a result is copied from a segment that is yet to come to one that is done.
         let _still = self.moving.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut count = 0;
+        let (mut count, mut failed) = (0, Ok(()));
         for number in self.numbers() {
-            count += self.revoke_in(number, &mut is_meant)?;
+            match self.revoke_in(number, &mut is_meant) {
+                Ok(more) => count += more,
+                Err(error) => failed = Err(error),
+            }
         }
         self.catalog.sync_voids()?;
+        failed?;
         match self.unreadable() {
             0 => Ok(count),
             unread => Err(io::Error::other(format!(
