@@ -69,13 +69,14 @@ impl Loader {
             if self.stop.load(Ordering::Relaxed) {
                 return true;
             }
+            // What was opened before may be something else than what has the name now.
+            self.catalog.close_file(*number);
             match self.load(*number, segment) {
                 Ok(more) => {
                     records += more;
                     false
                 }
                 Err(error) => {
-                    self.catalog.close_file(*number);
                     error!(%error, segment = number, "a segment can't be read; it stays, and is tried again");
                     true
                 }
