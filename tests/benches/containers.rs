@@ -1,6 +1,7 @@
 //! Clients in containers build on a worker outside of them, with the compilers of the containers.
 //!
-//! `tests/containers` sets up what these tests need, and runs them.
+//! `tests/containers` sets up what these tests need, and runs them. They lie here so that they are built with all tests,
+//! and run only by their name: they take minutes.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
