@@ -71,6 +71,19 @@ impl Fetches {
     }
 }
 
+/// Ends a fetch, also one that panicked: the next one is begun anew.
+struct UnderWay<'a> {
+    tier: &'a Tier,
+    digest: Digest,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let under_way = &self.tier.fetches.under_way;
+        under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.digest);
+    }
+}
+
 impl Tier {
     /// Looks for a blob that the store lacks. `Some(None)`: it is in the store now. `Some(Some(…))`: its bytes, as the
     /// store can't keep them.
@@ -101,9 +114,8 @@ impl Tier {
         }
         let (tier, digest) = (Arc::clone(self), *digest);
         let fetching = tokio::spawn(async move {
-            let outcome = tier.fetch_alone(&digest).await;
-            tier.fetches.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&digest);
-            outcome
+            let _ending = UnderWay { tier: &tier, digest };
+            tier.fetch_alone(&digest).await
         });
         let fetch = async { fetching.await.unwrap_or(Outcome::Absent) }.boxed().shared();
         under_way.insert(digest, fetch.clone());
@@ -115,7 +127,6 @@ impl Tier {
         let store = &self.fetches.store;
         // Who fetched it before may have been done between our look and now.
         if store.find_missing(std::slice::from_ref(digest)).await.is_ok_and(|missing| missing.is_empty()) {
-            self.reads.succeeded();
             return Outcome::Kept;
         }
         let wait = FETCH_WAIT + Duration::from_secs(digest.size_bytes() / FETCH_BYTES_PER_S);

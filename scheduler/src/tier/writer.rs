@@ -14,8 +14,8 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::Tier;
 use super::offers::Offer;
+use super::{Tier, is_refusal};
 use crate::store::{DiskBlobs, DiskResults};
 
 /// Offers that are taken together, so that one question asks for all their blobs.
@@ -85,6 +85,8 @@ impl Writer<'_> {
             }
         }
         let mut digests: Vec<Digest> = digests.into_iter().collect();
+        // A tier that lacks one function refuses all who ask together with it.
+        digests.sort_by_key(|digest| digest.function().name());
         let mut tries = 0;
         while !(digests.is_empty() && keys.is_empty()) {
             while !self.tier.writes.allows() {
@@ -99,13 +101,17 @@ impl Writer<'_> {
                 self.tier.counters.tier_dropped.add((digests.len() + keys.len()) as u64);
                 return;
             }
+            if !(digests.is_empty() && keys.is_empty()) {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 
     /// Copies blobs; those for which it has to be tried again.
     async fn copy_all(&self, digests: Vec<Digest>) -> Vec<Digest> {
         let mut left = Vec::new();
-        for some in digests.chunks(self.tier.end.asked_max()) {
+        let of_a_function = digests.chunk_by(|one, next| one.function() == next.function());
+        for some in of_a_function.flat_map(|some| some.chunks(self.tier.end.asked_max())) {
             // One after the other fails: there is no use in trying them all.
             if self.tier.writes.is_open() && !left.is_empty() {
                 left.extend_from_slice(some);
@@ -113,10 +119,11 @@ impl Writer<'_> {
             }
             match self.missing(some).await {
                 Ok(missing) => left.extend(self.copy(missing).await),
-                Err(error) => {
-                    self.account(&error);
-                    left.extend_from_slice(some);
-                }
+                Err(error) => match self.account(&error) {
+                    Written::NotYet => left.extend_from_slice(some),
+                    // One of them is counted already.
+                    Written::Done => self.tier.counters.tier_dropped.add(some.len() as u64 - 1),
+                },
             }
         }
         left
@@ -142,11 +149,15 @@ impl Writer<'_> {
     /// Counts a failure, and says whether it will be one again.
     fn account(&self, error: &StoreError) -> Written {
         // It was evicted before its turn came, or is too large for this kind of tier.
-        if matches!(error, StoreError::Missing(_) | StoreError::TooLarge { .. }) {
+        let is_no_failure = matches!(error, StoreError::Missing(_) | StoreError::TooLarge { .. });
+        if !is_no_failure {
+            self.tier.failed(&self.tier.writes, error);
+        }
+        // The tier is there and does not want it, or our own disk does not give it: neither changes by asking again.
+        if is_no_failure || is_refusal(error) {
             self.tier.counters.tier_dropped.add(1);
             return Written::Done;
         }
-        self.tier.failed(&self.tier.writes, error);
         Written::NotYet
     }
 

@@ -9,6 +9,7 @@ use castwork_cas::store::{collect, stream_of};
 use castwork_cas::{BlobStore, ByteRange, Digest, Objects, Remote, StoreError};
 use castwork_tests::{Farm, binary};
 use tokio::net::{TcpListener, TcpStream};
+use tonic::transport::server::TcpIncoming;
 
 use crate::s3::{ACCESS_KEY, S3, SECRET_KEY};
 use crate::{Build, client, find, in_front_of, metric, until};
@@ -189,4 +190,28 @@ async fn a_tier_that_takes_nothing_goes_on_giving() {
     until(&front, "nothing can be written", |farm| metric(farm, "castwork_tier_failures_total") >= 3).await;
     there.is_there(&client(&front)).await;
     assert_eq!(metric(&front, "castwork_tier_up"), 1);
+}
+
+/// What a tier refuses is not asked of it again and again, and holds up nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_tier_refuses_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // It speaks gRPC, and has none of the services.
+    let serving = tokio::spawn(
+        tonic::transport::Server::builder()
+            .add_routes(tonic::service::Routes::default())
+            .serve_with_incoming(TcpIncoming::from(listener)),
+    );
+    let front = in_front_of(&format!("grpc://{address}"));
+    let build = Build::new("one");
+    build.store(&client(&front)).await;
+    until(&front, "nothing waits", |farm| {
+        metric(farm, "castwork_tier_dropped_total") >= 5 && metric(farm, "castwork_tier_queued") == 0
+    })
+    .await;
+    let failures = metric(&front, "castwork_tier_failures_total");
+    assert!(failures < 50, "asked {failures} times");
+    build.is_there(&client(&front)).await;
+    serving.abort();
 }
