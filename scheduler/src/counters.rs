@@ -1,7 +1,12 @@
 //! [`Counters`]: what the server has done since it started, for `/metrics`.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use castwork_proto::DESCRIPTORS;
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -30,11 +35,56 @@ pub struct Gauge {
     pub value: u64,
 }
 
+/// gRPC calls by their method.
+#[derive(Debug)]
+pub struct Calls {
+    /// By package, service and name. All that there are, as callers may make up more.
+    known: BTreeMap<String, Counter>,
+    other: Counter,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let described = FileDescriptorSet::decode(DESCRIPTORS).expect("the build made it");
+        let names = described.file.iter().flat_map(|file| {
+            file.service.iter().flat_map(move |service| {
+                service
+                    .method
+                    .iter()
+                    .map(move |method| format!("{}.{}/{}", file.package(), service.name(), method.name()))
+            })
+        });
+        Self { known: names.map(|name| (name, Counter::default())).collect(), other: Counter::default() }
+    }
+}
+
+impl Calls {
+    /// Counts a call by the path that it arrived at.
+    pub fn add(&self, path: &str) {
+        self.known.get(path.trim_start_matches('/')).unwrap_or(&self.other).add(1);
+    }
+
+    fn write_to(&self, text: &mut String) {
+        let name = "castwork_calls_total";
+        writeln!(text, "# HELP {name} gRPC calls that arrived, by method.\n# TYPE {name} counter")
+            .expect("writing to a string does not fail");
+        let known = self.known.iter().map(|(method, counter)| (method.as_str(), counter));
+        for (method, counter) in known.chain([("other", &self.other)]) {
+            if counter.value() > 0 {
+                writeln!(text, "{name}{{method=\"{method}\"}} {}", counter.value())
+                    .expect("writing to a string does not fail");
+            }
+        }
+    }
+}
+
 /// Every counter of the server.
 #[derive(Debug, Default)]
 pub struct Counters {
     /// gRPC calls that arrived, whatever their answer.
     pub requests: Counter,
+    /// The same by method.
+    pub calls: Calls,
     /// Blobs that were stored, not counting those that were there already.
     pub blobs_stored: Counter,
     /// Bytes of those blobs.
@@ -121,6 +171,7 @@ impl Counters {
         for (name, help, counter) in rows.into_iter().chain(tier) {
             write_metric(text, name, help, "counter", counter.value());
         }
+        self.calls.write_to(text);
     }
 }
 
@@ -139,6 +190,20 @@ fn write_metric(text: &mut String, name: &str, help: &str, kind: &str, value: u6
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_are_counted_by_method_and_what_is_made_up_is_one() {
+        let counters = Counters::default();
+        let find = "build.bazel.remote.execution.v2.ContentAddressableStorage/FindMissingBlobs";
+        for path in [find, find, "made/Up", "Made/Up"] {
+            counters.calls.add(&format!("/{path}"));
+        }
+        let mut text = String::new();
+        counters.write_to(&mut text);
+        let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("castwork_calls_total")).collect();
+        let found = format!("castwork_calls_total{{method=\"{find}\"}} 2");
+        assert_eq!(rows, [found.as_str(), "castwork_calls_total{method=\"other\"} 2"]);
+    }
 
     #[test]
     fn a_counter_is_written_with_its_help_and_its_type() {

@@ -3,6 +3,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -21,6 +22,8 @@ const COMPILE_MAX: Duration = Duration::from_secs(5 * 60);
 /// What a client may send for a compile with a compiler that the server has: digests to ask about, the source, and the
 /// folders that hold it.
 const SENT_MAX: u64 = 32 << 10;
+/// What such a compile may cost in calls, those of the worker among them; 16 are usual.
+const CALLS_MAX: u64 = 20;
 
 #[test]
 fn a_second_client_with_the_same_compiler_uploads_nothing_of_it() {
@@ -32,17 +35,45 @@ fn a_second_client_with_the_same_compiler_uploads_nothing_of_it() {
     let stored = || metric(farm.http(), "castwork_blob_stored_bytes_total");
     let [first, second] = ["first", "second"].map(|name| {
         let folder = farm.folder().join(name);
-        let (sent, kept) = (wire.sent(), stored());
+        let (sent, kept, before) = (wire.sent(), stored(), calls(farm.http()));
         compile(&folder, &wire.address, &format!("const char *who(void) {{ return \"{name}\"; }}\n"));
         let (sent, kept) = (wire.sent() - sent, stored() - kept);
         progress(&format!("{name} client: {sent} bytes sent, {kept} bytes new to the server"));
-        [sent, kept]
+        let mut calls = calls(farm.http());
+        for (method, count) in &mut calls {
+            *count -= before.get(method).unwrap_or(&0);
+        }
+        progress(&format!("{name} client and its worker: {calls:?}"));
+        Done { sent, kept, calls }
     });
     let shown = run(&farm.folder().join("first"), &wire.address, &["toolchain", "show", "--json", "gcc"]);
     let luggage = serde_json::from_str::<Value>(&shown).unwrap()[0]["bytes"].as_u64().unwrap();
     progress(&format!("the compiler: {luggage} bytes"));
-    assert!(first[1] > luggage, "the first one brings all of it");
-    assert!(second[0] < SENT_MAX && second[1] < SENT_MAX, "the second one sends {second:?} bytes");
+    assert!(first.kept > luggage, "the first one brings all of it");
+    assert!(first.of("ByteStream/Write") > 0, "{:?}", first.calls);
+    assert!(second.sent < SENT_MAX && second.kept < SENT_MAX, "the second one sends {} bytes", second.sent);
+    // The client asks and sends once for the action, which the compiler is a part of, and once for what it has learned of
+    // the compile; the worker does for the object.
+    for name in ["FindMissingBlobs", "BatchUpdateBlobs"] {
+        assert!(second.of(&format!("ContentAddressableStorage/{name}")) <= 3, "{:?}", second.calls);
+    }
+    assert!(second.of("") <= CALLS_MAX, "{:?}", second.calls);
+    // The worker has the compiler as well.
+    assert_eq!(second.of("ByteStream/Write") + second.of("ByteStream/Read"), 0, "{:?}", second.calls);
+}
+
+/// What came to the server because of a client's compile.
+struct Done {
+    sent: u64,
+    kept: u64,
+    /// Calls of the client and of the worker by their method.
+    calls: BTreeMap<String, u64>,
+}
+
+impl Done {
+    fn of(&self, method: &str) -> u64 {
+        self.calls.iter().filter(|(name, _)| name.ends_with(method)).map(|(_, count)| count).sum()
+    }
 }
 
 /// Compiles on a worker, with a cache of its own.
@@ -70,12 +101,26 @@ fn run(folder: &Path, remote: &str, words: &[&str]) -> String {
 
 /// A counter of a server.
 fn metric(http: &str, name: &str) -> u64 {
+    let text = metrics(http);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no `{name}` in {text}")).parse().unwrap()
+}
+
+/// Calls of a server by their method.
+fn calls(http: &str) -> BTreeMap<String, u64> {
+    let rows = metrics(http);
+    let rows = rows
+        .lines()
+        .filter_map(|line| line.strip_prefix("castwork_calls_total{method=\"")?.split_once("\"} "));
+    rows.map(|(method, count)| (method.to_owned(), count.parse().unwrap())).collect()
+}
+
+fn metrics(http: &str) -> String {
     let mut stream = TcpStream::connect(http).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no `{name}` in {text}")).parse().unwrap()
+    text
 }
 
 /// A wire to a server on which the bytes are counted that clients send.

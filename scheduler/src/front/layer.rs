@@ -30,6 +30,7 @@ pub fn count(counters: &Arc<Counters>) -> impl Fn(Request<Body>) -> Request<Body
     let counters = Arc::clone(counters);
     move |request| {
         counters.requests.add(1);
+        counters.calls.add(request.uri().path());
         request
     }
 }
