@@ -3,6 +3,7 @@
 use castwork_cas::Digest;
 use castwork_proto::longrunning::{CancelOperationRequest, GetOperationRequest};
 use castwork_proto::reapi::{ExecuteRequest, GetActionResultRequest, WaitExecutionRequest, execution_client};
+use castwork_proto::worker::ExecutionFacts;
 use futures::future::join_all;
 use tonic::Code;
 
@@ -55,6 +56,35 @@ async fn an_action_is_run_and_then_answered_from_the_cache() {
     assert_ne!(other, stdout(&server, &result).await, "[64] it was run again");
     let third = job.succeed(&server).await;
     assert_eq!(stdout(&server, &third).await, other, "[64] and that is the result now");
+}
+
+#[tokio::test]
+async fn a_result_says_who_made_it_how_confined_and_what_it_took() {
+    let test = "the facts of a run";
+    let Some(server) = Server::with_a_worker(test).await else { return };
+    if server.farm(test).is_none() {
+        return;
+    }
+    let input = noise(1, 1000);
+    let mut job = Job::shell("i=0; while [ $i -lt 20000 ]; do i=$((i + 1)); done; cat 000000 000000 >out");
+    job.root = crate::actions::directory_of(std::iter::once(Digest::of(SHA256, &input)));
+    server.put(input).await;
+    let job = job.with_outputs(&["out"]);
+    let made = job.succeed(&server).await.execution_metadata.unwrap();
+    let facts: ExecutionFacts = made.auxiliary_metadata[0].to_msg().unwrap();
+    assert!(!made.worker.is_empty());
+    assert!(["full", "namespaces", "filters"].contains(&facts.sandbox.as_str()), "{facts:?}");
+    let took = |time: Option<prost_types::Duration>| std::time::Duration::try_from(time.unwrap()).unwrap();
+    assert!(took(facts.user_time) + took(facts.system_time) > std::time::Duration::ZERO, "{facts:?}");
+    assert!(!took(facts.layout_time).is_zero() && !took(made.virtual_execution_duration).is_zero());
+    assert!(facts.memory_bytes_max > 1 << 16, "{facts:?}");
+    assert!((facts.fetched_blobs, facts.input_entries) >= (2, 1), "{facts:?}");
+    assert!(facts.fetched_bytes > 1000, "{facts:?}");
+    assert_eq!((facts.uploaded_blobs, facts.uploaded_bytes), (1, 2000));
+    // And so it says later, to whoever takes it from the cache.
+    let kept = job.run(&server).await.response;
+    assert!(kept.cached_result);
+    assert_eq!(kept.result.unwrap().execution_metadata, Some(made));
 }
 
 #[tokio::test]
