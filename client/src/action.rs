@@ -141,6 +141,7 @@ fn arguments(making: &Making<'_>, maps: &Mapping) -> Result<Vec<String>, Reason>
     let Making { compile, toolchain, closure, place, .. } = making;
     let driver = toolchain.driver.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
     let mut words = vec![driver.to_owned()];
+    words.extend(toolchain.mode.map(|mode| mode.word().to_owned()));
     let mut add = |more: &[&str]| words.extend(more.iter().map(|word| (*word).to_owned()));
     // `-nostdinc` keeps gcc from including this by itself.
     if closure.has_predefined {
@@ -159,8 +160,16 @@ fn arguments(making: &Making<'_>, maps: &Mapping) -> Result<Vec<String>, Reason>
             Argument::LinkOnly(_) | Argument::PrefixMap { .. } => {}
         }
     }
-    add(&["-nostdinc"]);
-    if compile.language_for(toolchain.is_cxx_driver) == crate::command_line::Language::Cxx {
+    if toolchain.mode.is_some() && compile.dependency_file.with_system_headers.is_some() {
+        // zig links what it has compiled into another object, unless it is to write of the headers as well.
+        add(&["-MD", "-MF", "/tmp/headers.d"]);
+    }
+    // One of many tools names its own folders whatever is said. They are not there, and these come before them.
+    let has_others = toolchain.mode.is_none();
+    if has_others {
+        add(&["-nostdinc"]);
+    }
+    if has_others && compile.language_for(toolchain.is_cxx_driver) == crate::command_line::Language::Cxx {
         add(&["-nostdinc++"]);
     }
     for folder in &closure.own_folders.folders {
@@ -268,9 +277,9 @@ fn environment_message(variables: BTreeMap<String, String>) -> Vec<reapi::comman
     variables.into_iter().map(|(name, value)| reapi::command::EnvironmentVariable { name, value }).collect()
 }
 
-/// The instruction set of this machine, as platforms name it.
-pub fn isa() -> &'static str {
-    match std::env::consts::ARCH {
+/// The instruction set of a machine that Rust calls by this name, as platforms name it.
+pub fn isa(machine: &str) -> &str {
+    match machine {
         "x86_64" => "x86-64",
         "aarch64" => "arm-a64",
         other => other,
@@ -285,7 +294,7 @@ fn platform(toolchain: &Toolchain) -> reapi::Platform {
     };
     let property = |name: &str, value: String| reapi::platform::Property { name: name.to_owned(), value };
     let mut properties = vec![
-        property("ISA", isa().to_owned()),
+        property("ISA", isa(&toolchain.machine).to_owned()),
         property("OSFamily", Platform::OS_FAMILY.to_owned()),
         property("root", root.to_owned()),
     ];

@@ -1,5 +1,6 @@
 //! `castwork doctor`: tries everything out, and says what is wrong and what to do.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use castwork_cas::{Digest, DigestFunction, Objects};
@@ -10,7 +11,7 @@ use crate::config::{Address, Config, RemoteEntry};
 use crate::prepare::Prepared;
 use crate::run;
 use crate::tiers::{Answer, FolderTier, ObjectsTier, Server, ServerTier, TierError};
-use crate::toolchain::resolve;
+use crate::toolchain::{Mode, resolve};
 
 /// Names of compilers to try, the first that is there.
 const COMPILERS: [&str; 4] = ["cc", "gcc", "clang", "c++"];
@@ -126,7 +127,7 @@ fn remote(config: &Config, entry: &RemoteEntry, compiler: Option<&Path>) -> Vec<
             let mut findings = vec![(address.clone(), reach(&server))];
             if findings[0].1.is_ok() && !entry.is_read_only {
                 let outcome = match compiler {
-                    Some(compiler) => compile_there(config, &server, compiler),
+                    Some(compiler) => compile_there(config, &server, compiler, None),
                     None => Err(("no compiler to try".to_owned(), "install gcc or clang")),
                 };
                 findings.push((format!("{address}: a compile"), outcome));
@@ -159,8 +160,13 @@ fn reach(server: &Server) -> Outcome {
     asked.map_err(|error| (chain(&error), hint))
 }
 
+/// The flag for a target like this machine, for compilers that need one.
+pub fn own_target() -> String {
+    format!("--target={}-linux-gnu", std::env::consts::ARCH)
+}
+
 /// Compiles something that nobody has compiled yet on a worker, and compares.
-pub fn compile_there(config: &Config, server: &Server, compiler: &Path) -> Outcome {
+pub fn compile_there(config: &Config, server: &Server, compiler: &Path, mode: Option<Mode>) -> Outcome {
     let hint =
         "see `castwork-worker --help`: a worker of this platform has to be attached, and confine its actions";
     let folder =
@@ -174,7 +180,11 @@ pub fn compile_there(config: &Config, server: &Server, compiler: &Path) -> Outco
         .map_err(|error| error.to_string())
         .and_then(|()| {
             let config = Config { project_root: Some(folder.path().to_owned()), ..config.clone() };
-            let words = ["-O1", "-c", "doctor.c", "-o", "doctor.o"].map(Into::into);
+            // Those of many tools compile for a target that is named.
+            let target = own_target();
+            let first = mode.map(|mode| [mode.word(), &target]).into_iter().flatten();
+            let words = first.chain(["-O1", "-c", "doctor.c", "-o", "doctor.o"]);
+            let words: Vec<OsString> = words.map(Into::into).collect();
             let prepared = Prepared::new(&config, compiler, &words).map_err(|reason| reason.to_string())?;
             let ran = run::run(compiler, &words).map_err(|error| error.to_string())?;
             if ran.status.success() { Ok(prepared) } else { Err("the compiler fails here".to_owned()) }

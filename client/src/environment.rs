@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::reason::Reason;
-use crate::toolchain::{ACTION_PATH, Messages, Toolchain, Travel};
+use crate::toolchain::{ACTION_PATH, CACHES, Messages, Toolchain, Travel};
 
 /// What a variable that compilers read means to the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +110,11 @@ pub fn of_action(
         && let Some(folders) = &luggage.library_path
     {
         set("LD_LIBRARY_PATH", folders.clone());
+    }
+    if reader.toolchain.mode.is_some() {
+        for name in CACHES {
+            set(name, "/tmp/cache".to_owned());
+        }
     }
     if let Some(place) = reader.place {
         set("CASTWORK_PLACE", place.to_owned());

@@ -19,7 +19,7 @@ use crate::mounts;
 use crate::paths::{LEADS_OUT, Place};
 use crate::reason::Reason;
 use crate::tiers::Inputs;
-use crate::toolchain::{Family, Messages, Toolchain, ToolchainMemory};
+use crate::toolchain::{Family, Messages, Mode, Toolchain, ToolchainMemory};
 
 /// A call that is understood; nothing is known yet of what it reads.
 pub struct Understood {
@@ -43,17 +43,21 @@ impl Understood {
     /// # Errors
     /// The reason to pass it through.
     pub fn new(config: &Config, compiler: &Path, arguments: &[OsString]) -> Result<Self, Reason> {
+        let (mode, arguments) = Mode::take(compiler, arguments)?;
         let words: Option<Vec<String>> =
             arguments.iter().map(|word| word.to_str().map(str::to_owned)).collect();
         let words = words.ok_or(Reason::new("word that is not Unicode"))?;
         let folder = std::env::current_dir().map_err(|_| Reason::new("folder with an unusual name"))?;
-        let compile = Compile::parse(&words, &folder)?;
+        let mut compile = Compile::parse(&words, &folder)?;
+        if mode.is_some() {
+            Mode::check(&mut compile)?;
+        }
         environment::check(environment::of_process)?;
         let place = Place::find(config.project_root.as_deref())?;
         let more = mounts::of(&compile, &place);
         let place = place.with_mounts(more);
-        let guessed = guessed_language(&compile, compiler);
-        let mut memory = ToolchainMemory::recall(&config.dir, compiler, guessed)?;
+        let guessed = guessed_language(&compile, compiler, mode);
+        let mut memory = ToolchainMemory::recall(&config.dir, compiler, mode, guessed)?;
         check_family(&compile, &memory.toolchain, guessed)?;
         let messages = memory.messages()?;
         // Now, because a call that is recognised never asks for more.
@@ -245,10 +249,13 @@ fn start(config: &Config, compile: &Compile) -> Result<Start, Reason> {
 }
 
 /// The language of the source, as far as the compiler's name tells whether it takes C for C++.
-fn guessed_language(compile: &Compile, compiler: &Path) -> Language {
+fn guessed_language(compile: &Compile, compiler: &Path, mode: Option<Mode>) -> Language {
     let is_named_so =
         |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
-    let is_cxx = is_named_so(compiler) || compiler.canonicalize().is_ok_and(|real| is_named_so(&real));
+    let is_cxx = mode.map_or_else(
+        || is_named_so(compiler) || compiler.canonicalize().is_ok_and(|real| is_named_so(&real)),
+        |mode| mode == Mode::Cxx,
+    );
     compile.language_for(is_cxx)
 }
 

@@ -6,51 +6,17 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[path = "no_compiler/client.rs"]
+mod client;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
-use castwork_tests::{Farm, Options, Program, binary, finish, have, skip};
+use castwork_tests::{Farm, Options, binary, finish, have, skip};
+use client::{COMPILE_MAX, Client, SOURCE, copy, finish_line};
 use tempfile::TempDir;
-
-/// Far above what one compile takes.
-const COMPILE_MAX: Duration = Duration::from_secs(5 * 60);
-
-/// Makes `$1` a root with the files in list `$2` and the folder `$3`, and runs the rest of the words in it.
-///
-/// Not by `chroot`: in such a one there are no user namespaces.
-const ROOT: &str = r#"
-set -e
-root=$1 list=$2 work=$3
-shift 3
-mount --make-rprivate /
-mount -t tmpfs none "$root"
-mkdir -p "$root/dev" "$root/proc" "$root/old" "$root$work"
-mount --rbind /proc "$root/proc"
-for name in null zero full random urandom; do : >"$root/dev/$name"; mount --bind "/dev/$name" "$root/dev/$name"; done
-mount --bind "$work" "$root$work"
-while read -r file place; do mkdir -p "$root$(dirname "$place")"; cp -L "$file" "$root$place"; done <"$list"
-cd "$root"
-pivot_root . old
-exec /busybox sh -c '/busybox umount -l /old && /busybox rmdir /old && exec "$@"' sh "$@"
-"#;
-
-/// Where the worker has something of the machine's.
-const SOURCE: &str = "\
-#include <map>
-#include <regex>
-#include <iostream>
-int count(const char *text) {
-    std::map<std::string, int> words;
-    const std::regex word(\"[a-z]+\");
-    for (std::cregex_iterator at(text, text + 5, word), end; at != end; ++at) ++words[at->str()];
-    std::cout << __FILE__ << words.size();
-    int unused;
-    return (int)words.size();
-}
-";
 
 #[test]
 fn a_worker_without_a_compiler_compiles_with_the_clients() {
@@ -59,7 +25,7 @@ fn a_worker_without_a_compiler_compiles_with_the_clients() {
         return;
     }
     let farm = Farm::with(Options { workers: 0, ..Options::default() });
-    let Some(_worker) = worker_in_an_empty_root(&farm) else { return };
+    let Some(_worker) = farm.bare_worker(test) else { return };
     for compiler in ["g++", "gcc", "clang++", "clang", "aarch64-linux-gnu-g++", "x86_64-w64-mingw32-g++"] {
         if !have(&format!("{test}: {compiler}"), compiler) {
             continue;
@@ -98,12 +64,14 @@ fn a_compiler_travels_by_whatever_name_and_from_whatever_place() {
         ("a farm of links", None, links.join("tool-g++")),
         ("ccache's links", Some(behind_ccache), PathBuf::from("g++")),
         ("a toolset's own path", None, toolset.usr.join("bin/g++")),
-        ("a toolset on PATH", Some(toolset.usr.join("bin")), PathBuf::from("g++")),
+        ("a toolset that is enabled", Some(toolset.usr.join("bin")), PathBuf::from("g++")),
         ("a clang that was moved", None, clang),
     ];
     for (way, first, compiler) in ways {
         let mut project = Client::new(&farm, "a.cc");
         project.first_on_path = first;
+        // As `scl enable` and the toolset's own `enable` do it.
+        project.library_path = way.ends_with("is enabled").then(|| toolset.usr.join("lib64"));
         project.write(SOURCE);
         project.check(compiler.to_str().unwrap(), "-O1 -g -Wall");
         assert_eq!(project.counts(), [1, 1, 0], "compiles, remote runs, fallbacks by {way}");
@@ -174,102 +142,6 @@ fn two_compilers_of_one_path_never_share_a_result() {
     assert_eq!(third.counts(), [1, 1, 0]);
 }
 
-fn finish_line(command: &mut Command) -> String {
-    String::from_utf8(command.output().unwrap().stdout).unwrap()
-}
-
-/// Starts a worker of the farm in a root that holds nothing but what it is made of.
-fn worker_in_an_empty_root(farm: &Farm) -> Option<Program> {
-    let folder = farm.folder();
-    let (root, data, list) = (folder.join("root"), folder.join("bare"), folder.join("files"));
-    fs::create_dir_all(&root).unwrap();
-    fs::create_dir_all(&data).unwrap();
-    let worker = binary("castwork-worker");
-    let listed = finish_line(Command::new("ldd").arg(&worker));
-    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
-    let mut files: Vec<String> = libraries.map(|path| format!("{path} {path}\n")).collect();
-    files.push(format!("{} /castwork-worker\n", worker.display()));
-    let busybox = finish_line(Command::new("sh").args(["-c", "command -v busybox"]));
-    files.push(format!("{} /busybox\n", busybox.trim()));
-    fs::write(&list, files.concat()).unwrap();
-    let is_root = finish_line(Command::new("id").arg("-u")).trim() == "0";
-    let unshared = if is_root { "-m" } else { "-Urm" };
-    let tried = Command::new("unshare").args([unshared, "mount", "-t", "tmpfs", "none", "/mnt"]).status();
-    if !tried.is_ok_and(|status| status.success()) {
-        skip("a worker without a compiler", "there are no mount namespaces");
-        return None;
-    }
-    let mut command = Command::new("unshare");
-    command.args([unshared, "sh", "-c", ROOT, "sh"]).arg(&root).arg(&list).arg(folder);
-    command.args(["/castwork-worker", "--slots", "2", "--scheduler"]).arg(farm.address());
-    command.arg("--data-dir").arg(&data);
-    let mut worker = Program::start(command, folder, "bare-worker");
-    worker.ready();
-    Some(worker)
-}
-
-/// A client of the farm with one source and a cache of its own.
-struct Client {
-    folder: TempDir,
-    remote: String,
-    source: &'static str,
-    first_on_path: Option<PathBuf>,
-}
-
-impl Client {
-    fn new(farm: &Farm, source: &'static str) -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), remote: farm.address(), source, first_on_path: None }
-    }
-
-    /// Long enough before the compile that it is not taken for a file that changes.
-    fn write(&self, text: &str) {
-        let path = self.folder.path().join(self.source);
-        fs::write(&path, text).unwrap();
-        let earlier = std::time::SystemTime::now() - Duration::from_secs(60);
-        fs::File::options().write(true).open(path).unwrap().set_modified(earlier).unwrap();
-    }
-
-    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(self.folder.path()).env_clear();
-        let path = std::env::var_os("PATH").unwrap();
-        let path = self.first_on_path.iter().cloned().chain(std::env::split_paths(&path));
-        command.env("PATH", std::env::join_paths(path).unwrap()).env("LC_ALL", "C.UTF-8");
-        command.env("CCACHE_DISABLE", "1");
-        command.env("CASTWORK_REMOTE", &self.remote).env("CASTWORK_DIR", self.folder.path().join("cache"));
-        command.env("CASTWORK_CONFIG", "/dev/null").env("CASTWORK_PROJECT_ROOT", self.folder.path());
-        command
-    }
-
-    /// Compiles through the wrapper and without: object and messages have to be the same.
-    fn check(&self, compiler: &str, flags: &str) {
-        let compile = |mut command: Command, object: &str| {
-            command.args(flags.split(' ')).args(["-c", self.source, "-o", object]);
-            let done = finish(command, COMPILE_MAX);
-            done.must_succeed(&format!("{compiler} {flags}"));
-            (fs::read(self.folder.path().join(object)).unwrap(), done.stderr)
-        };
-        let (plain, said) = compile(self.command(compiler), "plain.o");
-        let mut wrapped = self.command(binary("castwork"));
-        wrapped.arg(compiler);
-        let (ours, ours_said) = compile(wrapped, "ours.o");
-        // On a machine that is slow, an upload says how far it is.
-        let is_ours = |line: &&str| !line.starts_with("castwork: uploaded ");
-        let ours_said: String = ours_said.split_inclusive('\n').filter(is_ours).collect();
-        assert_eq!(ours_said, said, "{compiler} {flags}");
-        assert!(ours == plain, "{compiler} {flags}: another object");
-    }
-
-    /// Compiles, runs on workers, and compiles here because something failed.
-    fn counts(&self) -> [u64; 3] {
-        let mut stats = self.command(binary("castwork"));
-        stats.args(["stats", "--json"]);
-        let stats: serde_json::Value = serde_json::from_str(&finish(stats, COMPILE_MAX).stdout).unwrap();
-        ["compiles", "remote_runs", "fallbacks"]
-            .map(|key| stats[key].as_u64().unwrap_or_else(|| panic!("no `{key}` in {stats}")))
-    }
-}
-
 /// Where a program is.
 fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap();
@@ -281,12 +153,6 @@ fn part(compiler: &str, name: &str) -> PathBuf {
     let said = finish_line(Command::new(compiler).arg(format!("-print-prog-name={name}")));
     let path = Path::new(said.trim());
     fs::canonicalize(if path.is_absolute() { path.to_owned() } else { program(name) }).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to.parent().unwrap()).unwrap();
-    let copied = Command::new("cp").arg("-RL").arg(from).arg(to).status().unwrap();
-    assert!(copied.success(), "copy {}", from.display());
 }
 
 /// A copy of the machine's gcc in a place of its own, as `gcc-toolset-*` packages have it.
@@ -309,6 +175,12 @@ impl Toolset {
             let from = own.with_file_name(name);
             copy(&from, &toolset.place(&from));
         }
+        // One of the libraries that the machine has too: which of both it is, `LD_LIBRARY_PATH` says.
+        let needed = finish_line(Command::new("ldd").arg(&own));
+        let library =
+            needed.split_whitespace().find(|word| word.starts_with('/') && word.contains("libmpfr"));
+        let library = Path::new(library.unwrap());
+        copy(library, &toolset.usr.join("lib64").join(library.file_name().unwrap()));
         for folder in ["/usr/include/c++", "/usr/include/x86_64-linux-gnu/c++"] {
             if Path::new(folder).is_dir() {
                 copy(Path::new(folder), &toolset.place(Path::new(folder)));

@@ -53,7 +53,7 @@ impl Configuration {
 
 /// The platform of this machine.
 pub fn platform() -> String {
-    format!("{}-{}", Platform::OS_FAMILY, crate::action::isa())
+    format!("{}-{}", Platform::OS_FAMILY, crate::action::isa(std::env::consts::ARCH))
 }
 
 /// In which run something is counted.

@@ -46,7 +46,7 @@ impl Tests {
     ) -> Result<(), Reason> {
         let before = line_before(bytes, at);
         let after = blanks_skipped(&bytes[at + length..]);
-        if !may_be_directive(before) || is_about_itself(before) {
+        if !may_be_directive(before) || is_about_itself(before) || is_message(before) {
             return Ok(());
         }
         if let Some(alias) = alias(before, after) {
@@ -205,6 +205,17 @@ fn is_about_itself(before: &[u8]) -> bool {
         .any(|word| before.ends_with(word))
 }
 
+/// Whether a line that begins so is a message and nothing else: what `#error` or `#warning` says.
+fn is_message(before: &[u8]) -> bool {
+    let directive = before.trim_ascii_start().strip_prefix(b"#").map(<[u8]>::trim_ascii_start);
+    let text = directive.and_then(|words| {
+        [b"error".as_slice(), b"warning"].iter().find_map(|name| words.strip_prefix(*name))
+    });
+    // Where a comment ends, what looks like the directive may be in it, and another may begin.
+    text.is_some_and(|text| !text.first().is_some_and(|byte| is_word_byte(*byte)))
+        && position(before, b"*/").is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::scan::scan;
@@ -241,6 +252,12 @@ mod tests {
     }
 
     #[test]
+    fn messages_test_for_nothing() {
+        let text = "#  error \"the __has_include check should move to <a.h>\"\n# warning __has_include(A)\n";
+        assert_eq!(tested(text).unwrap(), []);
+    }
+
+    #[test]
     fn tests_that_are_not_plain_are_refused() {
         for text in [
             "#if __has_include(HEADER)",
@@ -251,6 +268,7 @@ mod tests {
             "#define HAS(x) __has_include(x)\n#if HAS(<linux/a.h>)\n",
             "#if X /* a\n b */ && __has_include(HEADER)\n",
             "#if CHECK(__has_include, <a.h>)\n",
+            "/*\n#error */ #if __has_include(HEADER)\n",
             "#define MY_HAS __has_include\n#if PASTE(MY_, HAS)(<a.h>)\n",
         ] {
             assert_eq!(tested(text).unwrap_err(), COMPUTED.as_str(), "{text}");

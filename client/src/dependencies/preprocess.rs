@@ -32,7 +32,7 @@ pub(super) fn preprocess(
     toolchain: &Toolchain,
     temporary: &Path,
 ) -> Result<Preprocessed, Reason> {
-    let mut command = Command::new(&toolchain.driver);
+    let mut command = toolchain.command();
     for argument in &compile.arguments {
         if !matches!(argument, Argument::LinkOnly(_)) {
             command.args(argument.words());

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::loader::{self, Under};
 use super::probe::{library_of, program_named, said};
@@ -70,7 +70,8 @@ fn linked(toolchain: &Toolchain, language: Language) -> Result<BTreeSet<PathBuf>
     let broken = |error: std::io::Error| format!("can't try to link: {error}");
     let folder = tempfile::tempdir().map_err(broken)?;
     std::fs::write(folder.path().join("program"), "int main() { return 0; }\n").map_err(broken)?;
-    let output = Command::new(&toolchain.driver)
+    let output = toolchain
+        .command()
         .args(["-x", language.name(), "program", "-o", "linked", "-Wl,--verbose"])
         .current_dir(folder.path())
         .env("LC_ALL", "C")

@@ -6,13 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use castwork_cas::{Digest, DigestFunction};
 use serde::{Deserialize, Serialize};
 
-use super::{IncludeDirs, Messages, Toolchain, probe};
+use super::{IncludeDirs, Messages, Mode, Toolchain, probe};
 use crate::command_line::Language;
 use crate::files;
 use crate::reason::Reason;
 
 /// Raised when the meaning of what is remembered changes.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// Files that were changed less than this ago may change again without another stamp.
 const SETTLED_AFTER_NS: i128 = 2_000_000_000;
@@ -43,8 +43,14 @@ impl ToolchainMemory {
     ///
     /// # Errors
     /// The reason to pass through, if it is not one that is understood.
-    pub fn recall(folder: &Path, compiler: &Path, language: Language) -> Result<Self, Reason> {
+    pub fn recall(
+        folder: &Path,
+        compiler: &Path,
+        mode: Option<Mode>,
+        language: Language,
+    ) -> Result<Self, Reason> {
         let mut name = format!("{}\0{}", compiler.display(), language.name());
+        name.extend(mode.map(|mode| format!("\0as {}", mode.word())));
         for variable in NAME_VARIABLES {
             name.push('\0');
             name.push_str(&std::env::var_os(variable).unwrap_or_default().to_string_lossy());
@@ -54,7 +60,7 @@ impl ToolchainMemory {
         if let Some(toolchain) = read(&file).filter(Toolchain::is_current) {
             return Ok(Self { toolchain, language, file, is_changed: false });
         }
-        let toolchain = probe::identify(compiler, language)?;
+        let toolchain = probe::identify(compiler, mode, language)?;
         Ok(Self { toolchain, language, file, is_changed: true })
     }
 

@@ -6,11 +6,13 @@ mod linking;
 mod loader;
 mod luggage;
 mod memory;
+mod multitool;
 mod probe;
 pub mod resolve;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use castwork_cas::{Digest, DigestFunction, Hasher};
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,7 @@ use crate::reason::Reason;
 
 pub use luggage::{Luggage, Packed};
 pub use memory::ToolchainMemory;
+pub use multitool::{CACHES, Mode};
 pub use probe::{IncludeDirs, check_program, ignored_folders, search_list as probe_search_list};
 
 /// Whose compiler it is.
@@ -87,8 +90,12 @@ pub enum Travel {
 pub struct Toolchain {
     /// What is run: the driver, at the path that selects its behaviour.
     pub driver: PathBuf,
+    /// As what it is called, if it is a compiler only then.
+    pub mode: Option<Mode>,
     /// Whose compiler it is.
     pub family: Family,
+    /// The machine that it runs on, by its name in Rust; by default ours.
+    pub machine: String,
     /// Its major version.
     pub major: u32,
     /// Whether it takes C for C++.
@@ -119,6 +126,13 @@ pub struct Toolchain {
 pub const ACTION_PATH: &str = "/usr/bin:/bin";
 
 impl Toolchain {
+    /// A call of the compiler.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(&self.driver);
+        command.args(self.mode.map(Mode::word));
+        command
+    }
+
     /// The version of DWARF that `-g` gives.
     pub const fn default_dwarf_version(&self) -> u8 {
         match self.family {

@@ -8,9 +8,11 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::elf;
 use super::loader::{self, Under};
 use super::{
-    ACTION_PATH, Assembler, Family, Luggage, Messages, Roles, Toolchain, Travel, identify_files, resolve,
+    ACTION_PATH, Assembler, Family, Luggage, Messages, Mode, Roles, Toolchain, Travel, identify_files,
+    multitool, resolve,
 };
 use crate::command_line::Language;
 use crate::local::Platform;
@@ -41,8 +43,12 @@ pub struct IncludeDirs {
 ///
 /// # Errors
 /// The reason to pass through, if it is not one that is understood.
-pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain, Reason> {
-    let version = said(compiler, &["--version"])?;
+pub(super) fn identify(compiler: &Path, mode: Option<Mode>, language: Language) -> Result<Toolchain, Reason> {
+    let ask_it = |driver: &Path, word: &str| {
+        let words: Vec<&str> = mode.map(Mode::word).into_iter().chain([word]).collect();
+        said(driver, &words)
+    };
+    let version = ask_it(compiler, "--version")?;
     let family = if version.contains("Free Software Foundation") {
         Family::Gcc
     } else if version.contains("clang version") {
@@ -53,13 +59,16 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
     let real = compiler.canonicalize().map_err(|_| Reason::new("compiler can't be read"))?;
     // gcc finds itself whatever it is called, so `cc` and `gcc-12` are one; clang goes by its name.
     let driver = if family == Family::Gcc { real.clone() } else { compiler.to_owned() };
-    let is_cxx_driver = driver.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
+    let is_named_so = driver.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
+    let is_cxx_driver = mode.map_or(is_named_so, |mode| mode == Mode::Cxx);
     let dumped = if family == Family::Gcc { "-dumpfullversion" } else { "-dumpversion" };
-    let number = said(&driver, &[dumped]).or_else(|_| said(&driver, &["-dumpversion"]))?;
+    let number = ask_it(&driver, dumped).or_else(|_| ask_it(&driver, "-dumpversion"))?;
     // Some builds say how they were made behind it: `12-posix`.
     let major = number.trim().split(|letter: char| !letter.is_ascii_digit()).next();
     let major = major.and_then(|major| major.parse().ok());
     let mut toolchain = Toolchain {
+        mode,
+        machine: machine_of(&real),
         family,
         major: major.ok_or(Reason::new("compiler without a version"))?,
         is_cxx_driver,
@@ -82,27 +91,49 @@ pub(super) fn identify(compiler: &Path, language: Language) -> Result<Toolchain,
         Family::Gcc => gcc_programs(&mut toolchain, language, &mut programs)?,
         Family::Clang => check_clang(&toolchain)?,
     }
-    if !Platform::HAS_ELF_LOADER {
+    if Platform::HAS_ELF_LOADER {
+        find_luggage(&mut toolchain, compiler, &programs)?;
+    } else {
         toolchain.tools = identify_files(&programs)?;
-        return Ok(toolchain);
     }
+    Ok(toolchain)
+}
+
+/// Finds all that the programs need to run, and whether it can go along.
+fn find_luggage(toolchain: &mut Toolchain, compiler: &Path, programs: &Roles) -> Result<(), Reason> {
     let mut files = programs.clone();
-    let is_itself = libraries(&mut toolchain, &mut files)?;
+    let is_itself = libraries(toolchain, &mut files)?;
+    if toolchain.mode.is_some() {
+        let found = multitool::mark(compiler).ok_or(Reason::new("compiler without its parts"))?;
+        let (mark, absent) = found;
+        files.insert(mark, "mark of its own folder".to_owned());
+        toolchain.watched.extend(absent.into_iter().map(|path| (path, None)));
+    }
     files.extend(toolchain.specs.iter().map(|path| (path.clone(), "specs of the driver".to_owned())));
-    let locale = utf8_locale(&toolchain, &files);
+    let locale = utf8_locale(toolchain, &files);
     let role = || "locale of its messages".to_owned();
     files.extend(locale.iter().flatten().map(|path| (path.clone(), role())));
     toolchain.tools = identify_files(&files)?;
     let packed = if is_itself {
         Luggage::pack(&toolchain.tools).and_then(|mut luggage| {
             luggage.has_utf8 = locale.is_some();
-            loader::settle(&mut luggage, &programs).map(|()| luggage)
+            loader::settle(&mut luggage, programs).map(|()| luggage)
         })
     } else {
         Err("`LD_PRELOAD` or `LD_AUDIT` puts libraries into it".to_owned())
     };
     toolchain.travel = packed.map_or_else(Travel::Stays, Travel::Along);
-    Ok(toolchain)
+    Ok(())
+}
+
+/// The machine that a program runs on, by its name in Rust.
+fn machine_of(program: &Path) -> String {
+    let named = elf::read(program).and_then(|elf| match elf.machine {
+        (object::elf::EM_X86_64, true) => Some("x86_64"),
+        (object::elf::EM_AARCH64, true) => Some("aarch64"),
+        _ => None,
+    });
+    named.unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
 /// The files that a compiler needs to say what it says under `LC_ALL=C.UTF-8`; `None` if it won't say that there.
@@ -120,7 +151,7 @@ fn utf8_locale(toolchain: &Toolchain, files: &Roles) -> Option<Vec<PathBuf>> {
 
 /// Finds the front end and the assembler, and what would come before them.
 fn gcc_programs(toolchain: &mut Toolchain, language: Language, programs: &mut Roles) -> Result<(), Reason> {
-    let about = complaints(&toolchain.driver, &["-v"])?;
+    let about = complaints(toolchain, &["-v"])?;
     // A program that starts the real compiler is seen by its name here.
     let itself = about.lines().find_map(|line| line.strip_prefix("COLLECT_GCC="));
     if itself != toolchain.driver.to_str() {
@@ -209,7 +240,7 @@ fn is_on_action_path(program: &Path) -> bool {
 
 /// Checks that clang is by itself: no configuration file, no other assembler.
 fn check_clang(toolchain: &Toolchain) -> Result<(), Reason> {
-    let about = complaints(&toolchain.driver, &["-###", "-c", "-x", "c", "/dev/null", "-o", "/dev/null"])?;
+    let about = complaints(toolchain, &["-###", "-c", "-x", "c", "/dev/null", "-o", "/dev/null"])?;
     if about.contains("Configuration file:") {
         return Err("configuration from a file".into());
     }
@@ -263,7 +294,7 @@ pub(super) fn include_dirs(
 ) -> Result<IncludeDirs, Reason> {
     let mut words: Vec<&str> = flags.iter().map(String::as_str).collect();
     words.extend(["-E", "-v", "-x", language.name(), "/dev/null"]);
-    let about = complaints(&toolchain.driver, &words)?;
+    let about = complaints(toolchain, &words)?;
     check_program(&about, toolchain)?;
     let left_out = ignored_folders(&about).map(str::to_owned).collect();
     let mut dirs = IncludeDirs { left_out, ..IncludeDirs::default() };
@@ -324,7 +355,12 @@ pub(super) const LOCALE_VARIABLES: [&str; 5] = ["LC_ALL", "LC_MESSAGES", "LC_CTY
 
 /// Sees how messages look under the user's locale.
 pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, Reason> {
-    let mut child = Command::new(&toolchain.driver)
+    // clang has no other language and no other quotes; and to try it with zig would be to link, which takes minutes.
+    if toolchain.family == Family::Clang {
+        return Ok(Messages::Ascii);
+    }
+    let mut child = toolchain
+        .command()
         .args(["-fsyntax-only", "-x", "c", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -347,7 +383,7 @@ pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, 
 
 /// What a compiler prints when asked.
 pub(super) fn said(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
-    let output = ask(compiler, words)?;
+    let output = ask(Command::new(compiler).args(words))?;
     if !output.status.success() {
         return Err("compiler gives no answer".into());
     }
@@ -355,19 +391,14 @@ pub(super) fn said(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
 }
 
 /// What a compiler prints to standard error when asked.
-pub(super) fn complaints(compiler: &Path, words: &[&str]) -> Result<String, Reason> {
-    let output = ask(compiler, words)?;
+pub(super) fn complaints(toolchain: &Toolchain, words: &[&str]) -> Result<String, Reason> {
+    let output = ask(toolchain.command().args(words))?;
     if !output.status.success() {
         return Err("compiler gives no answer".into());
     }
     Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-fn ask(compiler: &Path, words: &[&str]) -> Result<std::process::Output, Reason> {
-    Command::new(compiler)
-        .args(words)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|_| "compiler can't be started".into())
+fn ask(command: &mut Command) -> Result<std::process::Output, Reason> {
+    command.env("LC_ALL", "C").stdin(Stdio::null()).output().map_err(|_| "compiler can't be started".into())
 }

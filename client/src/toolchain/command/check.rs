@@ -1,6 +1,6 @@
 //! `castwork toolchain check`: proves that what is packed is enough, by compiling where nothing else is.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{fs, io};
@@ -17,10 +17,10 @@ use crate::dependencies::prerequisites;
 use crate::doctor;
 use crate::environment::DATE;
 use crate::tiers::Server;
-use crate::toolchain::{ACTION_PATH, Family, Toolchain, probe};
+use crate::toolchain::{ACTION_PATH, CACHES, Family, Mode, Toolchain, probe};
 
-/// Ways into another root, for root and for others.
-const WAYS: [&[&str]; 2] = [&["chroot"], &["unshare", "--user", "--map-root-user", "chroot"]];
+/// Where programs that ask where they lie, and loaders that look beside them, learn it.
+const PROC: &str = "proc";
 
 /// What is compiled: a system header, a computation for the optimiser, a literal.
 const C: &str = "\
@@ -71,7 +71,7 @@ pub(super) fn check(config: &Config, subject: &Subject) -> bool {
 
 /// Looks at the compiler anew.
 fn remembered(subject: &Subject) -> Tried {
-    let anew = match probe::identify(&subject.compiler, subject.language) {
+    let anew = match probe::identify(&subject.compiler, subject.toolchain.mode, subject.language) {
         Ok(anew) => anew,
         Err(reason) => return Tried::Wrong(format!("it is not understood any more: {reason}")),
     };
@@ -100,12 +100,12 @@ fn compile_in(root: &Path, here: &Path, subject: &Subject) -> io::Result<Tried> 
         Language::Cxx => ("check.cc", CXX),
     };
     fs::write(here.join(source), text)?;
-    let mut listing = Command::new(&subject.toolchain.driver);
+    let mut listing = outside(subject, here);
     if subject.toolchain.family == Family::Gcc {
         // Headers as they are opened, and not by shorter names.
         listing.arg("-fno-canonical-system-headers");
     }
-    let rules = run(listing.args(["-O2", "-M", source]).current_dir(here))?;
+    let rules = run(listing.args(["-O2", "-M", source]))?;
     let Ok(rules) = rules else { return Ok(Tried::Wrong("it can't compile here".to_owned())) };
     let headers: Vec<_> =
         prerequisites(&rules).into_iter().map(PathBuf::from).filter(|path| path.is_absolute()).collect();
@@ -114,13 +114,14 @@ fn compile_in(root: &Path, here: &Path, subject: &Subject) -> io::Result<Tried> 
         Err(what) => return Ok(Tried::Wrong(what)),
     }
     fs::write(root.join(source), text)?;
-    let Some(way) = WAYS.into_iter().find(|way| is_open(way, root, subject)) else {
-        return Ok(Tried::Not("neither `chroot` nor user namespaces can be used here".to_owned()));
+    fs::create_dir_all(root.join(PROC))?;
+    let Some(way) = ways(root).into_iter().find(|way| is_open(way, root, subject)) else {
+        return Ok(Tried::Not(
+            "it does not start there, or neither `chroot` nor user namespaces can be used".to_owned(),
+        ));
     };
     let words: &[&str] = if subject.links { &["-O2"] } else { &["-O2", "-c"] };
-    let mut outside = Command::new(&subject.toolchain.driver);
-    outside.current_dir(here);
-    for mut command in [outside, inside(way, root, subject)] {
+    for mut command in [outside(subject, here), inside(&way, root, subject)] {
         command.args(words).args([source, "-o", MADE]);
         if let Err(what) = run(&mut command)? {
             return Ok(Tried::Wrong(what));
@@ -147,14 +148,46 @@ fn run(command: &mut Command) -> io::Result<Result<String, String>> {
     })
 }
 
+/// Ways into another root, for root and for others; those first that make `/proc` what it is to an action.
+fn ways(root: &Path) -> [Vec<OsString>; 4] {
+    let mut mount = OsString::from("--mount-proc=");
+    mount.push(root.join(PROC));
+    let with_proc = [OsStr::new("--pid"), OsStr::new("--fork"), &mount];
+    let as_user = ["--user", "--map-root-user"].map(OsStr::new);
+    let words = |words: &[&[&OsStr]]| words.concat().into_iter().map(OsStr::to_owned).collect();
+    let [unshare, chroot] = ["unshare", "chroot"].map(OsStr::new);
+    [
+        words(&[&[unshare], &with_proc, &[chroot]]),
+        words(&[&[unshare], &as_user, &with_proc, &[chroot]]),
+        words(&[&[chroot]]),
+        words(&[&[unshare], &as_user, &[chroot]]),
+    ]
+}
+
+/// The compiler's driver here, with what it needs to be the same everywhere.
+fn outside(subject: &Subject, here: &Path) -> Command {
+    let mut command = subject.toolchain.command();
+    command.args(plainly(subject)).current_dir(here);
+    command
+}
+
 /// The compiler's driver, in a root; its working folder is `/`.
-fn inside(way: &[&str], root: &Path, subject: &Subject) -> Command {
-    let mut command = Command::new(way[0]);
+fn inside(way: &[OsString], root: &Path, subject: &Subject) -> Command {
+    let mut command = Command::new(&way[0]);
     command.args(&way[1..]).arg(root).arg(&subject.toolchain.driver);
+    command.args(subject.toolchain.mode.map(Mode::word)).args(plainly(subject));
     let library_path = subject.luggage.as_ref().ok().and_then(|luggage| luggage.library_path.as_deref());
     command.env_clear().env("PATH", search_path(subject));
     command.envs(library_path.map(|folders| ("LD_LIBRARY_PATH", folders)));
+    if subject.toolchain.mode.is_some() {
+        command.envs(CACHES.map(|name| (name, "/tmp/cache")));
+    }
     command
+}
+
+/// For those of many tools: the target is named, and there is no debug information, which names the folder.
+fn plainly(subject: &Subject) -> Vec<String> {
+    subject.toolchain.mode.map_or_else(Vec::new, |_| vec![doctor::own_target(), "-g0".to_owned()])
 }
 
 /// Where `chroot` is found outside and the assembler inside.
@@ -164,7 +197,7 @@ fn search_path(subject: &Subject) -> String {
     format!("{folder}{ACTION_PATH}:/usr/sbin:/sbin")
 }
 
-fn is_open(way: &[&str], root: &Path, subject: &Subject) -> bool {
+fn is_open(way: &[OsString], root: &Path, subject: &Subject) -> bool {
     let version = inside(way, root, subject).arg("--version").stdin(Stdio::null()).output();
     version.is_ok_and(|done| done.status.success())
 }
@@ -182,7 +215,7 @@ fn at_server(config: &Config, server: &Server, subject: &Subject) -> Tried {
         0 => "it had all files".to_owned(),
         count => format!("it lacked {count} of {} files, {}", files.len(), megabytes(size)),
     };
-    match doctor::compile_there(config, server, &subject.compiler) {
+    match doctor::compile_there(config, server, &subject.compiler, subject.toolchain.mode) {
         Ok(text) => Tried::Same(format!("{lacked}; a compile {text}")),
         Err((what, hint)) => Tried::Wrong(format!("{lacked}; {what}\n      hint: {hint}")),
     }

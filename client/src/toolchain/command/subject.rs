@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::reason::Reason;
 use crate::toolchain::resolve::{self, Found};
 use crate::toolchain::{
-    Family, Luggage, Roles, Toolchain, ToolchainMemory, Travel, identify_files, linking, loader, probe,
+    Family, Luggage, Mode, Roles, Toolchain, ToolchainMemory, Travel, identify_files, linking, loader, probe,
 };
 
 /// A compiler that someone asks about.
@@ -42,9 +42,10 @@ impl Subject {
     /// # Errors
     /// Why it is not understood, for people.
     pub(super) fn find(config: &Config, name: &str, with_linker: bool) -> Result<Self, String> {
-        let (compiler, language) = found(name)?;
+        let (compiler, mode, language) = found(name)?;
         let not_understood = |reason| format!("`{name}` is not understood: {reason}");
-        let mut memory = ToolchainMemory::recall(&config.dir, &compiler, language).map_err(not_understood)?;
+        let mut memory =
+            ToolchainMemory::recall(&config.dir, &compiler, mode, language).map_err(not_understood)?;
         let headers = memory.include_dirs(&[]).map_err(not_understood)?;
         memory.save();
         let toolchain = memory.toolchain;
@@ -93,26 +94,37 @@ impl Subject {
     }
 }
 
-/// The compiler that a name stands for, and the language that it is for by its name.
-fn found(name: &str) -> Result<(PathBuf, Language), String> {
+/// The compiler that a name stands for, as what it is called, and the language that it is for by its name.
+fn found(name: &str) -> Result<(PathBuf, Option<Mode>, Language), String> {
     let search = std::env::var_os("PATH").unwrap_or_default();
     let folder = std::env::current_dir().unwrap_or_default();
-    let found = resolve::find(name, &search, &folder);
-    let Found { compiler, .. } =
+    let find = |name: &str| resolve::find(name, &search, &folder);
+    let whole = find(name).map(|found| (found, ""));
+    let found = whole.or_else(|| name.rsplit_once(' ').and_then(|(name, word)| Some((find(name)?, word))));
+    let (Found { compiler, .. }, word) =
         found.ok_or_else(|| format!("no compiler `{name}` on PATH; hint: a path does as well"))?;
-    let compiler = compiler.map_err(|reason| format!("`{name}` is not understood: {reason}"))?;
+    let not_understood = |reason| format!("`{name}` is not understood: {reason}");
+    let compiler = compiler.map_err(not_understood)?;
+    match Mode::take(&compiler, &[word.into()]).map_err(not_understood)? {
+        (Some(mode), _) => {
+            let language = if mode == Mode::Cxx { Language::Cxx } else { Language::C };
+            return Ok((compiler, Some(mode), language));
+        }
+        (None, _) if !word.is_empty() => return Err(format!("`{word}` is no part of a compiler's name")),
+        (None, _) => {}
+    }
     let is_named_so =
         |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
     let is_cxx = is_named_so(&compiler) || compiler.canonicalize().is_ok_and(|real| is_named_so(&real));
-    Ok((compiler, if is_cxx { Language::Cxx } else { Language::C }))
+    Ok((compiler, None, if is_cxx { Language::Cxx } else { Language::C }))
 }
 
 /// What makes clang take a gcc's folder for one, and so find the headers of its C++ library; actions name those.
 fn marks(toolchain: &Toolchain) -> Result<Vec<PathBuf>, Reason> {
-    if toolchain.family != Family::Clang {
+    if toolchain.family != Family::Clang || toolchain.mode.is_some() {
         return Ok(Vec::new());
     }
-    let about = probe::complaints(&toolchain.driver, &["-v"])?;
+    let about = probe::complaints(toolchain, &["-v"])?;
     let folder = about.lines().find_map(|line| line.strip_prefix("Selected GCC installation: "));
     let mark = folder.map(|folder| Path::new(folder).join("crtbegin.o")).filter(|mark| mark.is_file());
     Ok(mark.into_iter().collect())
