@@ -178,7 +178,7 @@ async fn batches(
     let mut synced = Vec::new();
     for round in 0..=rounds {
         let first = round as u64 * BATCH;
-        synced.push(write_and_sync(&folder.join("plain"), 1 << 12, 1000)?);
+        synced.push(append_and_sync(&folder.join("small"), 1 << 12, 1000)?);
         for (peer, times) in peers.iter().zip(&mut times) {
             let request = batch(first, BATCH, BATCH_BLOB_BYTES);
             let begin = Instant::now();
@@ -282,7 +282,7 @@ async fn streams(folder: &Path, peers: &[Peer], rows: &mut Vec<Vec<String>>) -> 
         let begin = Instant::now();
         let digest = Digest::of(DigestFunction::Sha256, &data);
         hashed.push(begin.elapsed());
-        synced.push(write_and_sync(&folder.join("plain"), PIECE_BYTES, STREAM_BYTES / PIECE_BYTES)?);
+        synced.push(append_and_sync(&folder.join("large"), PIECE_BYTES, STREAM_BYTES / PIECE_BYTES)?);
         copied.push(copy_over_loopback(&data)?);
         for (number, peer) in peers.iter().enumerate() {
             let begin = Instant::now();
@@ -371,11 +371,11 @@ fn resident_kb(pid: u32) -> Result<u64, String> {
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).ok_or("no VmRSS".to_owned())
 }
 
-/// Writes pieces to a new file, and syncs it.
-fn write_and_sync(path: &Path, piece: usize, count: usize) -> Result<Duration, String> {
+/// Appends pieces to a file, and syncs it: what is kept takes memory and places on the disk that are new, too.
+fn append_and_sync(path: &Path, piece: usize, count: usize) -> Result<Duration, String> {
     let data = vec![7; piece];
     let write = || {
-        let mut file = File::create(path)?;
+        let mut file = File::options().create(true).append(true).open(path)?;
         let begin = Instant::now();
         for _ in 0..count {
             file.write_all(&data)?;

@@ -64,6 +64,10 @@ const STREAMS_MAX: u32 = 1024;
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
+/// The largest frame that a client may send. With the 16 KiB that HTTP/2 begins with, a large blob is tens of thousands
+/// of small reads.
+const FRAME_BYTES_MAX: u32 = 256 << 10;
+
 /// Bytes of a call's headers.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
 
@@ -164,6 +168,7 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_WAIT))
         .max_concurrent_streams(STREAMS_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_max_header_list_size(HEADERS_BYTES_MAX)

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use castwork_cas::files::Stamp;
 use castwork_cas::{Digest, StoreError};
 use tokio::sync::RwLock;
+use tokio::task::JoinHandle;
 use tracing::error;
 
 use super::commit::Committer;
@@ -249,7 +250,12 @@ pub(crate) fn disk(step: &str, path: &Path, source: io::Error) -> StoreError {
 ///
 /// The work goes on if the caller is dropped.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    ended(tokio::task::spawn_blocking(work)).await
+}
+
+/// What came of blocking work that was begun before.
+pub(crate) async fn ended<T>(working: JoinHandle<T>) -> T {
+    match working.await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

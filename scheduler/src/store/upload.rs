@@ -9,6 +9,7 @@ use castwork_cas::codec::unpacker;
 use castwork_cas::files::Stamp;
 use castwork_cas::{Digest, Hasher, StoreError};
 use tempfile::{NamedTempFile, TempPath};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::commit::{Before, Kept};
 use super::layout::FileKey;
@@ -17,21 +18,25 @@ use super::many;
 use super::packed::{self, Packed};
 use super::pins::PinGuard;
 use super::read::Look;
-use super::shared::{Shared, blocking};
+use super::shared::{Shared, blocking, ended};
 
 /// Bytes are written in pieces of at least this, so that small messages do not cost a call each.
 const WRITE_BYTES_MIN: u64 = 256 * 1024;
 
 /// Hashes a blob as it arrives and writes it to a temporary file; [`Upload::finish`] keeps it. A small blob
-/// stays in memory until then.
+/// stays in memory until then. While some bytes are hashed and written, the next may come.
 ///
 /// Dropping it removes the file. Not cancel-safe: after a call that was dropped, all others fail.
 pub struct Upload {
     shared: Arc<Shared>,
     digest: Digest,
     received_bytes: u64,
+    /// What has come since a thread has begun to work.
+    incoming: Vec<Bytes>,
+    incoming_bytes: u64,
     /// Not there while a thread works on them, nor after that failed.
     parts: Option<Parts>,
+    working: Option<JoinHandle<(Parts, io::Result<()>)>>,
     reservation: Reservation,
     /// From the moment that it is stored until its use is written down nobody may evict it.
     pin: PinGuard,
@@ -58,7 +63,17 @@ impl Upload {
         };
         let pin = shared.pins.pin([digest]);
         let reservation = Reservation::none(&shared.ledger);
-        Self { shared, digest, received_bytes: 0, parts: Some(parts), reservation, pin }
+        Self {
+            shared,
+            digest,
+            received_bytes: 0,
+            incoming: Vec::new(),
+            incoming_bytes: 0,
+            parts: Some(parts),
+            working: None,
+            reservation,
+            pin,
+        }
     }
 
     /// What the blob is to be.
@@ -102,16 +117,27 @@ impl Upload {
     /// [`StoreError::Mismatch`] as soon as there are more than the digest says, [`StoreError::Full`] if
     /// there is no room for them.
     pub async fn append(&mut self, data: Bytes) -> Result<(), StoreError> {
-        let mut parts = self.take()?;
         self.received_bytes += data.len() as u64;
-        parts.pending_bytes += data.len() as u64;
-        parts.pending.push(data);
+        self.incoming_bytes += data.len() as u64;
+        self.incoming.push(data);
         if self.received_bytes > self.digest.size_bytes() {
+            let parts = self.take().await?;
             return Err(StoreError::mismatch(&self.digest, parts.into_digest()));
         }
-        let is_enough = parts.pending_bytes >= WRITE_BYTES_MIN;
-        self.parts = Some(parts);
-        if is_enough { self.flush().await } else { Ok(()) }
+        if self.incoming_bytes < WRITE_BYTES_MIN || FileKey::Blob(self.digest).is_small() {
+            return Ok(());
+        }
+        let mut parts = self.take().await?;
+        self.reserve(parts.pending_bytes).await?;
+        if parts.packed.is_some() {
+            return self.work(parts, Parts::write).await;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.working = Some(spawn_blocking(move || {
+            let done = parts.write(&shared);
+            (parts, done)
+        }));
+        Ok(())
     }
 
     /// Writes out what is still in memory.
@@ -123,7 +149,7 @@ impl Upload {
         if FileKey::Blob(self.digest).is_small() {
             return Ok(());
         }
-        let parts = self.take()?;
+        let parts = self.take().await?;
         self.reserve(parts.pending_bytes).await?;
         self.work(parts, Parts::write).await
     }
@@ -139,7 +165,7 @@ impl Upload {
 
     async fn unpack(&mut self) -> Result<(), StoreError> {
         let received_bytes = self.received_bytes;
-        let parts = self.take()?;
+        let parts = self.take().await?;
         if parts.packed.is_none() {
             self.parts = Some(parts);
             return Ok(());
@@ -169,7 +195,7 @@ impl Upload {
     /// # Errors
     /// [`StoreError::Mismatch`] if the bytes are not the digest's.
     pub async fn finish(mut self) -> Result<(), StoreError> {
-        let parts = self.take()?;
+        let parts = self.take().await?;
         if FileKey::Blob(self.digest).is_small() {
             many::put_one(&self.shared, self.digest, parts.into_bytes()).await?;
             self.shared.pins.hold([self.digest]);
@@ -219,11 +245,20 @@ impl Upload {
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Parts, StoreError> {
-        self.parts.take().ok_or_else(|| StoreError::Disk {
+    /// The parts, with all that has come, when nobody works on them any more.
+    async fn take(&mut self) -> Result<Parts, StoreError> {
+        if let Some(working) = self.working.take() {
+            let (parts, done) = ended(working).await;
+            done.map_err(|error| self.shared.write_failed(&self.digest, "write", error))?;
+            self.parts = Some(parts);
+        }
+        let mut parts = self.parts.take().ok_or_else(|| StoreError::Disk {
             step: format!("go on with the upload of `{}`", self.digest),
             source: io::Error::other("it was broken off"),
-        })
+        })?;
+        parts.pending.append(&mut self.incoming);
+        parts.pending_bytes += std::mem::take(&mut self.incoming_bytes);
+        Ok(parts)
     }
 
     async fn reserve(&mut self, bytes: u64) -> Result<(), StoreError> {
