@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use prost::Message;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::process::cpu_of_trees;
+use crate::process::Trees;
 use crate::spread::{Spread, milliseconds};
 use crate::table;
 
@@ -43,16 +43,17 @@ pub async fn run(address: &str, pids: &[u32], load: Load) -> Result<String, Stri
     let action = upload(channel.clone(), true).await?;
     execute(channel.clone(), &action).await?; // The first one pays for everything that is made once.
 
-    let (mut spawned, mut executed, mut cpu) = (Vec::new(), Vec::new(), Duration::ZERO);
+    let (mut spawned, mut executed) = (Vec::new(), Vec::new());
+    let before = Trees::of(&[std::process::id()])?;
     for _ in 0..rounds {
         spawned.push(spawn()?);
     }
-    let before = cpu_of_trees(pids)?;
+    let plain_cpu = Trees::of(&[std::process::id()])?.each_since(before, rounds);
+    let before = Trees::of(pids)?;
     for _ in 0..rounds {
         executed.push(execute(channel.clone(), &action).await?);
     }
-    cpu += cpu_of_trees(pids)?.saturating_sub(before);
-    let (spawned, alone) = (Spread::new(spawned), Crowd::of(&executed, cpu));
+    let (spawned, alone) = (Spread::new(spawned), Crowd::of(&executed, Trees::of(pids)?, before));
     let crowd = crowd(address, pids, &action, callers, (rounds * 10).div_ceil(callers)).await?;
     let known = upload(channel.clone(), false).await?;
     execute(channel.clone(), &known).await?;
@@ -60,11 +61,11 @@ pub async fn run(address: &str, pids: &[u32], load: Load) -> Result<String, Stri
 
     let plain = vec!["start `true`, plain".to_owned(), milliseconds(spawned.median())];
     let plain: Vec<_> = plain.into_iter().chain([milliseconds(spawned.percentile(99))]).collect();
-    let blank = std::iter::repeat_n(String::new(), 2);
+    let blank = [String::new(), milliseconds(plain_cpu.all()), milliseconds(plain_cpu.below)];
     let stage = |(name, time): (&&str, &Duration)| vec![(*name).to_owned(), milliseconds(*time)];
     let stages: Vec<_> = STAGES.iter().zip(&alone.stages).map(stage).collect();
     let totals = table::markdown(
-        &["Execute of `true`", "p50", "p99", "per second", "CPU of server and worker, each"],
+        &["Execute of `true`", "p50", "p99", "per second", "CPU, each", "of that, what is started"],
         &[
             plain.into_iter().chain(blank).collect(),
             alone.row("sandboxed, 1 caller"),
@@ -83,12 +84,13 @@ struct Crowd {
     stages: [Duration; STAGES.len()],
     /// Of all together.
     per_second: Option<f64>,
-    cpu_each: Duration,
+    /// Of the server and the worker.
+    cpu_each: Trees,
 }
 
 impl Crowd {
-    fn of(took: &[Took], cpu: Duration) -> Self {
-        let cpu_each = cpu / u32::try_from(took.len()).unwrap_or(u32::MAX).max(1);
+    fn of(took: &[Took], now: Trees, before: Trees) -> Self {
+        let cpu_each = now.each_since(before, took.len());
         let spread = |time: &dyn Fn(&Took) -> Duration| Spread::new(took.iter().map(time).collect());
         let stages = std::array::from_fn(|at| spread(&|took: &Took| took.stages[at]).median());
         Self { times: spread(&|took: &Took| took.all), stages, per_second: None, cpu_each }
@@ -100,7 +102,8 @@ impl Crowd {
             milliseconds(self.times.median()),
             milliseconds(self.times.percentile(99)),
             self.per_second.map_or_else(String::new, |rate| format!("{rate:.0}")),
-            milliseconds(self.cpu_each),
+            milliseconds(self.cpu_each.all()),
+            milliseconds(self.cpu_each.below),
         ]
     }
 }
@@ -114,7 +117,7 @@ async fn crowd(
     times: usize,
 ) -> Result<Crowd, String> {
     let channels = try_join_all((0..callers).map(|_| connect(address))).await?;
-    let (before, begin) = (cpu_of_trees(pids)?, Instant::now());
+    let (before, begin) = (Trees::of(pids)?, Instant::now());
     let callers = channels.into_iter().map(|channel| tokio::spawn(repeat(channel, *action, times)));
     let mut measured = Vec::new();
     for caller in callers.collect::<Vec<_>>() {
@@ -122,8 +125,8 @@ async fn crowd(
     }
     let took = begin.elapsed();
     let count = f64::from(u32::try_from(measured.len()).unwrap_or(u32::MAX));
-    let cpu = cpu_of_trees(pids)?.saturating_sub(before);
-    Ok(Crowd { per_second: Some(count / took.as_secs_f64()), ..Crowd::of(&measured, cpu) })
+    let now = Trees::of(pids)?;
+    Ok(Crowd { per_second: Some(count / took.as_secs_f64()), ..Crowd::of(&measured, now, before) })
 }
 
 async fn connect(address: &str) -> Result<Channel, String> {

@@ -24,16 +24,48 @@ impl Process {
     }
 }
 
-/// What processes have used, with all that they have started, be it over or not.
-pub(crate) fn cpu_of_trees(pids: &[u32]) -> Result<Duration, String> {
-    let folders = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
-    let running = folders.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-    // What has ended meanwhile counts with its parent.
-    let all: BTreeMap<u32, Vec<String>> = running.filter_map(|pid| Some((pid, fields(pid).ok()?))).collect();
-    let parent = |pid: &u32| all.get(pid)?.get(1)?.parse::<u32>().ok();
-    let is_meant = |pid: u32| std::iter::successors(Some(pid), parent).any(|pid| pids.contains(&pid));
-    let meant = all.iter().filter(|(pid, _)| is_meant(**pid));
-    Ok(meant.map(|(_, fields)| ticks(fields, OWN) + ticks(fields, CHILDREN)).sum())
+/// What processes have used, and all that they have started, be it over or not.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trees {
+    /// The processes themselves.
+    pub(crate) own: Duration,
+    /// What they have started, and what that has.
+    pub(crate) below: Duration,
+}
+
+impl Trees {
+    /// Looks at processes that run.
+    pub(crate) fn of(pids: &[u32]) -> Result<Self, String> {
+        let folders = fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
+        let running = folders.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        // What has ended meanwhile counts with its parent.
+        let all: BTreeMap<u32, Vec<String>> =
+            running.filter_map(|pid| Some((pid, fields(pid).ok()?))).collect();
+        let parent = |pid: &u32| all.get(pid)?.get(1)?.parse::<u32>().ok();
+        let is_meant = |pid: u32| std::iter::successors(Some(pid), parent).any(|pid| pids.contains(&pid));
+        let mut trees = Self::default();
+        for (pid, fields) in all.iter().filter(|(pid, _)| is_meant(**pid)) {
+            let own = ticks(fields, OWN);
+            if pids.contains(pid) {
+                trees.own += own
+            } else {
+                trees.below += own
+            }
+            trees.below += ticks(fields, CHILDREN);
+        }
+        Ok(trees)
+    }
+
+    /// What was used since an earlier look, for each of `count`.
+    pub(crate) fn each_since(self, before: Self, count: usize) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        let each = |now: Duration, before: Duration| now.saturating_sub(before) / count;
+        Self { own: each(self.own, before.own), below: each(self.below, before.below) }
+    }
+
+    pub(crate) fn all(self) -> Duration {
+        self.own + self.below
+    }
 }
 
 /// Where user and system time are in what [`fields`] returns, of a process and of those that it has waited for.
