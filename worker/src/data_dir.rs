@@ -20,7 +20,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::sandbox::{INPUTS, STAGE, remove_tree, set_mode};
+use crate::sandbox::{ACTIONS, INPUTS, STAGE, remove_tree, set_mode};
+
+/// Folder in the [`STAGE`] of laid out input trees.
+const BASES: &str = "bases";
+
+/// How many actions may have a scratch folder, one after the other. A new one lies elsewhere on the disk, where that is
+/// better: see what marks their folder.
+const USES_MAX: u32 = 16;
 
 /// Way from the scratch folder of an action to the folder of bases.
 const BASES_FROM_SCRATCH: &str = "../../bases";
@@ -44,8 +51,8 @@ pub enum DataDirError {
     },
 }
 
-/// Scratch folders that were emptied.
-type Kept = Arc<Mutex<Vec<PathBuf>>>;
+/// Scratch folders that were emptied, and how many actions have had each.
+type Kept = Arc<Mutex<Vec<(PathBuf, u32)>>>;
 
 /// The worker's folder, locked.
 #[derive(Debug)]
@@ -83,7 +90,8 @@ impl DataDir {
         for leftover in ["actions", "stage", "probe"].map(|name| path.join(name)) {
             remove_tree(&leftover).map_err(at("remove the leftovers in", &leftover))?;
         }
-        for folder in [STAGE, "stage/actions", "stage/bases"].map(|name| path.join(name)) {
+        let stage = path.join(STAGE);
+        for folder in [stage.clone(), stage.join(ACTIONS), stage.join(BASES)] {
             fs::create_dir(&folder).map_err(at("make", &folder))?;
             set_mode(&folder, 0o711).map_err(at("open to passers-by", &folder))?;
         }
@@ -107,7 +115,7 @@ impl DataDir {
 
     /// Where input trees are laid out that several actions use.
     pub(crate) fn bases(&self) -> PathBuf {
-        self.path.join("stage/bases")
+        self.path.join(STAGE).join(BASES)
     }
 
     /// A folder for an action, with an empty folder for its inputs. Waits while too many old ones are still being
@@ -116,27 +124,27 @@ impl DataDir {
     pub(crate) async fn scratch(&self, is_closed: bool) -> io::Result<Scratch> {
         let permit = self.scratches.clone().acquire_owned().await.expect("nobody closes it");
         let kept = is_closed.then(|| self.kept.clone());
-        if let Some(path) = kept.as_ref().and_then(|kept| open(kept).pop()) {
-            return Ok(Scratch { path, permit: Some(permit), kept });
+        if let Some((path, uses)) = kept.as_ref().and_then(|kept| open(kept).pop()) {
+            return Ok(Scratch { path, uses: uses + 1, permit: Some(permit), kept });
         }
-        let path =
-            self.path.join("stage/actions").join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let path = self.path.join(STAGE).join(ACTIONS).join(name);
         fs::create_dir(&path)?;
         fs::create_dir(path.join(INPUTS))?;
-        Ok(Scratch { path, permit: Some(permit), kept })
+        Ok(Scratch { path, uses: 1, permit: Some(permit), kept })
     }
 }
 
 impl Drop for DataDir {
     /// What can't be removed, the next worker will.
     fn drop(&mut self) {
-        for path in open(&self.kept).drain(..) {
+        for (path, _) in open(&self.kept).drain(..) {
             let _ = remove_tree(&path);
         }
     }
 }
 
-fn open(kept: &Kept) -> MutexGuard<'_, Vec<PathBuf>> {
+fn open(kept: &Kept) -> MutexGuard<'_, Vec<(PathBuf, u32)>> {
     kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -175,6 +183,8 @@ fn read_or_make_id(path: &Path) -> io::Result<String> {
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: PathBuf,
+    /// Of how many actions it has been, this one included.
+    uses: u32,
     permit: Option<OwnedSemaphorePermit>,
     /// Where it goes for the next action, if it may have another.
     kept: Option<Kept>,
@@ -195,10 +205,10 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let (path, permit) = (std::mem::take(&mut self.path), self.permit.take());
-        let kept = self.kept.take();
+        let (kept, uses) = (self.kept.take().filter(|_| self.uses < USES_MAX), self.uses);
         let remove = move || {
             if let Some(kept) = kept.filter(|_| clear(&path).is_ok()) {
-                open(&kept).push(path);
+                open(&kept).push((path, uses));
             } else if let Err(error) = remove_tree(&path) {
                 tracing::warn!(path = %path.display(), %error, "an action's folder can't be removed");
             }
@@ -230,6 +240,23 @@ mod tests {
         let second = DataDir::open(base.path(), 1).unwrap();
         assert!(!left.exists());
         assert_eq!(second.worker_id(), id);
+    }
+
+    #[tokio::test]
+    async fn a_folder_has_a_successor_after_some_actions() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = DataDir::open(base.path(), 1).unwrap();
+        let mut places = Vec::new();
+        for _ in 0..=USES_MAX {
+            let scratch = folder.scratch(true).await.unwrap();
+            places.push(scratch.path().to_owned());
+            drop(scratch);
+            // Both permits: the folder is emptied then, or removed.
+            drop(folder.scratches.acquire_many(2).await.unwrap());
+        }
+        let (last, others) = places.split_last().unwrap();
+        assert!(others.iter().all(|place| *place == places[0]));
+        assert!(*last != places[0] && !places[0].exists());
     }
 
     #[tokio::test]

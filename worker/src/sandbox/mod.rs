@@ -45,6 +45,9 @@ pub use windows::{
 /// through it.
 pub const STAGE: &str = "stage";
 
+/// Folder in the [`STAGE`] where scratch folders are made.
+pub const ACTIONS: &str = "actions";
+
 /// Folder in [`RunSpec::scratch`] where the inputs are laid out.
 pub const INPUTS: &str = "inputs";
 

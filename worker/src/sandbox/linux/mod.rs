@@ -23,6 +23,7 @@ mod namespaces;
 mod privileges;
 mod processes;
 mod slot;
+mod spread;
 mod step;
 mod walls;
 mod wire;
@@ -44,8 +45,8 @@ use self::slot::{Ends, Slot, Slots};
 use self::wire::{Order, Setup};
 use super::capture::{self, Capture};
 use super::{
-    Bound, Bounds, End, Ended, INPUTS, Layout, Level, Owner, Root, RunSpec, STAGE, Sandbox, SandboxError,
-    Surroundings,
+    ACTIONS, Bound, Bounds, End, Ended, INPUTS, Layout, Level, Owner, Root, RunSpec, STAGE, Sandbox,
+    SandboxError, Surroundings,
 };
 pub use keeper::enter_if_asked;
 
@@ -104,6 +105,9 @@ impl Confined {
     pub async fn probe(surroundings: &Surroundings) -> Result<Self, SandboxError> {
         let become_id =
             identity::for_actions().map_err(|reason| SandboxError::Unavailable { reason, hint: HINT })?;
+        if let Err(error) = spread::apart(&surroundings.data_dir.join(STAGE).join(ACTIONS)) {
+            tracing::debug!(%error, "the disk keeps the folders of actions together");
+        }
         if surroundings.level == Some(Level::Filters) {
             if surroundings.allows_network {
                 let reason = "the network can't be given to some actions only".to_owned();
