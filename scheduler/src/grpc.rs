@@ -35,7 +35,7 @@ use crate::front::capabilities::CapabilitiesService;
 use crate::front::cas::CasService;
 use crate::front::chunks::Chunks;
 use crate::front::execution::ExecutionService;
-use crate::front::layer::{ForCaller, InRoom, blame_the_client, count};
+use crate::front::layer::{ForCaller, InRoom, Rooms, blame_the_client, count};
 use crate::front::limits::{Limits, REQUEST_BYTES_MAX};
 use crate::front::operations::OperationsService;
 use crate::front::room::{self, Room};
@@ -67,6 +67,9 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 /// The largest frame that a client may send. With the 16 KiB that HTTP/2 begins with, a large blob is tens of thousands
 /// of small reads.
 const FRAME_BYTES_MAX: u32 = 256 << 10;
+
+/// What workers have said and nobody has heard yet: four of the longest messages, or thousands as they mostly are.
+const WORKERS_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of a call's headers.
 const HEADERS_BYTES_MAX: u32 = 16 << 10;
@@ -154,12 +157,16 @@ pub(crate) async fn serve(
 ) -> Result<(), tonic::transport::Error> {
     let counters = parts.services.counters.clone();
     admit_with(room::admit);
-    let room = Room::new(parts.limits.requests_bytes_max, parts.limits.turn_wait);
+    let wait = parts.limits.turn_wait;
+    let rooms = Rooms {
+        clients: Room::new(parts.limits.requests_bytes_max, wait),
+        workers: Room::new(WORKERS_BYTES_MAX, wait),
+    };
     let layer = ServiceBuilder::new()
         .map_response(blame_the_client)
         .map_request(count(&counters))
         .layer(layer_fn(ForCaller::new))
-        .layer(layer_fn(move |service| InRoom::new(service, room.clone())))
+        .layer(layer_fn(move |service| InRoom::new(service, rooms.clone())))
         .into_inner();
     // Without nodelay a small answer waits for the acknowledgement of the one before.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(PROBE_AFTER));

@@ -220,6 +220,7 @@ impl Server {
                 Ok(Ok(())) | Err(_) => ServeError::Ended("gRPC"),
             },
             _ = &mut self.http => ServeError::Ended("HTTP"),
+            () = self.dispatch.ended() => ServeError::Ended("the queue"),
             ended = worker => {
                 self.worker = None;
                 match ended {

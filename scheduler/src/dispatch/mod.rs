@@ -134,6 +134,12 @@ impl Dispatch {
         Stats { counts }
     }
 
+    /// Returns when nobody looks after the queue any more, which is after [`Dispatch::shutdown`] or a fault of ours: no
+    /// call that needs it will be answered.
+    pub async fn ended(&self) {
+        self.inner.messages.closed().await;
+    }
+
     /// Ends all streams, of clients with UNAVAILABLE, which has them come back, and stops.
     ///
     /// Workers go on with what they run, and state it when they attach to the next scheduler.

@@ -111,3 +111,14 @@ async fn beyond_the_bound_inputs_are_not_held_but_the_action_goes_on() {
     fixture.until_queued().await;
     assert!(fixture.may_be_evicted(input));
 }
+
+#[tokio::test]
+async fn it_is_known_that_nobody_looks_after_the_queue() {
+    let dispatch = Fixture::new(Limits::default()).dispatch;
+    let ended = dispatch.ended();
+    tokio::pin!(ended);
+    assert!(futures::poll!(&mut ended).is_pending());
+    // As a panic does.
+    dispatch.inner.owner.lock().await.as_ref().unwrap().abort();
+    ended.await;
+}

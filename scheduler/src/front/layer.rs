@@ -61,24 +61,36 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for ForCaller<S> {
     }
 }
 
+/// The stream of a worker.
+const ATTACH: &str = "/castwork.worker.v1.Workers/Attach";
+
 /// Calls whose requests are streams, in which a client may pause.
 const STREAMS: [&str; 3] = [
     "/google.bytestream.ByteStream/Write",
     "/build.bazel.remote.execution.v2.ContentAddressableStorage/RegisterChunkMapping",
-    "/castwork.worker.v1.Workers/Attach",
+    ATTACH,
 ];
 
-/// Has each call take its part of the [`Room`] for what it holds in memory.
+/// What there is for calls to hold in memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Rooms {
+    /// Of clients' requests.
+    pub(crate) clients: Room,
+    /// Of what workers say, which no upload may hold up: a worker that is not heard is given up.
+    pub(crate) workers: Room,
+}
+
+/// Has each call take its part of its [`Room`] for what it holds in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct InRoom<S> {
     service: S,
-    room: Room,
+    rooms: Rooms,
 }
 
 impl<S> InRoom<S> {
     /// Around a service.
-    pub(crate) const fn new(service: S, room: Room) -> Self {
-        Self { service, room }
+    pub(crate) const fn new(service: S, rooms: Rooms) -> Self {
+        Self { service, rooms }
     }
 }
 
@@ -92,8 +104,10 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for InRoom<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let taken = self.room.begin();
-        let is_stream = STREAMS.contains(&request.uri().path());
+        let path = request.uri().path();
+        let is_stream = STREAMS.contains(&path);
+        let room = if path == ATTACH { &self.rooms.workers } else { &self.rooms.clients };
+        let taken = room.begin();
         let request = request.map(|body| Body::new(RequestBody::new(body, taken.clone(), is_stream)));
         let call = self.service.call(request);
         taken.scope(call)
@@ -119,6 +133,8 @@ pub fn blame_the_client(mut response: Response<Body>) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use prost::Message as _;
     use tonic::Status;
 
@@ -140,6 +156,25 @@ mod tests {
         let mut known = STREAMS.to_vec();
         known.sort_unstable();
         assert_eq!(streams, known);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_is_heard_however_much_is_uploaded() {
+        let room = || Room::new(64 << 10, Duration::from_secs(15));
+        let rooms = Rooms { clients: room(), workers: room() };
+        let upload = rooms.clients.begin();
+        assert!(upload.try_message(64 << 10), "nobody else has room now");
+        let mut service = InRoom::new(
+            tower::service_fn(async |request: Request<Body>| {
+                axum::body::to_bytes(axum::body::Body::new(request.into_body()), 1 << 10).await
+            }),
+            rooms,
+        );
+        for (path, is_heard) in [(ATTACH, true), ("/castwork.runs.v1.Runs/TellRun", false)] {
+            let message = axum::body::Body::from(vec![0, 0, 0, 0, 2, 7, 7]);
+            let request = Request::post(path).body(Body::new(message)).unwrap();
+            assert_eq!(service.call(request).await.is_ok(), is_heard, "{path}");
+        }
     }
 
     #[test]
