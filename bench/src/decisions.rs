@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use castwork_cas::{ActionKey, Digest, DigestFunction};
 use castwork_proto::reapi;
 use castwork_scheduler::queue::{
-    Checked, Effect, Event, LeaseId, Limits, Moment, Needs, Offer, OperationId, Origin, Queue, Report,
-    Request, Response, Saying, SessionId, Spec, TaskId, WorkerId,
+    Checked, Effect, Event, LeaseId, Limits, Moment, Needs, Offer, OperationId, Origin, Queue, Readiness,
+    Report, Request, Response, Saying, SessionId, Spec, TaskId, WorkerId,
 };
 
 use crate::queue::Load;
@@ -105,7 +105,13 @@ impl Told {
 
     fn attach(&mut self, number: usize, offer: Offer) {
         let (worker, session) = (WorkerId(number as u128), SessionId(number as u64));
-        self.apply(Event::Attached { worker, session, offer, held: Vec::new() });
+        self.apply(Event::Attached {
+            worker,
+            session,
+            offer,
+            held: Vec::new(),
+            readiness: Readiness::default(),
+        });
     }
 
     fn ask(&mut self, number: usize, runs: usize) {

@@ -19,10 +19,18 @@ use crate::Stop;
 use crate::execute::Workshop;
 use crate::lease::{self, Event};
 use crate::ledger::{Granted, Ledger};
-use crate::session::{Session, SessionError};
+use crate::session::{Session, SessionError, WELCOME_WAIT};
 
-/// First and longest wait before connecting again.
+/// First and longest wait before connecting again, on average.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+
+/// Thousandths of that between which chance decides, lest all come at once.
+const SPREAD: (u32, u32) = (500, 1_500);
+
+/// How long a worker may take, once there is a scheduler again, to be back: it is at an attempt that comes to nothing,
+/// and then waits.
+pub const RETURN_WAIT_MAX: Duration =
+    Duration::from_secs(WELCOME_WAIT.as_secs() + BACK_OFF.1.as_secs() * SPREAD.1 as u64 / 1_000);
 
 /// How long what was killed may take to be gone.
 const KILL_WAIT: Duration = Duration::from_secs(30);
@@ -93,7 +101,7 @@ impl Attendance {
     pub(crate) async fn attend(mut self) {
         let mut back_off = BACK_OFF.0;
         while let Woken::Done(lost) = self.attend_once(&mut back_off).await {
-            let wait = back_off.mul_f64(rand::rng().random_range(0.5..1.5));
+            let wait = back_off * rand::rng().random_range(SPREAD.0..=SPREAD.1) / 1_000;
             back_off = (back_off * 2).min(BACK_OFF.1);
             warn!(reason = %lost, wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX), "no scheduler; trying again");
             if matches!(self.meanwhile(tokio::time::sleep(wait)).await, Woken::End) {
@@ -106,7 +114,12 @@ impl Attendance {
     /// One connection, from its attempt to its loss.
     async fn attend_once(&mut self, back_off: &mut Duration) -> Woken<SessionError> {
         let remote = self.remote.clone();
-        let hello = Hello { running: self.ledger.running(), ..self.hello.clone() };
+        let hello = Hello {
+            running: self.ledger.running(),
+            draining: self.drain_until.is_some(),
+            condition: Some(self.condition.borrow().clone()),
+            ..self.hello.clone()
+        };
         // What is on the way to the ledger belongs to leases that the hello names as running.
         match self.meanwhile(Session::begin(&remote, hello)).await {
             Woken::End => Woken::End,

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::attach::Attendance;
+pub use crate::attach::RETURN_WAIT_MAX;
 pub use crate::config::{SandboxChoice, WorkerConfig};
 use crate::data_dir::DataDir;
 pub use crate::data_dir::DataDirError;
@@ -130,6 +131,9 @@ pub async fn run(config: WorkerConfig, stop: Stop) -> Result<(), WorkerError> {
         slots: u32::try_from(config.slots).unwrap_or(u32::MAX),
         running: Vec::new(),
         sandbox: sandbox.level().to_owned(),
+        // As it is when it connects.
+        draining: false,
+        condition: None,
     };
     info!(name, worker = hello.worker_id, slots = config.slots, sandbox = sandbox.level(), "worker started");
     let inputs = Stage {

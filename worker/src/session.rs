@@ -16,7 +16,7 @@ use tonic::{Status, Streaming};
 const WAITING_MAX: usize = 1024;
 
 /// How long the scheduler may take to answer a `Hello`.
-const WELCOME_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const WELCOME_WAIT: Duration = Duration::from_secs(10);
 
 /// Largest message, in bytes.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;

@@ -101,6 +101,13 @@ pub struct Hello {
     /// than `action_memory_bytes`, 0 for instance, stands for that.
     #[prost(uint64, tag = "9")]
     pub action_memory_bytes_max: u64,
+    /// It takes no new leases, as in `Draining`.
+    #[prost(bool, tag = "10")]
+    pub draining: bool,
+    /// How it is itself, as it would say after the welcome: by then it may have been
+    /// given what it can't run. Not set by workers of before.
+    #[prost(message, optional, tag = "11")]
+    pub condition: ::core::option::Option<Condition>,
 }
 impl ::prost::Name for Hello {
     const NAME: &'static str = "Hello";

@@ -110,8 +110,8 @@ impl Journal {
         Ok((journal, recovered))
     }
 
-    /// Notes an operation, and does `then` when that is written.
-    pub(super) fn opened(&self, request: &Request, then: impl FnOnce() + Send + 'static) {
+    /// Notes an operation, and whether it is with a worker already, and does `then` when that is written.
+    pub(super) fn opened(&self, request: &Request, is_running: bool, then: impl FnOnce() + Send + 'static) {
         let action = request.key.action;
         let metadata = request.origin.metadata.as_ref().map(|it| hex::encode(it.encode_to_vec()));
         let opened = Opened {
@@ -129,6 +129,9 @@ impl Journal {
             trace: request.origin.trace.map(|begun| begun.to_string()),
         };
         self.note(Record::Opened(opened));
+        if is_running {
+            self.started(request.operation);
+        }
         self.write(Some(Box::new(then)));
     }
 
@@ -385,7 +388,7 @@ mod tests {
         assert!(nothing.operations.is_empty() && nothing.drains.is_empty());
         let requests = [3, 1, 2].map(request);
         for request in &requests {
-            journal.opened(request, || ());
+            journal.opened(request, false, || ());
         }
         journal.started(OperationId(2));
         journal.ended(OperationId(1));
@@ -409,7 +412,8 @@ mod tests {
         let (journal, _) = Journal::open(&path).unwrap();
         let (tell, told) = mpsc::channel();
         let read = path.clone();
-        journal.opened(&request(5), move || tell.send(std::fs::read_to_string(read).unwrap()).unwrap());
+        journal
+            .opened(&request(5), false, move || tell.send(std::fs::read_to_string(read).unwrap()).unwrap());
         assert!(told.recv().unwrap().contains("00000000000000000000000000000005"));
     }
 
@@ -418,8 +422,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let (journal, _) = Journal::open(&path).unwrap();
-        journal.opened(&request(1), || ());
-        journal.opened(&request(2), || ());
+        journal.opened(&request(1), false, || ());
+        journal.opened(&request(2), false, || ());
         drop(journal);
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
@@ -431,9 +435,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal");
         let (journal, _) = Journal::open(&path).unwrap();
-        journal.opened(&request(0), || ());
+        journal.opened(&request(0), false, || ());
         for number in 1..20_000 {
-            journal.opened(&request(number), || ());
+            journal.opened(&request(number), false, || ());
             journal.started(OperationId(number));
             journal.ended(OperationId(number));
         }

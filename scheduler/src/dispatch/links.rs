@@ -8,7 +8,7 @@ use tokio_util::sync::DropGuard;
 use tonic::Status;
 
 use super::response::code_of;
-use crate::queue::{Held, LeaseId, Offer, Refusal, SessionId, WorkerId};
+use crate::queue::{Held, LeaseId, Offer, Readiness, Refusal, SessionId, WorkerId};
 
 /// Messages to a worker that wait to be sent, at most, beside two for each of its slots.
 pub(crate) const OUTGOING_MAX: usize = 64;
@@ -24,6 +24,7 @@ pub(crate) struct Attachment {
     pub(crate) held: Vec<Held>,
     /// Leases that it brings along and that can't be for anybody here.
     pub(crate) void: Vec<LeaseId>,
+    pub(crate) readiness: Readiness,
     pub(crate) link: Link,
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Owner {
     followups: VecDeque<Event>,
     /// Set while an operation is opened that the queue does not take.
     refusal: Option<Refusal>,
+    /// The operation that is being opened, of which the journal does not know yet.
+    opening: Option<OperationId>,
     pub(super) journal: Option<Journal>,
     /// Is told how each operation ended.
     runs: Arc<Runs>,
@@ -101,6 +103,7 @@ impl Owner {
             pins_len: 0,
             followups: VecDeque::new(),
             refusal: None,
+            opening: None,
             journal: None,
             leaves,
             left,
@@ -164,7 +167,9 @@ impl Owner {
         let noted = self.journal.is_some().then(|| request.clone());
         self.add(&request);
         let shared_before = self.queue.tally().shared;
+        self.opening = Some(name);
         self.apply(Event::Opened(request));
+        self.opening = None;
         if self.queue.tally().shared > shared_before
             && let Some(operation) = self.operations.get_mut(&name)
         {
@@ -178,7 +183,9 @@ impl Owner {
         // Who asked and is gone by now counts as one who left.
         match (&self.journal, noted) {
             (Some(journal), Some(request)) if goes_on => {
-                journal.opened(&request, move || drop(reply.send(answer)));
+                // What it joined may run already.
+                let is_running = self.operations.get(&name).is_some_and(Operation::is_running);
+                journal.opened(&request, is_running, move || drop(reply.send(answer)));
             }
             _ => drop(reply.send(answer)),
         }
@@ -206,8 +213,11 @@ impl Owner {
             if let Some(operation) = self.operations.get_mut(&request.operation) {
                 operation.is_restored = true;
             }
+            let name = request.operation;
             self.apply(Event::Restored { request, was_running });
-            self.refusal = None;
+            if let (Some(_), Some(journal)) = (self.refusal.take(), &self.journal) {
+                journal.ended(name);
+            }
         }
         if count > 0 {
             info!(operations = count, "operations of before the restart go on");
@@ -229,10 +239,10 @@ impl Owner {
     }
 
     fn attach(&mut self, attachment: Attachment) {
-        let Attachment { worker, session, offer, held, void, link } = attachment;
+        let Attachment { worker, session, offer, held, void, readiness, link } = attachment;
         info!(%worker, name = &*offer.name, slots = offer.slots, held = held.len(), "worker attached");
         self.links.insert(session, link);
-        self.apply(Event::Attached { worker, session, offer, held });
+        self.apply(Event::Attached { worker, session, offer, held, readiness });
         for lease in void {
             self.revoke(worker, lease, "for an instance or action that is not known here");
         }
@@ -312,7 +322,9 @@ impl Owner {
             }
             Effect::Check { task, key, lookup } => self.jobs.check(task, key, lookup),
             Effect::Stage(operation, stage) => {
-                if let (Stage::Executing, Some(journal)) = (stage, &self.journal) {
+                if let (Stage::Executing, Some(journal)) = (stage, &self.journal)
+                    && self.opening != Some(operation)
+                {
                     journal.started(operation);
                 }
                 if let Some(operation) = self.operations.get_mut(&operation) {
@@ -436,6 +448,11 @@ impl Owner {
 }
 
 impl Operation {
+    /// Whether its action is with a worker.
+    fn is_running(&self) -> bool {
+        self.state.borrow().stages.last() == Some(&Stage::Executing)
+    }
+
     /// Tells how it ended to who counts that.
     fn count(&self, runs: &Runs, ending: &Ending) {
         let response = match ending {

@@ -14,7 +14,7 @@ use super::errors::bad;
 use super::hello::{Hello, HelloError, lease_id};
 use super::instance::clip;
 use crate::dispatch::{Attachment, Dispatch, Link, OUTGOING_MAX, report_of};
-use crate::queue::{Condition, Saying, SessionId, WorkerId};
+use crate::queue::{Condition, Readiness, Saying, SessionId, WorkerId};
 
 /// How long a worker may take to say who it is.
 const HELLO_WAIT: Duration = Duration::from_secs(10);
@@ -46,6 +46,8 @@ impl Workers for WorkersService {
         let Some(Message::Hello(hello)) = first.and_then(|first| first.message) else {
             return Err(bad(HelloError::NotFirst.to_string()));
         };
+        let readiness =
+            Readiness { draining: hello.draining, condition: hello.condition.clone().map(condition_of) };
         let kinds = &self.dispatch.limits().kinds;
         let hello = Hello::check(hello, &self.dispatch.services().instances, kinds);
         let Hello { worker, offer, held, void } = hello.map_err(|error| bad(error.to_string()))?;
@@ -55,7 +57,7 @@ impl Workers for WorkersService {
         let stop = CancellationToken::new();
         let listener = Listener { dispatch: self.dispatch.clone(), worker, session, stop: stop.clone() };
         let link = Link { outgoing: outgoing.clone(), _listening: stop.drop_guard() };
-        self.dispatch.attach(Attachment { worker, session, offer, held, void, link }).await?;
+        self.dispatch.attach(Attachment { worker, session, offer, held, void, readiness, link }).await?;
         self.dispatch.listeners().spawn(listener.listen(incoming, outgoing.downgrade()));
         Ok(Response::new(ReceiverStream::new(messages)))
     }

@@ -106,6 +106,8 @@ pub enum Event {
         offer: Offer,
         /// What it is running, or has outcomes of.
         held: Vec<Held>,
+        /// Whether it takes new leases at all, and can run them.
+        readiness: Readiness,
     },
     /// A worker's connection has ended.
     Detached {
@@ -214,6 +216,15 @@ pub struct Offer {
     pub action_memory_bytes_max: Option<u64>,
     /// What else its actions consume.
     pub others: Amounts,
+}
+
+/// Whether a worker that connects is to be given anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readiness {
+    /// It takes no new leases.
+    pub draining: bool,
+    /// How it is itself; `None` if it does not say, and then it is as it was.
+    pub condition: Option<Condition>,
 }
 
 /// A lease that a worker brings along.

@@ -26,13 +26,16 @@ pub struct Limits {
     /// How often an action is tried if workers fail it.
     pub attempts_max: usize,
     /// How long workers have to come (back) after the scheduler has started, before an action
-    /// that nobody offers to run is refused.
+    /// that nobody offers to run is refused. No less than it may take them.
     pub start_grace: Duration,
+    /// How long an action waits at least where there is no worker at all.
+    pub first_grace: Duration,
     /// How long what a lost worker offered still counts as offered.
     pub return_grace: Duration,
     /// How long a worker whose connection has ended keeps its leases.
     pub reconnect_grace: Duration,
-    /// How long workers have, after the scheduler has come back, to bring along what they ran for it.
+    /// How long workers have, after the scheduler has come back, to bring along what they ran for it. No less than
+    /// it may take them.
     pub restored_grace: Duration,
     /// How long a worker may say nothing; three times the heartbeat interval.
     pub silence_max: Duration,
@@ -68,10 +71,11 @@ impl Default for Limits {
             finished_bytes_max: 64 << 20,
             finished_kept: Duration::from_secs(5 * 60),
             attempts_max: 4,
-            start_grace: Duration::from_secs(10),
+            start_grace: Duration::from_secs(30),
+            first_grace: Duration::from_secs(10),
             return_grace: Duration::from_secs(60),
             reconnect_grace: Duration::from_secs(5),
-            restored_grace: Duration::from_secs(15),
+            restored_grace: Duration::from_secs(30),
             silence_max: Duration::from_secs(15),
             unwatched_grace: Duration::from_secs(2 * 60),
             overrun_grace: Duration::from_secs(60),
@@ -82,5 +86,18 @@ impl Default for Limits {
             spare_max: 256,
             weights: Weights::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_wait_as_long_as_they_may_are_back_in_time() {
+        let limits = Limits::default();
+        let margin = Duration::from_secs(3);
+        let longest = castwork_worker::RETURN_WAIT_MAX + margin;
+        assert!(limits.start_grace >= longest && limits.restored_grace >= longest);
     }
 }

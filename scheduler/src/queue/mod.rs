@@ -47,8 +47,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub use demand::{Amounts, Demand, Needs};
 pub use event::{
-    Checked, Condition, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Report,
-    Request, Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
+    Checked, Condition, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Readiness,
+    Report, Request, Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
 };
 pub use limits::Limits;
 pub use pattern::matches as name_matches;
@@ -136,7 +136,9 @@ impl Queue {
             Event::Stopped(operation, why) => self.drop_operation(operation, Refusal::Stopped(why)),
             Event::Drained(pattern, why) => self.drain(pattern, why),
             Event::Undrained(pattern) => self.undrain(&pattern),
-            Event::Attached { worker, session, offer, held } => self.attached(worker, session, offer, &held),
+            Event::Attached { worker, session, offer, held, readiness } => {
+                self.attached(worker, session, offer, &held, readiness);
+            }
             Event::Detached { worker, session } => self.detached(worker, session),
             Event::Said { worker, session, saying } => self.said(worker, session, saying),
             Event::Published { task, result } => self.published(task, result),

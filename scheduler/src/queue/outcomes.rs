@@ -60,6 +60,11 @@ impl Queue {
         match (&task.phase, report) {
             (Phase::Publishing(attempt), _) if attempt.lease == lease => {}
             (Phase::Publishing(_), _) => self.effect(Effect::Keep(worker, lease)),
+            // Another attempt, of this moment or to come, may do better: not every worker has the right compiler.
+            (_, Report::Final(response)) if response.result.is_none() && !self.is_last(id, lease) => {
+                let cause = response.status.as_ref().map_or("", |status| &status.message).to_owned();
+                self.reported_failure(id, worker, lease, Cause::WorkerFailed, cause);
+            }
             (_, Report::Final(response)) => self.publish(id, worker, lease, response, memory_bytes),
             (_, Report::OutOfMemory(response)) => {
                 if self.enlarge(id, worker, memory_bytes) {
@@ -70,10 +75,20 @@ impl Queue {
                 }
             }
             (_, Report::Retry(cause)) => {
+                // What it was given as it said that it takes no more, it has not even tried.
+                if self.workers.get(worker).is_some_and(|worker| worker.draining) {
+                    return self.reported_failure(id, worker, lease, Cause::WorkerDrains, cause);
+                }
                 self.blame(worker, id, &cause);
                 self.reported_failure(id, worker, lease, Cause::WorkerFailed, cause);
             }
         }
+    }
+
+    /// Whether a lease is the only attempt at a task that is left.
+    fn is_last(&self, id: TaskId, lease: LeaseId) -> bool {
+        let task = self.tasks.at(id);
+        task.hedge.is_none() && task.attempt(lease).is_some()
     }
 
     fn reported_failure(&mut self, id: TaskId, worker: WorkerId, lease: LeaseId, cause: Cause, text: String) {
@@ -220,7 +235,7 @@ impl Queue {
         if !goes_on {
             return self.fail(id, worker, cause, text);
         }
-        if cause != Cause::OutOfMemory {
+        if cause.speaks_against_the_worker() {
             self.tasks.at_mut(id).failed_on.push(worker);
         }
     }
@@ -230,8 +245,7 @@ impl Queue {
     fn fail(&mut self, id: TaskId, worker: WorkerId, cause: Cause, text: String) {
         let task = self.tasks.at_mut(id);
         task.phase = Phase::Checking;
-        // That there was too little memory says nothing about the worker.
-        if cause != Cause::OutOfMemory {
+        if cause.speaks_against_the_worker() {
             task.failed_on.push(worker);
         }
         let attempts = task.failed_on.len();

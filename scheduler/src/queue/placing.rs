@@ -193,9 +193,9 @@ impl Queue {
             return None;
         }
         let explanation = properties::nearest(needs, &self.workers.offers());
-        // Somebody is sure to come where nobody is yet, so each class gets the grace of its own.
-        let since = if explanation.is_none() { since } else { Moment::ZERO };
-        (since + self.limits.start_grace <= self.now)
+        // Somebody is sure to come where nobody is yet, so each class gets a grace of its own.
+        let first = if explanation.is_none() { since + self.limits.first_grace } else { Moment::ZERO };
+        (first.max(self.limits.start_grace) <= self.now)
             .then(|| explanation.map_or(Refusal::NoWorker, Refusal::NoMatch))
     }
 }

@@ -30,8 +30,10 @@ impl Queue {
         let task = self.tasks.at(id);
         let Some(spec) = &task.spec else { return Duration::ZERO };
         let is_first = task.failed_on.len() <= 1;
-        // More memory is another attempt, not the same once more.
-        if cause == Cause::OutOfMemory || is_first && self.workers.has_another(&spec.needs, &task.failed_on) {
+        // More memory is another attempt, not the same once more; and who goes is not asked again.
+        if !cause.speaks_against_the_worker()
+            || is_first && self.workers.has_another(&spec.needs, &task.failed_on)
+        {
             return Duration::ZERO;
         }
         let times = u32::try_from(task.failed_on.len().saturating_sub(1)).unwrap_or(u32::MAX);

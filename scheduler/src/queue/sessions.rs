@@ -6,12 +6,19 @@ use super::shares::Owner;
 use super::tasks::{Attempt, Phase, Task};
 use super::workers::Presence;
 use super::{
-    Cause, Condition, Effect, Held, LeaseId, Moment, Offer, Queue, Refusal, Saying, SessionId, Stage, TaskId,
-    WorkerId,
+    Cause, Condition, Effect, Held, LeaseId, Moment, Offer, Queue, Readiness, Refusal, Saying, SessionId,
+    Stage, TaskId, WorkerId,
 };
 
 impl Queue {
-    pub(super) fn attached(&mut self, id: WorkerId, session: SessionId, offer: Offer, held: &[Held]) {
+    pub(super) fn attached(
+        &mut self,
+        id: WorkerId,
+        session: SessionId,
+        offer: Offer,
+        held: &[Held],
+        readiness: Readiness,
+    ) {
         let known = self.workers.get(id);
         if known.is_none() && self.workers.len() >= self.limits.workers_max {
             let refusal = Refusal::Full { what: "workers", max: self.limits.workers_max };
@@ -23,7 +30,13 @@ impl Queue {
         let name = offer.name.clone();
         let drained = self.drain_of(id, &name);
         self.workers.attach(self.now, id, session, offer);
-        self.workers.change(id, |worker| worker.drained = drained);
+        self.workers.change(id, |worker| {
+            worker.drained = drained;
+            worker.draining = readiness.draining;
+        });
+        if let Some(condition) = readiness.condition {
+            self.is_in_condition(id, condition);
+        }
         self.effect(Effect::Welcome(id, session));
         for held in held {
             self.take_back(id, held);
@@ -124,7 +137,10 @@ impl Queue {
         self.workers.change(id, |worker| worker.presence = Presence::Connected { session, heard });
         match saying {
             Saying::Heartbeat => {}
-            Saying::Condition(condition) => self.is_in_condition(id, condition),
+            Saying::Condition(condition) => {
+                self.is_in_condition(id, condition);
+                self.place_worker(id);
+            }
             Saying::Draining => self.workers.change(id, |worker| worker.draining = true),
             Saying::Progress { lease, commanding } => self.progressed(id, lease, commanding),
             Saying::Outcome { lease, report, memory_bytes } => self.reported(id, lease, report, memory_bytes),
@@ -138,11 +154,7 @@ impl Queue {
         self.workers.change(id, |worker| {
             was_unfit = std::mem::replace(&mut worker.condition, condition).unfit.is_some();
         });
-        match (was_unfit, is_unfit) {
-            (false, true) => self.tally.quarantines += 1,
-            (true, false) => self.place_worker(id),
-            _ => {}
-        }
+        self.tally.quarantines += u64::from(is_unfit && !was_unfit);
     }
 
     fn progressed(&mut self, worker: WorkerId, lease: LeaseId, commanding: bool) {

@@ -23,6 +23,16 @@ pub enum Cause {
     Overrun,
     /// It took more memory than there was for it.
     OutOfMemory,
+    /// The worker had said meanwhile that it takes nothing new.
+    WorkerDrains,
+}
+
+impl Cause {
+    /// Whether the action had better run elsewhere, and has lost one of its attempts. There are only so many of the
+    /// others: more memory is tried until there is no more, and a worker that goes is given nothing.
+    pub(super) fn speaks_against_the_worker(self) -> bool {
+        !matches!(self, Self::OutOfMemory | Self::WorkerDrains)
+    }
 }
 
 impl fmt::Display for Cause {
@@ -34,6 +44,7 @@ impl fmt::Display for Cause {
             Self::ResultRefused => "result_refused",
             Self::Overrun => "overrun",
             Self::OutOfMemory => "out_of_memory",
+            Self::WorkerDrains => "worker_drains",
         })
     }
 }

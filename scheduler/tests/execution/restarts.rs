@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use castwork_proto::longrunning::CancelOperationRequest;
 use castwork_proto::reapi::execution_stage::Value as Stage;
 use castwork_proto::worker::Hello;
 use tonic::Code;
@@ -76,4 +77,27 @@ async fn nobody_comes_back_for_an_operation_and_so_it_ends() {
     let farm = farm.restart(limits).await;
     farm.until(|counts| counts.operations == 0).await;
     assert_eq!(farm.wait(&name).await.unwrap().status().await.code, Code::Cancelled as i32);
+}
+
+#[tokio::test]
+async fn who_had_joined_what_ran_finds_it_running_after_a_restart() {
+    let farm = Farm::start(patient()).await;
+    let action = farm.action("").await;
+    let mut worker = farm.worker("w1").await;
+    let first = farm.execute(action).await.name;
+    let lease = worker.lease().await;
+    let second = farm.execute(action).await.name;
+    farm.operations().cancel_operation(CancelOperationRequest { name: first }).await.unwrap();
+    let farm = farm.restart(patient()).await;
+    let waiting = farm.wait(&second).await.unwrap();
+    // Had it been looked at, it would be the first that this one is given.
+    let mut other = farm.worker("w2").await;
+    let later = farm.action("later").await;
+    farm.execute(later).await;
+    assert_eq!(other.lease().await.action_digest, Some(later.to_proto()));
+    let hello = Hello { running: vec![running(&lease)], ..hello("w1") };
+    let mut worker = Worker::attach(&farm, hello).await.unwrap();
+    worker.finish(&lease, result(0, farm.put("output").await)).await;
+    assert_eq!(worker.kept().await, lease.lease_id);
+    assert_eq!(waiting.status().await.code, Code::Ok as i32);
 }

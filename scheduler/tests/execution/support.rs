@@ -50,6 +50,7 @@ pub(crate) fn limits() -> Limits {
         tick_interval: Duration::from_millis(10),
         queue: queue::Limits {
             start_grace: Duration::ZERO,
+            first_grace: Duration::ZERO,
             return_grace: Duration::ZERO,
             reconnect_grace: Duration::ZERO,
             ..queue::Limits::default()
@@ -275,6 +276,8 @@ pub(crate) fn hello(name: &str) -> Hello {
         action_memory_bytes_max: 0,
         running: Vec::new(),
         sandbox: "script".to_owned(),
+        draining: false,
+        condition: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::world::{Link, World, queue};
-use crate::queue::{Condition, Event, Held, Moment, Origin, Saying, SessionId, WorkerId};
+use crate::queue::{Condition, Event, Held, Moment, Origin, Readiness, Saying, SessionId, WorkerId};
 
 impl World {
     pub(super) fn connect_one(&mut self) -> Result<(), String> {
@@ -28,8 +28,10 @@ impl World {
         });
         let held = held.collect();
         let offer = worker.offer.clone();
+        let condition = Condition { unfit: worker.unfit.clone(), ..Condition::default() };
+        let readiness = Readiness { draining: worker.draining, condition: Some(condition) };
         worker.link = Some(Link { session, dead: false, inbox: VecDeque::new(), outbox });
-        self.apply(Event::Attached { worker: id, session, offer, held })
+        self.apply(Event::Attached { worker: id, session, offer, held, readiness })
     }
 
     pub(super) fn break_a_link(&mut self) -> Result<(), String> {
@@ -51,13 +53,16 @@ impl World {
         let worker = self.workers.get_mut(&id).expect("picked");
         worker.running.clear();
         worker.done.clear();
+        worker.draining = false;
         let session = worker.link.take().expect("linked").session;
         self.apply(Event::Detached { worker: id, session })
     }
 
     pub(super) fn drain_one(&mut self) -> Result<(), String> {
         let Some(id) = self.linked() else { return Ok(()) };
-        let session = self.workers[&id].link.as_ref().expect("linked").session;
+        let worker = self.workers.get_mut(&id).expect("picked");
+        worker.draining = true;
+        let session = worker.link.as_ref().expect("linked").session;
         self.apply(Event::Said { worker: id, session, saying: Saying::Draining })
     }
 
@@ -74,14 +79,12 @@ impl World {
     /// A worker finds out that it is not fit, or that it is again.
     pub(super) fn fall_ill_or_recover(&mut self) -> Result<(), String> {
         let Some(id) = self.linked() else { return Ok(()) };
-        let unfit = self.chance.percent(30).then(|| "its disk fails".into());
-        self.say_condition(id, unfit)
-    }
-
-    pub(super) fn say_condition(&mut self, worker: WorkerId, unfit: Option<Arc<str>>) -> Result<(), String> {
-        let Some(link) = &self.workers[&worker].link else { return Ok(()) };
+        let unfit: Option<Arc<str>> = self.chance.percent(30).then(|| "its disk fails".into());
+        let worker = self.workers.get_mut(&id).expect("picked");
+        worker.unfit.clone_from(&unfit);
+        let session = worker.link.as_ref().expect("linked").session;
         let saying = Saying::Condition(Condition { unfit, ..Condition::default() });
-        self.apply(Event::Said { worker, session: link.session, saying })
+        self.apply(Event::Said { worker: id, session, saying })
     }
 
     /// The scheduler dies and comes back with nothing but its journal: the operations that had not ended.

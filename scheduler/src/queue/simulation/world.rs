@@ -31,6 +31,9 @@ pub(super) struct SimulatedWorker {
     pub(super) running: BTreeMap<LeaseId, ActionKey>,
     /// Outcomes that were not confirmed.
     pub(super) done: BTreeMap<LeaseId, (ActionKey, Report)>,
+    /// Whether it takes no more, or can't run what it gets; it says so whenever it connects.
+    pub(super) draining: bool,
+    pub(super) unfit: Option<Arc<str>>,
 }
 
 pub(super) struct Link {
@@ -112,6 +115,11 @@ pub(super) fn response(key: &ActionKey) -> Response {
     Arc::new(reapi::ExecuteResponse { message: key.action.to_string(), result, ..Default::default() })
 }
 
+/// What a worker says of it that lacks what it needs.
+fn refusal(key: &ActionKey) -> Response {
+    Arc::new(reapi::ExecuteResponse { result: None, ..(*response(key)).clone() })
+}
+
 /// What a worker that lies makes of it.
 pub(super) fn lie(key: &ActionKey) -> Response {
     let output = reapi::OutputFile { path: "out".to_owned(), ..Default::default() };
@@ -135,7 +143,14 @@ impl World {
             };
             (
                 WorkerId(number.into()),
-                SimulatedWorker { offer, link: None, running: BTreeMap::new(), done: BTreeMap::new() },
+                SimulatedWorker {
+                    offer,
+                    link: None,
+                    running: BTreeMap::new(),
+                    done: BTreeMap::new(),
+                    draining: false,
+                    unfit: None,
+                },
             )
         };
         Self {
@@ -180,6 +195,13 @@ impl World {
 
     pub(super) fn apply(&mut self, event: Event) -> Result<(), String> {
         let effects = self.queue.apply(self.now, event);
+        let refuses =
+            |it: &Effect| matches!(it, Effect::Publish { response, .. } if response.result.is_none());
+        let ends_another = |it: &Effect| matches!(it, Effect::Revoke(_, _, "another worker was first"));
+        promise(
+            !(effects.iter().any(refuses) && effects.iter().any(ends_another)),
+            "who can't run an action ends no attempt of another",
+        )?;
         for effect in effects {
             if let Some(trace) = &mut self.trace {
                 format!("{effect:?}").hash(trace);
@@ -227,6 +249,8 @@ impl World {
             }
             Effect::Grant { worker, lease, key, .. } => {
                 self.queue.audit_room(worker)?;
+                let state = &self.workers[&worker];
+                promise(!state.draining && state.unfit.is_none(), "nobody is given what it can't take")?;
                 self.send(worker, ToWorker::Lease(lease, key));
             }
             Effect::Revoke(worker, lease, _) => self.send(worker, ToWorker::Cancel(lease)),
@@ -309,9 +333,15 @@ impl World {
         let fine = self.chance.percent(80);
         let too_large = self.chance.percent(5);
         let twice = self.chance.percent(10);
+        let refuses = self.chance.percent(50);
         let worker = self.workers.get_mut(&id).expect("picked");
         let Some((lease, key)) = worker.running.pop_first() else { return };
+        // One of two that run the same lacks what it needs more often than not: else it is seldom seen.
+        let mut others = self.workers.values().flat_map(|worker| worker.running.values());
+        let refuses = refuses && others.any(|other| *other == key);
+        let worker = self.workers.get_mut(&id).expect("picked");
         let report = match (fine, too_large) {
+            (true, _) if refuses => Report::Final(refusal(&key)),
             (true, true) => Report::OutOfMemory(response(&key)),
             (true, false) if &*worker.offer.name == LIAR => Report::Final(lie(&key)),
             (true, false) => Report::Final(response(&key)),
@@ -351,12 +381,11 @@ impl World {
     /// Nothing fails any more; then everything must end, and be answered.
     pub(super) fn come_to_an_end(&mut self) -> Result<(), String> {
         self.apply(Event::Undrained("*".into()))?;
-        // Also those that were draining.
-        for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.connect(id)?;
+        for worker in self.workers.values_mut() {
+            (worker.draining, worker.unfit) = (false, None);
         }
         for id in self.workers.keys().copied().collect::<Vec<_>>() {
-            self.say_condition(id, None)?;
+            self.connect(id)?;
         }
         for _ in 0..ROUNDS_MAX {
             if self.is_over() {

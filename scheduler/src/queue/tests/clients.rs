@@ -131,7 +131,13 @@ fn every_limit_is_held_and_named() {
     );
     bench.attach(1, 1, &[]);
     let offer = Offer { name: "w2".into(), properties: properties(&[]), slots: 1, ..Offer::default() };
-    let event = Event::Attached { worker: WorkerId(2), session: SessionId(99), offer, held: Vec::new() };
+    let event = Event::Attached {
+        worker: WorkerId(2),
+        session: SessionId(99),
+        offer,
+        held: Vec::new(),
+        readiness: Readiness::default(),
+    };
     let effects = bench.queue.apply(bench.now, event);
     assert!(matches!(effects[..], [Effect::Disconnect(WorkerId(2), _, Refusal::Full { max: 1, .. })]));
 }

@@ -34,6 +34,8 @@ struct Bench {
     /// Actions whose results were replaced.
     corrected: Vec<ActionKey>,
     sessions: BTreeMap<WorkerId, SessionId>,
+    /// How workers are that attach.
+    readiness: Readiness,
 }
 
 impl Bench {
@@ -54,6 +56,7 @@ impl Bench {
             publications: Vec::new(),
             corrected: Vec::new(),
             sessions: BTreeMap::new(),
+            readiness: Readiness::default(),
         }
     }
 
@@ -159,7 +162,7 @@ impl Bench {
         self.made += 1;
         let (worker, session) = (WorkerId(number.into()), SessionId(self.made));
         self.sessions.insert(worker, session);
-        self.apply(Event::Attached { worker, session, offer, held });
+        self.apply(Event::Attached { worker, session, offer, held, readiness: self.readiness.clone() });
         worker
     }
 
@@ -228,7 +231,8 @@ fn spec(required: &[(&str, &str)]) -> Spec {
 }
 
 fn response() -> Response {
-    Arc::new(reapi::ExecuteResponse::default())
+    let result = Some(reapi::ActionResult::default());
+    Arc::new(reapi::ExecuteResponse { result, ..Default::default() })
 }
 
 fn held(lease: LeaseId, action: &str) -> Held {

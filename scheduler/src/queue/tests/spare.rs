@@ -52,6 +52,32 @@ fn a_straggler_is_given_to_a_second_worker_and_the_first_answer_counts() {
 }
 
 #[test]
+fn a_second_worker_that_cannot_run_the_action_does_not_end_the_first_that_can() {
+    let (mut bench, operation) = straggling();
+    live(&mut bench, 30);
+    let (first, second) = (bench.granted[1].clone(), bench.granted[2].clone());
+    let refusal = || Arc::new(reapi::ExecuteResponse::default());
+    bench.say(second.0, outcome(second.1, refusal()));
+    assert_eq!((bench.kept.last(), bench.revoked.len(), bench.publications.len()), (Some(&second.1), 0, 0));
+    bench.say(first.0, outcome(first.1, response()));
+    bench.publish();
+    assert!(bench.is_answered(operation));
+    assert_eq!(bench.queue.tally().hedges_first, 0);
+}
+
+#[test]
+fn what_the_last_attempt_says_counts_whatever_it_is() {
+    let (mut bench, operation) = straggling();
+    live(&mut bench, 30);
+    for (worker, lease, _) in bench.granted.clone().into_iter().skip(1) {
+        assert!(!bench.is_answered(operation));
+        bench.say(worker, outcome(lease, Arc::new(reapi::ExecuteResponse::default())));
+        bench.publish();
+    }
+    assert!(bench.is_answered(operation));
+}
+
+#[test]
 fn a_worker_whose_actions_others_end_sooner_again_and_again_is_left_out() {
     let (mut bench, _) = straggling();
     for round in 0..3 {

@@ -35,8 +35,11 @@ fn nobody_is_refused_before_workers_had_time_to_come() {
     bench.attach(1, 1, &[("ISA", "x86-64")]);
     let operation = bench.open("a", |_| ());
     bench.check(&[("ISA", "arm-a64")], true);
-    bench.pass(SECOND * 9);
-    assert!(!bench.ended.contains_key(&operation));
+    for _ in 0..29 {
+        bench.say(WorkerId(1), Saying::Heartbeat);
+        bench.pass(SECOND);
+        assert!(!bench.ended.contains_key(&operation));
+    }
     bench.pass(SECOND);
     let expected = "no worker offers ISA=arm-a64; nearest is `w1`, which has ISA=x86-64";
     assert_eq!(bench.refusal(operation).to_string(), expected);
@@ -116,6 +119,23 @@ fn a_late_outcome_ends_the_action_and_the_newer_lease() {
     assert!(bench.is_answered(operation));
     assert_eq!(bench.revoked, [late, newer]);
     assert_eq!(bench.kept, [late]);
+}
+
+#[test]
+fn a_late_refusal_ends_neither_the_action_nor_the_newer_lease() {
+    let mut bench = Bench::new();
+    let first = bench.attach(1, 1, &[]);
+    let operation = bench.submit("a", |_| ());
+    let late = bench.granted[0].1;
+    bench.attach(2, 1, &[]);
+    bench.detach(first);
+    bench.pass(SECOND * 5);
+    bench.attach_with(1, 1, &[], vec![held(late, "a")]);
+    let refusal = Report::Final(Arc::new(reapi::ExecuteResponse::default()));
+    bench.say(first, Saying::Outcome { lease: late, report: refusal, memory_bytes: 0 });
+    assert_eq!((&bench.kept[..], &bench.revoked[..]), (&[late][..], &[late][..]));
+    bench.finish_newest();
+    assert!(bench.is_answered(operation));
 }
 
 #[test]
@@ -252,4 +272,39 @@ fn a_worker_that_says_it_is_not_fit_gets_nothing_until_it_is_be_it_the_last() {
     assert_eq!(bench.queue.tally().quarantines, 1);
     say(&mut bench, None);
     assert_eq!(bench.order(), ["a"].map(key));
+}
+
+#[test]
+fn a_worker_that_comes_back_is_given_nothing_if_it_drains_or_is_not_fit() {
+    let mut bench = Bench::new();
+    bench.submit("a", |_| ());
+    let unfit = Condition { unfit: Some("its disk fails".into()), ..Condition::default() };
+    bench.readiness = Readiness { draining: true, condition: None };
+    bench.attach(1, 1, &[]);
+    bench.readiness = Readiness { draining: false, condition: Some(unfit) };
+    bench.attach(2, 1, &[]);
+    bench.readiness = Readiness::default();
+    bench.attach(2, 1, &[]);
+    assert!(bench.granted.is_empty(), "nor if it does not say that it is fit again");
+    bench.readiness.condition = Some(Condition::default());
+    let fit = bench.attach(2, 1, &[]);
+    assert_eq!(bench.granted[0].0, fit);
+}
+
+#[test]
+fn what_a_worker_that_drains_gives_back_has_lost_no_attempt_and_nobody_is_blamed() {
+    let mut bench = Bench::new();
+    let going = bench.attach(1, 4, &[]);
+    for action in ["a", "b", "c", "d"] {
+        bench.submit(action, |_| ());
+    }
+    bench.attach(2, 4, &[]);
+    bench.say(going, Saying::Draining);
+    for (_, lease, _) in bench.granted.clone() {
+        let report = Report::Retry("the worker is draining".to_owned());
+        bench.say(going, Saying::Outcome { lease, report, memory_bytes: 0 });
+    }
+    assert_eq!(bench.order()[4..], ["a", "b", "c", "d"].map(key));
+    assert!(bench.queue.find(|_, _, _| true, 9).iter().all(|task| task.attempts == 0));
+    assert!(!bench.queue.view().workers[0].state.quarantined);
 }
