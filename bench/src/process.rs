@@ -47,9 +47,9 @@ impl Trees {
         for (pid, fields) in all.iter().filter(|(pid, _)| is_meant(**pid)) {
             let own = ticks(fields, OWN);
             if pids.contains(pid) {
-                trees.own += own
+                trees.own += own;
             } else {
-                trees.below += own
+                trees.below += own;
             }
             trees.below += ticks(fields, CHILDREN);
         }

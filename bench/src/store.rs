@@ -27,6 +27,9 @@ const MANY_BLOB_BYTES: usize = 512;
 /// The same bytes as blobs of other sizes: up to 64 KiB they are records of segments, and above files of their own.
 const OTHER_BLOB_BYTES: [usize; 4] = [16 << 10, 64 << 10, (64 << 10) + 1, 256 << 10];
 
+/// Bytes of a batch of those, less than a server takes at once.
+const OTHER_BATCH_BYTES: usize = 4_000_000;
+
 /// What a file system gives out at once.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -109,7 +112,7 @@ async fn short(folder: &Path, options: &Options) -> Result<String, String> {
         rows.push(row(&format!("FindMissingBlobs, {count} digests"), &Spread::new(took), &synced));
     }
     for blob_bytes in OTHER_BLOB_BYTES {
-        let size = format!("{} × {:.2} KiB", (4 << 20) / blob_bytes, kib(blob_bytes));
+        let size = format!("{} × {:.2} KiB", OTHER_BATCH_BYTES / blob_bytes, kib(blob_bytes));
         let (written, read) = sizes(&server, options, blob_bytes, &mut next).await?;
         rows.push(row(&format!("BatchUpdateBlobs, {size}, durable"), &written, &synced));
         rows.push(row(&format!("BatchReadBlobs, {size}"), &read, &synced));
@@ -124,7 +127,7 @@ fn kib(bytes: usize) -> f64 {
     bytes as f64 / 1024.0
 }
 
-/// Writes and reads batches of 4 MiB in blobs of some size.
+/// Writes and reads batches of blobs of some size.
 async fn sizes(
     server: &Server,
     options: &Options,
@@ -133,7 +136,7 @@ async fn sizes(
 ) -> Result<(Spread, Spread), String> {
     let (mut written, mut read) = (Vec::new(), Vec::new());
     for round in 0..=options.rounds {
-        let request = batch(next, (4 << 20) / blob_bytes as u64, blob_bytes).0;
+        let request = batch(next, (OTHER_BATCH_BYTES / blob_bytes) as u64, blob_bytes).0;
         let digests = request.requests.iter().filter_map(|request| request.digest.clone()).collect();
         let begin = Instant::now();
         update(server.client.clone(), request).await?;

@@ -38,6 +38,7 @@ use crate::front::execution::ExecutionService;
 use crate::front::layer::{ForCaller, InRoom, Rooms, blame_the_client, count};
 use crate::front::limits::{Limits, REQUEST_BYTES_MAX};
 use crate::front::operations::OperationsService;
+use crate::front::outgoing::in_slices;
 use crate::front::room::{self, Room};
 use crate::front::runs::RunsService;
 use crate::front::workers::WorkersService;
@@ -163,6 +164,7 @@ pub(crate) async fn serve(
         workers: Room::new(WORKERS_BYTES_MAX, wait),
     };
     let layer = ServiceBuilder::new()
+        .map_response(in_slices)
         .map_response(blame_the_client)
         .map_request(count(&counters))
         .layer(layer_fn(ForCaller::new))

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod metadata;
 pub mod operations;
 mod operator;
+pub(crate) mod outgoing;
 mod report;
 mod request_body;
 pub(crate) mod room;

@@ -25,6 +25,7 @@ use self::uploads::Uploads;
 use super::errors::{bad, to_status, with_cause};
 use super::instance::{Instances, clip};
 use super::limits::Limits;
+use super::outgoing::Outgoing;
 use crate::caller::Caller;
 use crate::runs::{Asker, Runs};
 use crate::store::DiskBlobs;
@@ -130,7 +131,12 @@ impl ByteStream for ByteStreamService {
         let (stream, compressor) = inner.open(&name, range).await.map_err(to_status)?;
         let bytes = name.digest.size_bytes() - range.offset;
         inner.runs.moved(asker.as_ref(), &name.instance, 0, range.limit.map_or(bytes, |it| it.min(bytes)));
-        Ok(Response::new(read::responses(stream, compressor, turn, inner.limits.download_idle)))
+        let outgoing = Outgoing::default();
+        let messages =
+            read::responses(stream, compressor, turn, outgoing.clone(), inner.limits.download_idle);
+        let mut response = Response::new(messages);
+        response.extensions_mut().insert(outgoing);
+        Ok(response)
     }
 
     /// The upload is a task of its own: what has arrived is put away even if the call is dropped.

@@ -1,6 +1,8 @@
 //! `Read`: from a blob to the messages that carry it.
 
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +16,7 @@ use tonic::Status;
 
 use super::turns::Turn;
 use crate::front::errors::{bad, to_status};
+use crate::front::outgoing::Outgoing;
 
 /// Checks which part is asked for. Offsets are those of the plain blob, also in compressed reads.
 pub(super) fn range(name: &ReadName, offset: i64, limit: i64) -> Result<ByteRange, Status> {
@@ -35,6 +38,7 @@ pub(super) fn responses(
     plain: BlobStream,
     compressor: Compressor,
     turn: Turn,
+    outgoing: Outgoing,
     idle_max: Duration,
 ) -> Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send>> {
     let bytes = match compressor {
@@ -43,11 +47,21 @@ pub(super) fn responses(
     };
     // One message waits for the client; nothing is read from disk meanwhile but the next.
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(hand_over(bytes, sender, turn, idle_max));
+    let receiver = Arc::new(Mutex::new(receiver));
+    let lost = Arc::downgrade(&receiver);
+    tokio::spawn(async move {
+        if hand_over(bytes, sender, turn, idle_max).await {
+            return;
+        }
+        outgoing.take_back();
+        if let Some(receiver) = lost.upgrade() {
+            while lock(&receiver).try_recv().is_ok() {}
+        }
+    });
     let state = Some(receiver);
     Box::pin(futures::stream::unfold(state, |state| async move {
-        let mut receiver = state?;
-        match receiver.recv().await {
+        let receiver = state?;
+        match poll_fn(|cx| lock(&receiver).poll_recv(cx)).await {
             Some(Step::Data(data)) => Some((Ok(ReadResponse { data }), Some(receiver))),
             Some(Step::Failed(status)) => Some((Err(status), None)),
             Some(Step::End) => None,
@@ -64,10 +78,20 @@ enum Step {
     End,
 }
 
-async fn hand_over(mut bytes: BlobStream, sender: mpsc::Sender<Step>, turn: Turn, idle_max: Duration) {
+fn lock(receiver: &Mutex<mpsc::Receiver<Step>>) -> MutexGuard<'_, mpsc::Receiver<Step>> {
+    receiver.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns whether all was handed over, before the stream lost its turn or its client.
+async fn hand_over(
+    mut bytes: BlobStream,
+    sender: mpsc::Sender<Step>,
+    turn: Turn,
+    idle_max: Duration,
+) -> bool {
     loop {
         // No room is left for whom nobody listens to, and none is waited for.
-        let Some(Ok(room)) = turn.patiently(idle_max, sender.reserve()).await else { return };
+        let Some(Ok(room)) = turn.patiently(idle_max, sender.reserve()).await else { return false };
         let step = loop {
             match bytes.next().await {
                 Some(Ok(data)) if data.is_empty() => {}
@@ -79,7 +103,9 @@ async fn hand_over(mut bytes: BlobStream, sender: mpsc::Sender<Step>, turn: Turn
         let is_last = !matches!(step, Step::Data(_));
         room.send(step);
         if is_last {
-            return;
+            // Until the client has it, it takes memory.
+            let is_taken = turn.patiently(idle_max, sender.reserve()).await.is_some();
+            return is_taken && turn.patiently(idle_max, sender.closed()).await.is_some();
         }
     }
 }
