@@ -12,7 +12,7 @@ use crate::{ActionCache, ActionKey, BlobStore, Digest, DigestFunction, StoreErro
 
 /// How much is read of the trees of one result, `bytes_max` of all of them together. A result with more
 /// counts as incomplete.
-const TREES: Limits = Limits {
+pub const TREES: Limits = Limits {
     depth_max: 256,
     directories_max: 200_000,
     paths_max: 1_000_000,

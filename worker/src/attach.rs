@@ -164,6 +164,10 @@ impl Attendance {
     /// Catches up on what the scheduler has missed.
     fn greet(&mut self, session: &mut Session) -> Result<(), SessionError> {
         session.say(self.current_condition())?;
+        // It bounds commands by that.
+        for progress in self.ledger.stages() {
+            session.say(Said::Progress(progress))?;
+        }
         for outcome in self.ledger.unconfirmed() {
             session.say(Said::Outcome(outcome.clone()))?;
         }
@@ -217,8 +221,8 @@ impl Attendance {
     fn note(&mut self, event: Event) -> Option<Said> {
         match event {
             Event::Progress(lease_id, stage) => {
-                let stage = self.ledger.has(&lease_id).then_some(stage as i32)?;
-                Some(Said::Progress(Progress { lease_id, stage }))
+                let is_ours = self.ledger.reach(&lease_id, stage);
+                is_ours.then(|| Said::Progress(Progress { lease_id, stage: stage as i32 }))
             }
             Event::Ended(outcome) => self.ledger.end(*outcome).cloned().map(Said::Outcome),
         }

@@ -10,6 +10,7 @@ use castwork_proto::reapi::ActionResult;
 use castwork_proto::rpc;
 use castwork_proto::worker::{Lease, Outcome, progress::Stage};
 use futures::FutureExt;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -18,10 +19,14 @@ use tracing::{info, warn};
 use crate::execute::{Executed, Workshop};
 use crate::failure::Failure;
 use crate::sandbox::Usage;
+use crate::session::MESSAGE_BYTES_MAX;
 use crate::spans;
 
 /// How often it is looked where a lease has got to.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Bytes of an outcome, at most: what the stream takes, and room for what is around it.
+const OUTCOME_BYTES_MAX: usize = MESSAGE_BYTES_MAX - (64 << 10);
 
 /// What a running lease says.
 #[derive(Debug)]
@@ -62,16 +67,15 @@ async fn tell(lease_id: &str, reached: &AtomicI32, events: &mpsc::Sender<Event>)
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let stage = Stage::try_from(reached.load(Ordering::Relaxed)).unwrap_or_default();
-        if stage != told {
+        // If there is no room at the moment, it is said at the next look.
+        if stage != told && events.try_send(Event::Progress(lease_id.to_owned(), stage)).is_ok() {
             told = stage;
-            // A full channel means a scheduler that is away; it will ask when it is back.
-            let _ = events.try_send(Event::Progress(lease_id.to_owned(), stage));
         }
     }
 }
 
 fn outcome(lease_id: String, executed: Result<Executed, Failure>) -> Outcome {
-    match executed {
+    let outcome = match executed {
         Ok(Executed { status, result, usage, out_of_memory }) => Outcome {
             lease_id,
             status: Some(status),
@@ -80,7 +84,17 @@ fn outcome(lease_id: String, executed: Result<Executed, Failure>) -> Outcome {
             out_of_memory,
         },
         Err(failure) => Outcome { lease_id, status: Some(failure.to_status()), ..Outcome::default() },
+    };
+    let bytes = outcome.encoded_len();
+    if bytes <= OUTCOME_BYTES_MAX {
+        return outcome;
     }
+    // It would end the stream, and all others with it, again and again.
+    let text = format!(
+        "what is to be said of the action's outputs takes {bytes} bytes, more than {OUTCOME_BYTES_MAX}"
+    );
+    let status = Failure::Precondition(text).to_status();
+    Outcome { lease_id: outcome.lease_id, status: Some(status), ..Outcome::default() }
 }
 
 fn log(lease: &Lease, executed: &Result<Executed, Failure>, took: Duration) {
@@ -137,4 +151,30 @@ fn run_ms(result: &ActionResult) -> u64 {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use castwork_proto::reapi::OutputSymlink;
+
+    use super::*;
+
+    fn of_links(count: usize) -> Outcome {
+        let link = |number| OutputSymlink {
+            path: format!("{number}"),
+            target: "./".repeat(2_000),
+            ..Default::default()
+        };
+        let result = ActionResult { output_symlinks: (0..count).map(link).collect(), ..Default::default() };
+        let (status, usage) = (rpc::Status::default(), Usage::default());
+        outcome("a".to_owned(), Ok(Executed { status, result, usage, out_of_memory: false }))
+    }
+
+    #[test]
+    fn an_outcome_that_the_stream_does_not_take_is_told_in_short() {
+        assert!(of_links(4_000).result.is_some());
+        let told = of_links(5_000);
+        assert_eq!(told.status.unwrap().code, rpc::Code::FailedPrecondition as i32);
+        assert_eq!((told.lease_id.as_str(), told.result), ("a", None));
+    }
 }

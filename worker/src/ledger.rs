@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use castwork_proto::reapi::execution_stage;
-use castwork_proto::worker::{Lease, Outcome, Running};
+use castwork_proto::worker::progress::Stage;
+use castwork_proto::worker::{Lease, Outcome, Progress, Running};
 use tokio_util::sync::CancellationToken;
 
 /// The leases of a worker: running, or ended and not yet confirmed.
@@ -19,6 +20,8 @@ pub(crate) struct Ledger {
 struct Held {
     /// As it is told on the next connect; holds no outcome.
     running: Running,
+    /// Where it has got to.
+    stage: Stage,
     cancel: CancellationToken,
     outcome: Option<Outcome>,
 }
@@ -56,7 +59,7 @@ impl Ledger {
             digest_function: lease.digest_function,
             stage: execution_stage::Value::Executing as i32,
         };
-        let held = Held { running, cancel: cancel.clone(), outcome: None };
+        let held = Held { running, stage: Stage::Unspecified, cancel: cancel.clone(), outcome: None };
         self.leases.insert(lease.lease_id.clone(), held);
         Granted::Run(cancel)
     }
@@ -68,9 +71,16 @@ impl Ledger {
         }
     }
 
-    /// Whether the lease is one of ours; else nobody cares what it says.
-    pub(crate) fn has(&self, lease_id: &str) -> bool {
-        self.leases.contains_key(lease_id)
+    /// Notes where a lease has got to; `false` if it is none of ours, and nobody cares.
+    pub(crate) fn reach(&mut self, lease_id: &str, stage: Stage) -> bool {
+        self.leases.get_mut(lease_id).map(|held| held.stage = stage).is_some()
+    }
+
+    /// Where the leases have got to that have not ended.
+    pub(crate) fn stages(&self) -> impl Iterator<Item = Progress> {
+        let running = self.leases.values().filter(|held| held.outcome.is_none());
+        let begun = running.filter(|held| held.stage != Stage::Unspecified);
+        begun.map(|held| Progress { lease_id: held.running.lease_id.clone(), stage: held.stage as i32 })
     }
 
     /// Notes how a lease ended; what to tell, unless it was cancelled meanwhile.
@@ -139,6 +149,18 @@ mod tests {
         ledger.kept("a");
         assert_eq!(ledger.unconfirmed().count(), 0);
         assert_eq!(ledger.running()[0].lease_id, "b");
+    }
+
+    #[test]
+    fn where_a_lease_has_got_to_is_known_until_it_ends() {
+        let mut ledger = Ledger::new(2);
+        ledger.grant(&lease("a"));
+        ledger.grant(&lease("b"));
+        assert!(ledger.reach("a", Stage::Executing) && !ledger.reach("c", Stage::Executing));
+        let stages: Vec<_> = ledger.stages().map(|it| (it.lease_id, it.stage)).collect();
+        assert_eq!(stages, [("a".to_owned(), Stage::Executing as i32)]);
+        ledger.end(outcome("a")).unwrap();
+        assert_eq!(ledger.stages().count(), 0);
     }
 
     #[test]

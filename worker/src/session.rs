@@ -12,14 +12,14 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
-/// Messages that may wait for the network. More means that it is stuck.
+/// Messages that may wait for the network, beside what is said on every connect. More means that it is stuck.
 const WAITING_MAX: usize = 1024;
 
 /// How long the scheduler may take to answer a `Hello`.
 pub(crate) const WELCOME_WAIT: Duration = Duration::from_secs(10);
 
 /// Largest message, in bytes.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// Why there is no session, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub(crate) enum SessionError {
     #[error("the scheduler {0}")]
     Protocol(&'static str),
     /// It takes nothing any more.
-    #[error("{WAITING_MAX} messages wait for the scheduler")]
+    #[error("more than {WAITING_MAX} messages wait for the scheduler")]
     Stuck,
 }
 
@@ -52,7 +52,8 @@ pub(crate) struct Session {
 impl Session {
     /// Connects, states who this is, and waits for the welcome.
     pub(crate) async fn begin(remote: &Remote, hello: Hello) -> Result<Self, SessionError> {
-        let (said, messages) = mpsc::channel(WAITING_MAX);
+        // Of each of these the worker has at most a stage and an outcome to say at once.
+        let (said, messages) = mpsc::channel(WAITING_MAX + 2 * hello.running.len());
         said.try_send(WorkerMessage { message: Some(Said::Hello(hello)) })
             .map_err(|_| SessionError::Stuck)?;
         let mut client = WorkersClient::new(remote.channel())

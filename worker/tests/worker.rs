@@ -246,14 +246,14 @@ async fn a_lost_connection_keeps_what_runs_and_repeats_what_nobody_confirmed() {
     let (outcome, _) = farm.session.outcome().await;
     assert_eq!(outcome.lease_id, "done");
     farm.session.say(Says::Lease(farm.lease("runs", &[], "until [ -e /tmp/x ]; do :; done", &[]))).await;
-    let progress = farm.session.hear().await;
-    assert!(matches!(progress, Some(Heard::Progress(_))), "{progress:?}");
+    while !matches!(farm.session.hear().await, Some(Heard::Progress(progress)) if progress.stage == 2) {}
     // Dropping it ends the stream.
     farm.session = farm.scheduler.session_after(farm.session).await;
     let running: Vec<_> = farm.session.hello.running.iter().map(|lease| lease.lease_id.as_str()).collect();
     assert_eq!(running, ["done", "runs"]);
-    let (again, _) = farm.session.outcome().await;
+    let (again, stages) = farm.session.outcome().await;
     assert_eq!(again, outcome);
+    assert_eq!(stages, [2], "the scheduler bounds the command that runs");
     farm.session.keep("done").await;
     let cancel = CancelLease { lease_id: "runs".to_owned(), reason: String::new() };
     farm.session.say(Says::CancelLease(cancel)).await;

@@ -16,14 +16,14 @@ use super::prepared::Prepared;
 use super::publish::{Publication, publish};
 use super::response::{failed, status};
 use crate::Services;
-use crate::queue::{Checked, LeaseId, Response, TaskId};
+use crate::queue::{Checked, LeaseId, Response, TaskId, Unpublished};
 
 /// A job that is done.
 pub(super) enum Done {
     /// A task was checked.
     Checked { task: TaskId, key: ActionKey, findings: Findings },
     /// An outcome was published.
-    Published { task: TaskId, result: Result<Response, String> },
+    Published { task: TaskId, result: Result<Response, Unpublished> },
     /// A result of earlier was replaced, if it could be.
     Corrected,
     /// The messages for a lease were read again.
@@ -88,7 +88,8 @@ impl Jobs {
                 publish(&services, &limits, publication).await
             };
             let result = AssertUnwindSafe(work).catch_unwind().await;
-            let result = result.unwrap_or_else(|_| Err("the outcome could not be published".to_owned()));
+            let panicked = || Unpublished::Failed("the outcome could not be published".to_owned());
+            let result = result.unwrap_or_else(|_| Err(panicked()));
             Done::Published { task, result }
         });
     }
@@ -101,7 +102,9 @@ impl Jobs {
             let work = publish(&services, &limits, publication);
             match AssertUnwindSafe(work).catch_unwind().await {
                 Ok(Ok(_)) => {}
-                Ok(Err(reason)) => tracing::warn!(%action, reason, "a wrong result was not replaced"),
+                Ok(Err(Unpublished::Refused(reason) | Unpublished::Failed(reason))) => {
+                    tracing::warn!(%action, reason, "a wrong result was not replaced");
+                }
                 Err(_) => tracing::error!(%action, "replacing a result panicked"),
             }
             Done::Corrected

@@ -101,7 +101,7 @@ impl Journal {
             }
         }
         let recovered = live.recovered();
-        let mut file = Lines { path: path.to_owned(), file: live.write_to(path)?, bytes: live.bytes, live };
+        let mut file = Lines::new(path, live)?;
         let (records, received) = mpsc::channel();
         let writer = std::thread::Builder::new()
             .name("journal".to_owned())
@@ -318,10 +318,19 @@ struct Lines {
     file: File,
     /// Length of the file.
     bytes: u64,
+    /// It is not written anew before it is that long, as that has failed.
+    not_before: u64,
+    /// Whether it may end in half a line, as writing has failed.
+    is_torn: bool,
     live: Live,
 }
 
 impl Lines {
+    fn new(path: &Path, live: Live) -> io::Result<Self> {
+        let (file, bytes) = (live.write_to(path)?, live.bytes);
+        Ok(Self { path: path.to_owned(), file, bytes, not_before: 0, is_torn: false, live })
+    }
+
     /// Waits for records and writes all there are; says whether there may be more.
     fn write_some(&mut self, received: &mpsc::Receiver<Batch>) -> bool {
         let Ok(first) = received.recv() else { return false };
@@ -341,14 +350,28 @@ impl Lines {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.bytes += bytes.len() as u64;
-        if self.bytes > COMPACT_MIN && self.bytes > self.live.bytes * 4 {
+        let after = self.bytes + bytes.len() as u64;
+        if after > COMPACT_MIN.max(self.live.bytes * 4) && after > self.not_before {
             // With what was to be appended, as that is part of what counts.
-            self.file = self.live.write_to(&self.path)?;
-            self.bytes = self.live.bytes;
-            return Ok(());
+            match self.live.write_to(&self.path) {
+                Ok(file) => {
+                    (self.file, self.bytes, self.is_torn) = (file, self.live.bytes, false);
+                    return Ok(());
+                }
+                Err(error) => {
+                    warn!(%error, path = %self.path.display(), "the journal can't be written anew, and grows");
+                    self.not_before = after + COMPACT_MIN;
+                }
+            }
         }
-        self.file.write_all(bytes)
+        if self.is_torn {
+            // What was cut short must not take the next line along.
+            self.file.write_all(b"\n")?;
+        }
+        self.is_torn = true;
+        self.file.write_all(bytes)?;
+        (self.is_torn, self.bytes) = (false, after);
+        Ok(())
     }
 }
 
@@ -445,5 +468,37 @@ mod tests {
         assert!(std::fs::metadata(&path).unwrap().len() < 3 * COMPACT_MIN);
         assert_eq!(reopen(&path).operations.len(), 1);
         assert!(std::fs::metadata(&path).unwrap().len() < 1_000, "and a start leaves only what counts");
+    }
+
+    fn line(number: usize) -> Vec<u8> {
+        let record = Record::Drained(format!("w{number}"), "a new disk".to_owned());
+        [serde_json::to_vec(&record).unwrap(), b"\n".to_vec()].concat()
+    }
+
+    #[test]
+    fn after_a_line_that_was_cut_short_the_next_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut file = Lines::new(&path, Live::default()).unwrap();
+        file.append(&line(1)).unwrap();
+        // As a full disk leaves it.
+        file.file.write_all(&line(2)[..9]).unwrap();
+        file.is_torn = true;
+        file.append(&line(3)).unwrap();
+        let drains: Vec<_> = reopen(&path).drains.into_iter().map(|(pattern, _)| pattern).collect();
+        assert_eq!(drains, ["w1", "w3"].map(Arc::<str>::from));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_anew_is_appended_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let mut file = Lines::new(&path, Live::default()).unwrap();
+        std::fs::create_dir(path.with_extension("new")).unwrap();
+        file.bytes = COMPACT_MIN;
+        file.append(&line(1)).unwrap();
+        file.append(&line(2)).unwrap();
+        let written = std::fs::read(&path).unwrap();
+        assert_eq!(written, [line(1), line(2)].concat());
     }
 }

@@ -25,10 +25,17 @@ pub(crate) struct Selector {
 
 impl Selector {
     pub(super) fn picks(&self, key: &ActionKey, run: &str, operations: &[OperationId]) -> bool {
-        self.hash_start.as_ref().is_none_or(|start| key.action.hash_hex().starts_with(start.as_str()))
+        self.hash_start.as_ref().is_none_or(|start| begins_with(key.action.hash(), start))
             && self.run.as_ref().is_none_or(|wanted| wanted == run)
             && self.operation.is_none_or(|operation| operations.contains(&operation))
     }
+}
+
+/// Whether a hash begins with these hexadecimal digits. Is asked of each action there is, so it makes no text of it.
+fn begins_with(hash: &[u8], digits: &str) -> bool {
+    let nibbles = hash.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).map(u32::from);
+    let mut pairs = nibbles.map(Some).chain(std::iter::repeat(None)).zip(digits.chars());
+    pairs.all(|(nibble, digit)| nibble.and_then(|nibble| char::from_digit(nibble, 16)) == Some(digit))
 }
 
 /// Everything at one moment.
@@ -129,5 +136,17 @@ impl Owner {
         }
         info!(operations = meant.len(), reason = &**reason, "stopped by an operator");
         meant.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_is_found_by_each_of_its_beginnings_and_by_nothing_else() {
+        let (hash, text) = ([0x0f, 0xa1], "0fa1");
+        assert!((0..=4).all(|length| begins_with(&hash, &text[..length])));
+        assert!(["0F", "1", "0fa2", "0fa10", "g"].iter().all(|other| !begins_with(&hash, other)));
     }
 }

@@ -33,10 +33,14 @@ use crate::queue::{
 };
 use crate::runs::{self, Asker, Runs};
 
+/// A tick that comes so much late tells that this process was stopped, or the whole machine.
+const STANDSTILL_MIN: Duration = Duration::from_secs(5);
+
 /// The queue and everything that its effects act upon.
 pub(super) struct Owner {
     pub(super) queue: Queue,
     started: Instant,
+    ticked: Instant,
     limits: Limits,
     pub(super) operations: BTreeMap<OperationId, Operation>,
     links: Links,
@@ -66,7 +70,7 @@ pub(super) struct Operation {
     origin: Arc<Origin>,
     lookup: bool,
     stages: Stages,
-    /// Whether it came to an action that another one waited for already.
+    /// Whether its action was run for another one.
     is_shared: bool,
     /// Whether an earlier life of this server left it.
     is_restored: bool,
@@ -91,6 +95,7 @@ impl Owner {
         Self {
             queue: Queue::new(limits.queue.clone(), rand::random()),
             started: Instant::now(),
+            ticked: Instant::now(),
             operations: BTreeMap::new(),
             links: Links::default(),
             runs: Arc::clone(&services.runs),
@@ -130,6 +135,12 @@ impl Owner {
     }
 
     fn tick(&mut self) {
+        let ticked = std::mem::replace(&mut self.ticked, Instant::now());
+        let late = self.ticked.duration_since(ticked);
+        if late > self.limits.tick_interval + STANDSTILL_MIN {
+            warn!(seconds = late.as_secs(), "the server stood still; workers get the time to come back");
+            self.apply(Event::StoodStill);
+        }
         self.apply(Event::Tick);
         if let Some(journal) = &self.journal {
             journal.flush();
@@ -166,15 +177,9 @@ impl Owner {
         let name = request.operation;
         let noted = self.journal.is_some().then(|| request.clone());
         self.add(&request);
-        let shared_before = self.queue.tally().shared;
         self.opening = Some(name);
         self.apply(Event::Opened(request));
         self.opening = None;
-        if self.queue.tally().shared > shared_before
-            && let Some(operation) = self.operations.get_mut(&name)
-        {
-            operation.is_shared = true;
-        }
         let answer = match self.refusal.take() {
             Some(refusal) => Err(Status::new(code_of(&refusal), refusal.to_string())),
             None => Ok(self.watch(name, Some(permit)).expect("an operation is there once it is opened")),
@@ -330,6 +335,11 @@ impl Owner {
                 if let Some(operation) = self.operations.get_mut(&operation) {
                     operation.stages.enter(stage);
                     operation.state.send_if_modified(|state| state.enter(stage));
+                }
+            }
+            Effect::Shared(operation) => {
+                if let Some(operation) = self.operations.get_mut(&operation) {
+                    operation.is_shared = true;
                 }
             }
             Effect::Finish(operation, ending) => self.finish(operation, ending),

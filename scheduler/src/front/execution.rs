@@ -16,6 +16,7 @@ use super::errors::bad;
 use super::instance::{clip, required_digest};
 use super::metadata::{request_metadata, run_name, trace_context};
 use super::report::{Inlining, Reporter};
+use crate::caller::Caller;
 use crate::dispatch::{Dispatch, PRIORITIES, Watch, parse_operation_name};
 use crate::queue::{self, OperationId, Origin};
 use castwork_cas::ActionKey;
@@ -72,7 +73,7 @@ impl Execution for ExecutionService {
             key: ActionKey { instance: Arc::clone(&instance.name), action },
             priority: priority.clamp(*PRIORITIES.start(), *PRIORITIES.end()),
             run: run.into(),
-            principal: "".into(),
+            principal: Caller::current().principal,
             lookup: !request.skip_cache_lookup,
             origin: Arc::new(Origin { queued_unix_nanos: now_unix_nanos(), metadata, trace }),
         });

@@ -69,6 +69,8 @@ impl Reporter {
                 None => {}
             }
             tokio::select! {
+                // An end that has come is told by `ended`, with all that belongs to it.
+                biased;
                 changed = self.watch.state.changed() => if changed.is_err() {
                     self.is_over = true;
                     return Some(Err(stopping()));

@@ -80,7 +80,7 @@ pub(super) struct Used {
 
 impl Used {
     pub(super) fn add(&mut self, demand: &Demand) {
-        self.slots += demand.slots;
+        self.slots = self.slots.saturating_add(demand.slots);
         self.memory_bytes = self.memory_bytes.saturating_add(demand.memory_bytes);
         for (name, amount) in demand.others.pairs() {
             let used = self.others.entry(name.clone()).or_default();
@@ -89,7 +89,7 @@ impl Used {
     }
 
     pub(super) fn subtract(&mut self, demand: &Demand) {
-        self.slots -= demand.slots;
+        self.slots = self.slots.saturating_sub(demand.slots);
         self.memory_bytes = self.memory_bytes.saturating_sub(demand.memory_bytes);
         for (name, amount) in demand.others.pairs() {
             if let Some(used) = self.others.get_mut(name) {
@@ -168,6 +168,17 @@ mod tests {
         assert!(!offer().has_room(&gpu, &used) && offer().has_room(&Demand::default(), &used));
         used.subtract(&gpu);
         assert!(offer().has_room(&gpu, &used));
+    }
+
+    #[test]
+    fn whatever_workers_bring_along_can_be_counted() {
+        let all = Demand { slots: u32::MAX, ..Demand::default() };
+        let mut used = Used::default();
+        used.add(&all);
+        used.add(&all);
+        used.subtract(&all);
+        used.subtract(&all);
+        assert_eq!(used, Used::default());
     }
 
     #[test]

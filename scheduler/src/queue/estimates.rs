@@ -63,7 +63,11 @@ impl Estimates {
 /// Memory to be set aside for an action that took `bytes` before: a quarter more, and rounded up so that alike
 /// actions ask for the same. 0 if it is too little to matter.
 pub(super) fn set_aside(bytes: u64) -> u64 {
-    if bytes < MEMORY_MIN { 0 } else { (bytes + bytes / 4).checked_next_power_of_two().unwrap_or(bytes) }
+    if bytes < MEMORY_MIN {
+        0
+    } else {
+        bytes.saturating_add(bytes / 4).checked_next_power_of_two().unwrap_or(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -97,5 +101,6 @@ mod tests {
         assert_eq!(set_aside(200 << 20), 0);
         assert_eq!(set_aside(1 << 30), 2 << 30);
         assert_eq!(set_aside(u64::MAX / 2 + 1), u64::MAX / 2 + 1);
+        assert_eq!(set_aside(u64::MAX), u64::MAX, "whatever a worker says");
     }
 }

@@ -129,9 +129,12 @@ pub enum Event {
     Published {
         /// The task whose response it is.
         task: TaskId,
-        /// The response as clients shall see it; or why the worker's word can't be taken.
-        result: Result<Response, String>,
+        /// The response as clients shall see it; or why there is none.
+        result: Result<Response, Unpublished>,
     },
+    /// Much time has passed in which the scheduler did nothing: it was stopped, or its machine was. Comes before the
+    /// [`Event::Tick`].
+    StoodStill,
     /// Time has passed. Expected about once a second.
     Tick,
 }
@@ -276,6 +279,15 @@ pub struct Condition {
     pub cache_horizon: Option<Duration>,
 }
 
+/// Why an outcome was not published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unpublished {
+    /// The worker's word can't be taken; says why.
+    Refused(String),
+    /// The scheduler's own store has failed; the worker is innocent.
+    Failed(String),
+}
+
 /// How a lease ended.
 #[derive(Clone, Debug)]
 pub enum Report {
@@ -304,6 +316,8 @@ pub enum Effect {
     },
     /// Waiters of an operation learn its stage.
     Stage(OperationId, Stage),
+    /// The action was run for another operation, and its outcome is this one's too. Comes before its end.
+    Shared(OperationId),
     /// Waiters of an operation get its end. Once for each operation that was not refused.
     Finish(OperationId, Ending),
     /// The operation's name means nothing from now on.

@@ -44,6 +44,8 @@ pub struct Limits {
     /// How much longer than its timeout a command may seem to run, before its worker is held to
     /// have hung.
     pub overrun_grace: Duration,
+    /// How long a worker that is not fit may have actions whose commands do not run: it may hang with its disk.
+    pub unfit_grace: Duration,
     /// How long an action waits that takes more than one slot before a worker is kept free for it.
     pub reserve_after: Duration,
     /// How long the first in line of a run can be overtaken by those whose inputs a worker has.
@@ -79,6 +81,7 @@ impl Default for Limits {
             silence_max: Duration::from_secs(15),
             unwatched_grace: Duration::from_secs(2 * 60),
             overrun_grace: Duration::from_secs(60),
+            unfit_grace: Duration::from_secs(5 * 60),
             reserve_after: Duration::from_secs(10),
             overtaken_max: Duration::from_secs(10),
             hedge_after: Some(Duration::from_secs(30)),

@@ -48,7 +48,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use demand::{Amounts, Demand, Needs};
 pub use event::{
     Checked, Condition, Effect, Ending, Event, Held, LeaseId, Moment, Offer, OperationId, Origin, Readiness,
-    Report, Request, Response, Saying, SessionId, Spec, Stage, TaskId, WorkerId, id_from_hex,
+    Report, Request, Response, Saying, SessionId, Spec, Stage, TaskId, Unpublished, WorkerId, id_from_hex,
 };
 pub use limits::Limits;
 pub use pattern::matches as name_matches;
@@ -75,6 +75,8 @@ pub struct Queue {
     incarnation: u64,
     leases_made: u64,
     now: Moment,
+    /// Until then nothing is given up for being overdue.
+    patient_until: Moment,
     operations: Operations,
     tasks: Tasks,
     ready: Ready,
@@ -104,6 +106,7 @@ impl Queue {
             incarnation,
             leases_made: 0,
             now: Moment::ZERO,
+            patient_until: Moment::ZERO,
             operations: Operations::default(),
             tasks: Tasks::default(),
             workers: Workers::default(),
@@ -142,6 +145,7 @@ impl Queue {
             Event::Detached { worker, session } => self.detached(worker, session),
             Event::Said { worker, session, saying } => self.said(worker, session, saying),
             Event::Published { task, result } => self.published(task, result),
+            Event::StoodStill => self.stood_still(),
             Event::Tick => self.tick(),
         }
         std::mem::take(&mut self.effects)

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::tasks::{Attempt, Phase};
-use super::{Cause, Effect, Ending, LeaseId, Queue, Refusal, Report, Response, Stage, TaskId, WorkerId};
+use super::{
+    Cause, Effect, Ending, LeaseId, Queue, Refusal, Report, Response, Stage, TaskId, Unpublished, WorkerId,
+};
 
 /// Memory that an action is taken to need of which nothing is known but that it did not get enough.
 const MEMORY_RETRY_MIN: u64 = 1 << 30;
@@ -192,7 +194,7 @@ impl Queue {
         }
     }
 
-    pub(super) fn published(&mut self, id: TaskId, result: Result<Response, String>) {
+    pub(super) fn published(&mut self, id: TaskId, result: Result<Response, Unpublished>) {
         let Some(task) = self.tasks.get(id) else { return };
         let Phase::Publishing(Attempt { lease, worker, .. }) = task.phase else { return };
         self.effect(Effect::Keep(worker, lease));
@@ -205,10 +207,14 @@ impl Queue {
                 self.end_task(id, &Ending::Answered(response));
                 self.place_worker(worker);
             }
-            Err(cause) => {
+            Err(Unpublished::Refused(cause)) => {
                 self.tasks.forget_lease(id, lease);
                 self.blame(worker, id, &cause);
                 self.fail(id, worker, Cause::ResultRefused, cause);
+            }
+            Err(Unpublished::Failed(cause)) => {
+                self.tasks.forget_lease(id, lease);
+                self.fail(id, worker, Cause::StoreFailed, cause);
             }
         }
     }

@@ -11,7 +11,7 @@ const FAILURES_MAX: usize = 3;
 /// How long it is left out the first time; each further time twice as long.
 const LEFT_OUT_FIRST: Duration = Duration::from_secs(30);
 /// How long it is left out at most.
-const LEFT_OUT_MAX: Duration = Duration::from_secs(15 * 60);
+pub(super) const LEFT_OUT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// Results that others did not get, after which a worker is left out; and how often that counts as having been left
 /// out before.
@@ -55,6 +55,12 @@ enum State {
 impl Conduct {
     pub(super) fn is_quarantined(&self) -> bool {
         matches!(self.state, State::Quarantined { .. })
+    }
+
+    /// Whether there is nothing to be remembered.
+    pub(super) fn is_spotless(&self) -> bool {
+        let counts = [self.failed.len(), self.suspicions, self.overtaken];
+        matches!(self.state, State::Trusted) && counts == [0; 3]
     }
 
     pub(super) fn is_on_probation(&self) -> bool {

@@ -12,12 +12,22 @@ use super::{Needs, Queue, TaskId, WorkerId, properties};
 /// How far the actions ahead of one are counted.
 const AHEAD_MAX: usize = 10_000;
 
+/// Actions for which that is done at one look, as the queue stands still meanwhile.
+const COUNTED_MAX: usize = 100;
+
 /// Workers that a reason names, at most.
 const NAMED_MAX: usize = 3;
 
+/// What was found out at one look, and is not found out again.
+#[derive(Default)]
+pub(super) struct Reasons {
+    by_class: BTreeMap<ClassId, String>,
+    counted: usize,
+}
+
 impl Queue {
     /// Why a task waits, or where it runs.
-    pub(super) fn why_task(&self, id: TaskId, task: &Task) -> String {
+    pub(super) fn why_task(&self, id: TaskId, task: &Task, known: &mut Reasons) -> String {
         match &task.phase {
             Phase::Checking => "its inputs are looked for".to_owned(),
             Phase::Running(attempt) => self.where_it_runs(task, attempt),
@@ -27,14 +37,17 @@ impl Queue {
             }
             Phase::Publishing(_) => "has ended; its outputs are looked for".to_owned(),
             Phase::Queued(place) => {
-                let mut reason = self.why(place.class);
+                let reason = known.by_class.entry(place.class).or_insert_with(|| self.why(place.class));
+                let mut reason = reason.clone();
                 if !task.failed_on.is_empty() {
                     let names: Vec<_> =
                         task.failed_on.iter().map(|worker| self.quoted_name(*worker)).collect();
                     write!(reason, "; failed at {}, and is to run elsewhere", names.join(", "))
                         .expect(WRITES);
                 }
-                let ahead = self.ready.ahead(place, task.share, id, AHEAD_MAX);
+                known.counted += 1;
+                let counts = known.counted <= COUNTED_MAX;
+                let ahead = if counts { self.ready.ahead(place, task.share, id, AHEAD_MAX) } else { 0 };
                 if ahead > 0 {
                     let more = if ahead == AHEAD_MAX { "at least " } else { "" };
                     let are = if ahead == 1 { "action of its run is" } else { "actions of its run are" };

@@ -210,7 +210,10 @@ impl Queue {
     pub(super) fn end_task(&mut self, id: TaskId, ending: &Ending) {
         self.interrupt(id, "no longer wanted");
         let task = self.forget_task(id);
-        for operation in task.operations {
+        for (number, operation) in task.operations.into_iter().enumerate() {
+            if number > 0 {
+                self.effect(Effect::Shared(operation));
+            }
             self.finish(operation, ending.clone());
         }
     }

@@ -29,6 +29,7 @@ impl Queue {
         }
         let name = offer.name.clone();
         let drained = self.drain_of(id, &name);
+        let lost_before = self.workers.lost_with(id);
         self.workers.attach(self.now, id, session, offer);
         self.workers.change(id, |worker| {
             worker.drained = drained;
@@ -43,7 +44,14 @@ impl Queue {
         }
         let brought = |lease: &LeaseId| held.iter().any(|held| held.lease == *lease);
         let worker = self.workers.get(id).expect("the worker has just attached");
-        let lost: Vec<_> = worker.leases.keys().filter(|lease| !brought(lease)).copied().collect();
+        let lost: Vec<_> = worker.leases.iter().filter(|(lease, _)| !brought(lease)).collect();
+        // Whatever it has lost, it was lost at once: it counts as one failure, be it that of its machine.
+        let forgotten = lost.iter().find_map(|(_, held)| held.task);
+        let forgotten = forgotten.or(lost_before.filter(|(lease, _)| !brought(lease)).map(|(_, task)| task));
+        let lost: Vec<_> = lost.into_iter().map(|(lease, _)| *lease).collect();
+        if let Some(task) = forgotten {
+            self.blame(id, task, "the worker came back without it");
+        }
         for lease in lost {
             self.lose_lease(id, lease, Cause::WorkerForgot, format!("worker `{name}` came back without it"));
         }
@@ -79,13 +87,18 @@ impl Queue {
 
     /// Takes on a lease that an earlier life of the scheduler has granted.
     fn adopt(&mut self, worker: WorkerId, held: &Held) {
-        let equals = self.tasks.of(&held.key).filter(|(_, task)| task.may_be_joined(true));
-        // The one that is furthest, for only one may go on.
-        let known = equals.map(|(id, task)| (task.stage(), id)).max_by_key(|(stage, _)| *stage);
-        if known.is_some_and(|(stage, _)| stage == Stage::Executing) {
+        let is_running = |task: &Task| task.stage() == Stage::Executing;
+        let equals: Vec<_> = self.tasks.of(&held.key).collect();
+        let is_shared = |task: &&Task| task.may_be_joined(true) && is_running(task);
+        let is_elsewhere = equals.iter().any(|(_, task)| is_shared(task));
+        // The one that is furthest, for only one may go on. Of those that may not be shared each has a lease of its own.
+        let waiting = equals.iter().filter(|(_, task)| !is_running(task));
+        let waiting = waiting.filter(|(_, task)| task.may_be_joined(true) || task.is_alone());
+        let known = waiting.max_by_key(|(_, task)| task.stage()).map(|(id, _)| *id);
+        let is_alone_elsewhere = known.is_none() && equals.iter().any(|(_, task)| task.is_alone());
+        if is_elsewhere || is_alone_elsewhere {
             return self.effect(Effect::Revoke(worker, held.lease, "looked after elsewhere by now"));
         }
-        let known = known.map(|(_, id)| id);
         let id = known.unwrap_or_else(|| {
             let instance = Arc::clone(&held.key.instance);
             let owner = Owner { instance, principal: "".into(), run: "".into() };
@@ -151,8 +164,10 @@ impl Queue {
     fn is_in_condition(&mut self, id: WorkerId, condition: Condition) {
         let is_unfit = condition.unfit.is_some();
         let mut was_unfit = false;
+        let now = self.now;
         self.workers.change(id, |worker| {
             was_unfit = std::mem::replace(&mut worker.condition, condition).unfit.is_some();
+            worker.unfit_since = is_unfit.then(|| worker.unfit_since.unwrap_or(now));
         });
         self.tally.quarantines += u64::from(is_unfit && !was_unfit);
     }

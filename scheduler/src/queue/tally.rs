@@ -23,6 +23,8 @@ pub enum Cause {
     Overrun,
     /// It took more memory than there was for it.
     OutOfMemory,
+    /// The scheduler's own store failed when the result was to be kept.
+    StoreFailed,
     /// The worker had said meanwhile that it takes nothing new.
     WorkerDrains,
 }
@@ -44,6 +46,7 @@ impl fmt::Display for Cause {
             Self::ResultRefused => "result_refused",
             Self::Overrun => "overrun",
             Self::OutOfMemory => "out_of_memory",
+            Self::StoreFailed => "store_failed",
             Self::WorkerDrains => "worker_drains",
         })
     }

@@ -117,6 +117,11 @@ impl Task {
         }
     }
 
+    /// Whether it is known that no other request may share it.
+    pub(super) fn is_alone(&self) -> bool {
+        self.spec.as_ref().is_some_and(|spec| !spec.mergeable)
+    }
+
     /// What decides about its place in line, if it gets there at `now`.
     pub(super) fn standing(&self, now: Moment) -> Standing {
         let since = self.since.unwrap_or(now);

@@ -1,16 +1,14 @@
 //! What the passing of time alone brings about.
 
+use super::quarantine::LEFT_OUT_MAX;
 use super::tasks::Phase;
 use super::{Cause, Effect, Ending, LeaseId, Queue, Refusal, TaskId};
 
 impl Queue {
     pub(super) fn tick(&mut self) {
-        self.hang_up_on_the_silent();
-        self.lose_the_absent();
-        self.workers.forget_departed(self.now.saturating_sub(self.limits.return_grace));
-        self.end_overruns();
-        self.end_what_nobody_waits_for();
-        self.refuse_what_nobody_can_run();
+        if self.patient_until <= self.now {
+            self.give_up_what_is_overdue();
+        }
         self.look_at_restored();
         self.charge_what_goes_on();
         self.test_again();
@@ -26,24 +24,48 @@ impl Queue {
         self.use_spare_room();
     }
 
+    fn give_up_what_is_overdue(&mut self) {
+        self.hang_up_on_the_silent();
+        self.lose_the_absent();
+        self.workers.forget_departed(self.now.saturating_sub(self.limits.return_grace));
+        self.workers.forget_conduct(self.now.saturating_sub(LEFT_OUT_MAX));
+        self.end_overruns();
+        self.end_what_nobody_waits_for();
+        self.refuse_what_nobody_can_run();
+    }
+
+    /// The scheduler itself stood still. What others said meanwhile it has not heard yet, and who hung up on it is
+    /// given the time to come back.
+    pub(super) fn stood_still(&mut self) {
+        self.patient_until = self.now + self.limits.restored_grace;
+    }
+
     /// What workers have, but for runs whose results are only compared.
     fn held(&self) -> impl Iterator<Item = (LeaseId, TaskId)> {
         let leases = self.workers.iter().flat_map(|(_, worker)| &worker.leases);
         leases.filter_map(|(lease, held)| Some((*lease, held.task?)))
     }
 
-    /// Takes commands away from workers that should have killed them long ago.
+    /// Takes commands away from workers that should have killed them long ago, and what is before or after its command
+    /// from those that are not fit.
     fn end_overruns(&mut self) {
+        const CAUSE: &str = "the worker did not end it in time";
         let overrun = |(lease, id): (LeaseId, TaskId)| {
             let task = self.tasks.get(id)?;
             let attempt = task.attempt(lease)?;
-            let allowed = task.spec.as_ref()?.timeout + self.limits.overrun_grace;
-            (attempt.commanding_since? + allowed <= self.now).then_some((attempt.worker, attempt.lease))
+            let until = if let Some(since) = attempt.commanding_since {
+                since + task.spec.as_ref()?.timeout + self.limits.overrun_grace
+            } else {
+                let since = self.workers.get(attempt.worker)?.unfit_since?;
+                since.max(attempt.since) + self.limits.unfit_grace
+            };
+            (until <= self.now).then_some((attempt.worker, lease, id))
         };
         let overruns: Vec<_> = self.held().filter_map(overrun).collect();
-        for (worker, lease) in overruns {
+        for (worker, lease, id) in overruns {
             self.effect(Effect::Revoke(worker, lease, "runs longer than it may"));
-            self.lose_lease(worker, lease, Cause::Overrun, "the worker did not end it in time".to_owned());
+            self.blame(worker, id, CAUSE);
+            self.lose_lease(worker, lease, Cause::Overrun, CAUSE.to_owned());
             self.place_worker(worker);
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use castwork_cas::ActionKey;
 
 use super::ready::ClassId;
+use super::reasons::Reasons;
 use super::tasks::Task;
 use super::{LeaseId, Moment, Needs, OperationId, Queue, Stage, TaskId, WorkerId};
 
@@ -296,7 +297,8 @@ impl Queue {
         wanted: impl Fn(&ActionKey, &str, &[OperationId]) -> bool,
         max: usize,
     ) -> Vec<TaskView> {
-        self.matching(wanted).take(max).map(|(id, task)| self.view_task(id, task)).collect()
+        let mut reasons = Reasons::default();
+        self.matching(wanted).take(max).map(|(id, task)| self.view_task(id, task, &mut reasons)).collect()
     }
 
     /// The operations that have not ended of the actions that `wanted` picks.
@@ -316,7 +318,7 @@ impl Queue {
         })
     }
 
-    fn view_task(&self, id: TaskId, task: &Task) -> TaskView {
+    fn view_task(&self, id: TaskId, task: &Task, reasons: &mut Reasons) -> TaskView {
         let owner = self.ready.shares.owner(task.share);
         TaskView {
             key: task.key.clone(),
@@ -327,7 +329,7 @@ impl Queue {
             attempts: task.failed_on.len(),
             since: task.running().map(|attempt| attempt.since).or(task.since),
             expected: task.expected,
-            reason: self.why_task(id, task),
+            reason: self.why_task(id, task, reasons),
         }
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Worker {
     pub(super) conduct: Conduct,
     /// How it says it is.
     pub(super) condition: Condition,
+    /// Since when it says that it is not fit.
+    pub(super) unfit_since: Option<Moment>,
     /// Kept free for actions of that class, which otherwise might wait for ever until enough is free at once.
     pub(super) reserved_for: Option<ClassId>,
     /// When it was kept free last.
@@ -150,9 +152,43 @@ pub(super) struct Workers {
     by_id: BTreeMap<WorkerId, Worker>,
     free: BTreeSet<(Reverse<u32>, WorkerId)>,
     departed: VecDeque<(Moment, Offer)>,
+    /// Workers that left with something to be said about them.
+    remembered: BTreeMap<WorkerId, Remembered>,
+}
+
+/// What is to be said about a worker that has left.
+#[derive(Debug)]
+struct Remembered {
+    since: Moment,
+    conduct: Conduct,
+    /// A lease that it had, and of which action.
+    lost: Option<(LeaseId, TaskId)>,
 }
 
 impl Workers {
+    /// What a worker had when it was lost, if it was; it may bring that along.
+    pub(super) fn lost_with(&self, id: WorkerId) -> Option<(LeaseId, TaskId)> {
+        self.remembered.get(&id)?.lost
+    }
+
+    /// Forgets how workers have behaved that were lost at `since` or earlier.
+    pub(super) fn forget_conduct(&mut self, since: Moment) {
+        self.remembered.retain(|_, worker| worker.since > since);
+    }
+
+    fn remember(&mut self, now: Moment, id: WorkerId, worker: &mut Worker, max: usize) {
+        let lost = worker.leases.iter().find_map(|(lease, held)| Some((*lease, held.task?)));
+        if lost.is_none() && worker.conduct.is_spotless() {
+            return;
+        }
+        let conduct = std::mem::take(&mut worker.conduct);
+        self.remembered.insert(id, Remembered { since: now, conduct, lost });
+        if self.remembered.len() > max {
+            let oldest = self.remembered.iter().min_by_key(|(_, worker)| worker.since).map(|(id, _)| *id);
+            oldest.map(|id| self.remembered.remove(&id));
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -168,14 +204,16 @@ impl Workers {
     /// Notes a connection, which may be the first. What the worker runs stays as it was.
     pub(super) fn attach(&mut self, now: Moment, id: WorkerId, session: SessionId, offer: Offer) {
         let presence = Presence::Connected { session, heard: now };
+        let remembered = self.remembered.remove(&id);
         let worker = self.by_id.entry(id).or_insert_with(|| Worker {
             offer: offer.clone(),
             presence,
             since: now,
             draining: false,
             drained: None,
-            conduct: Conduct::default(),
+            conduct: remembered.map(|worker| worker.conduct).unwrap_or_default(),
             condition: Condition::default(),
+            unfit_since: None,
             reserved_for: None,
             reserved_last: None,
             leases: BTreeMap::new(),
@@ -210,9 +248,10 @@ impl Workers {
         worker.filed = free;
     }
 
-    /// Strikes a worker off, but remembers what it offered.
+    /// Strikes a worker off, but remembers what it offered and how it behaved.
     pub(super) fn lose(&mut self, now: Moment, id: WorkerId, departed_max: usize) -> Option<Worker> {
-        let worker = self.by_id.remove(&id)?;
+        let mut worker = self.by_id.remove(&id)?;
+        self.remember(now, id, &mut worker, departed_max);
         self.free.remove(&(Reverse(worker.filed), id));
         self.departed.push_back((now, worker.offer.clone()));
         if self.departed.len() > departed_max {

@@ -22,6 +22,10 @@ pub(crate) struct Limits {
     pub(crate) parts_max: usize,
     /// Tellers of one part, at most.
     pub(crate) tellers_max: usize,
+    /// Bytes of what clients say of one run, at most.
+    pub(crate) run_told_bytes_max: usize,
+    /// Bytes of what clients say of all runs, at most; the runs that were not heard of for longest make room.
+    pub(crate) told_bytes_max: usize,
     /// Actions of all runs that are told apart, at most. Of runs with more, an action that is asked for twice
     /// counts twice.
     pub(crate) actions_max: usize,
@@ -35,6 +39,8 @@ impl Default for Limits {
             firsts_max: 20_000,
             parts_max: 16,
             tellers_max: 1_000,
+            run_told_bytes_max: 4 << 20,
+            told_bytes_max: 64 << 20,
             actions_max: 2_000_000,
         }
     }
@@ -60,6 +66,8 @@ struct Run {
     record: Record,
     /// What each action came to first, by the start of its hash.
     actions: HashMap<u64, Answer>,
+    /// Bytes of what clients said of it.
+    told_bytes: usize,
 }
 
 /// What the cache said to an action.
@@ -72,6 +80,8 @@ pub(crate) enum Answer {
     },
     /// It had none.
     Miss(Cause),
+    /// It had none, and so the action was run for this run.
+    Ran,
 }
 
 /// How an execution ended.
@@ -101,6 +111,8 @@ pub(crate) struct Book {
     runs: HashMap<RunKey, Run>,
     firsts: HashMap<(String, Configuration), First>,
     actions: usize,
+    /// Invariant: the sum of that of `runs`.
+    told_bytes: usize,
     dirty_runs: BTreeSet<RunKey>,
     dirty_firsts: BTreeSet<(String, Configuration)>,
 }
@@ -136,8 +148,10 @@ impl Book {
                 let seen = &mut run.part.seen;
                 *if is_shared { &mut seen.shared } else { &mut seen.remote_runs } += 1;
                 seen.failed += u64::from(has_failed);
-                seen.ran_ms += if is_shared { 0 } else { took_ms };
+                seen.ran_ms = seen.ran_ms.saturating_add(if is_shared { 0 } else { took_ms });
                 Self::count(&mut run, action, Answer::Miss(cause));
+                // However often it is asked for from now on, it was no hit.
+                run.known.entry(action).and_modify(|answer| *answer = Answer::Ran);
             }
             Execution::Refused { cause, code } => {
                 *run.part.seen.refused.entry(code.to_owned()).or_default() += 1;
@@ -163,13 +177,32 @@ impl Book {
     /// Takes what a client says, instead of what it said before. `false` if there is no room for one more
     /// teller.
     pub(crate) fn told(&mut self, now: u64, instance: &str, asker: &Asker, teller: &str, told: Told) -> bool {
-        let tellers_max = self.limits.tellers_max;
-        let tellers = &mut self.part(now, instance, asker).part.told;
+        let (tellers_max, bytes_max) = (self.limits.tellers_max, self.limits.run_told_bytes_max);
+        let run = self.part(now, instance, asker);
+        let tellers = &mut run.part.told;
+        let before = tellers.get(teller).map_or(0, Told::bytes);
+        let after = *run.told_bytes - before + told.bytes();
         let has_room = tellers.len() < tellers_max || tellers.contains_key(teller);
-        if has_room {
-            tellers.insert(teller.to_owned(), told);
+        if !has_room || after > bytes_max {
+            return false;
         }
-        has_room
+        tellers.insert(teller.to_owned(), told);
+        *run.all_told_bytes = *run.all_told_bytes - *run.told_bytes + after;
+        *run.told_bytes = after;
+        self.forget_told();
+        true
+    }
+
+    /// Forgets runs as long as clients have said more than is kept.
+    fn forget_told(&mut self) {
+        while self.told_bytes > self.limits.told_bytes_max {
+            let said = self.runs.iter().filter(|(_, run)| run.told_bytes > 0);
+            let oldest = said.min_by_key(|(_, run)| run.record.last_seen_ms).map(|(key, _)| key.clone());
+            let Some((key, run)) = oldest.and_then(|key| self.runs.remove_entry(&key)) else { return };
+            self.told_bytes -= run.told_bytes;
+            self.actions -= run.actions.len();
+            self.dirty_runs.remove(&key);
+        }
     }
 
     /// What is known of a run; names the project and the platform of parts whose client did not.
@@ -213,9 +246,12 @@ impl Book {
         match answer {
             Answer::Hit { saved_ms } => {
                 run.part.seen.hits += 1;
-                run.part.seen.saved_ms += saved_ms;
+                // Clients say how long what they store took.
+                let sum = &mut run.part.seen.saved_ms;
+                *sum = sum.saturating_add(saved_ms);
             }
             Answer::Miss(cause) => *run.part.seen.misses.entry(cause).or_default() += 1,
+            Answer::Ran => {}
         }
     }
 
@@ -257,6 +293,8 @@ impl Book {
             part: &mut parts[at],
             known: &mut run.actions,
             actions: &mut self.actions,
+            told_bytes: &mut run.told_bytes,
+            all_told_bytes: &mut self.told_bytes,
             actions_max: self.limits.actions_max,
         }
     }
@@ -271,12 +309,13 @@ impl Book {
             times.sort_unstable();
             bound = bound.max(times[times.len() / 10] + 1);
         }
-        let (dirty, actions) = (&mut self.dirty_runs, &mut self.actions);
+        let (dirty, actions, told_bytes) = (&mut self.dirty_runs, &mut self.actions, &mut self.told_bytes);
         self.runs.retain(|key, run| {
             let stays = run.record.last_seen_ms >= bound;
             if !stays {
                 dirty.remove(key);
                 *actions -= run.actions.len();
+                *told_bytes -= run.told_bytes;
             }
             stays
         });
@@ -302,7 +341,11 @@ impl Book {
         match line {
             Line::Run(record) => {
                 let key = RunKey { instance: record.instance.clone(), run: record.run.clone() };
-                self.runs.insert(key, Run { record, ..Run::default() });
+                let told_bytes = record.told_bytes();
+                self.told_bytes += told_bytes;
+                let before = self.runs.insert(key, Run { record, told_bytes, ..Run::default() });
+                self.told_bytes -= before.map_or(0, |run| run.told_bytes);
+                self.forget_told();
             }
             Line::First { instance, configuration, run, last_seen_ms } => {
                 self.firsts.insert((instance, configuration), First { run, last_seen_ms });
@@ -336,6 +379,8 @@ struct PartOf<'a> {
     part: &'a mut PartRecord,
     known: &'a mut HashMap<u64, Answer>,
     actions: &'a mut usize,
+    told_bytes: &'a mut usize,
+    all_told_bytes: &'a mut usize,
     actions_max: usize,
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct RunsFile {
     bytes: u64,
     /// When it was last written anew.
     bytes_then: u64,
+    /// Whether it may end in half a line, as writing has failed; that must not take the next line along.
+    is_torn: bool,
 }
 
 impl RunsFile {
@@ -50,16 +52,14 @@ impl RunsFile {
             file.write_all(b"\n")?;
         }
         let bytes = text.len() as u64;
-        Ok(Self { path: path.to_owned(), file, bytes, bytes_then: bytes / 2 })
+        Ok(Self { path: path.to_owned(), file, bytes, bytes_then: bytes / 2, is_torn: false })
     }
 
     /// Adds lines, or writes the file anew with `all` if most of it is outdated. Blocks.
     pub(crate) fn write(&mut self, lines: &[Line], all: impl FnOnce() -> Vec<Line>) -> io::Result<()> {
         let text = text_of(lines)?;
         if self.bytes + text.len() as u64 <= COMPACT_BYTES_MIN.max(3 * self.bytes_then) {
-            self.file.write_all(&text)?;
-            self.bytes += text.len() as u64;
-            return Ok(());
+            return self.append(&text);
         }
         let text = text_of(&all())?;
         let fresh = self.path.with_extension("new");
@@ -68,6 +68,20 @@ impl RunsFile {
         self.file = OpenOptions::new().append(true).open(&self.path)?;
         self.bytes = text.len() as u64;
         self.bytes_then = self.bytes;
+        self.is_torn = false;
+        Ok(())
+    }
+}
+
+impl RunsFile {
+    fn append(&mut self, text: &[u8]) -> io::Result<()> {
+        if self.is_torn {
+            self.file.write_all(b"\n")?;
+        }
+        self.is_torn = true;
+        self.file.write_all(text)?;
+        self.is_torn = false;
+        self.bytes += text.len() as u64;
         Ok(())
     }
 }

@@ -13,6 +13,10 @@ use super::cause::Cause;
 /// Different reasons that one teller may give, at most.
 const REASONS_MAX: usize = 256;
 
+/// Bytes that it takes to keep what a client says, and one reason, besides the texts.
+const TOLD_BYTES_MIN: usize = 512;
+const REASON_BYTES_MIN: usize = 64;
+
 /// What is kept of a run. Everything in it has a bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -82,6 +86,11 @@ impl Told {
         }
     }
 
+    /// About how much memory that takes, with its teller.
+    pub(crate) fn bytes(&self) -> usize {
+        TOLD_BYTES_MIN + self.reasons.keys().map(|reason| REASON_BYTES_MIN + reason.len()).sum::<usize>()
+    }
+
     fn add_to(&self, sum: &mut runs::Told) {
         let numbers = [
             (&mut sum.compiles, self.compiles),
@@ -103,6 +112,11 @@ impl Told {
 }
 
 impl Record {
+    /// About how much memory that takes which clients said.
+    pub(crate) fn told_bytes(&self) -> usize {
+        self.parts.iter().flat_map(|part| part.told.values()).map(Told::bytes).sum()
+    }
+
     /// The run as it is told; `is_first` knows which configurations had no run before.
     pub(crate) fn to_proto(&self, is_first: impl Fn(&Configuration) -> bool) -> runs::Report {
         runs::Report {

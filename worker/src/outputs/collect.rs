@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
+use castwork_cas::complete::TREES;
 use castwork_cas::merkle::{TreeBuilder, tree_bytes};
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi;
@@ -25,6 +26,10 @@ const BYTES_MAX: u64 = 8 << 30;
 
 /// Most folders on the way from an output directory to a file in it.
 const DEPTH_MAX: usize = 128;
+
+/// Most bytes of names and of what symlinks point to, in all outputs together. As many as there may be in the trees
+/// that describe them.
+const TEXT_BYTES_MAX: u64 = TREES.bytes_max;
 
 /// What was collected; the lists are in the order of their paths.
 #[derive(Debug, Default)]
@@ -73,6 +78,8 @@ pub(crate) fn collect(
         out: Collected::default(),
         entries_left: ENTRIES_MAX,
         bytes_left: BYTES_MAX,
+        text_left: TEXT_BYTES_MAX,
+        tree_left: TREES.bytes_max,
     };
     for path in &action.outputs.paths {
         let collected =
@@ -98,6 +105,8 @@ struct Collector<'a> {
     out: Collected,
     entries_left: usize,
     bytes_left: u64,
+    text_left: u64,
+    tree_left: u64,
 }
 
 impl Collector<'_> {
@@ -123,6 +132,7 @@ impl Collector<'_> {
             return Ok(());
         }
         self.take_entry(path)?;
+        self.take_text(path, path)?;
         match folder.kind_of(name).map_err(at("look at", path))? {
             None => self.entries_left += 1,
             Some(Kind::File { size_bytes, is_executable }) => {
@@ -141,6 +151,7 @@ impl Collector<'_> {
             }
             Some(Kind::Symlink) => {
                 let target = link_target(folder, name, path, place)?;
+                self.take_text(path, &target)?;
                 self.out.symlinks.push(reapi::OutputSymlink {
                     path: path.to_owned(),
                     target,
@@ -173,7 +184,17 @@ impl Collector<'_> {
         let mut tree = TreeBuilder::new();
         self.fill(&mut tree, folder, &Spot { path, place, inner: "" }, DEPTH_MAX)?;
         let built = tree.build(self.function);
-        let tree_digest = self.keep(&tree_bytes(&built))?;
+        let tree = tree_bytes(&built);
+        self.take_tree(path, tree.len())?;
+        for (_, bytes) in &built.directories {
+            if bytes.len() as u64 > TREES.directory_bytes_max {
+                return Err(too_much(path, "one of its folders"));
+            }
+            if wants_directories {
+                self.take_tree(path, bytes.len())?;
+            }
+        }
+        let tree_digest = self.keep(&tree)?;
         let mut output = reapi::OutputDirectory {
             path: path.to_owned(),
             tree_digest: Some(tree_digest.to_proto()),
@@ -212,6 +233,7 @@ impl Collector<'_> {
                 continue;
             }
             self.take_entry(&path)?;
+            self.take_text(&path, &name)?;
             let added = match folder.kind_of(&name).map_err(at("look at", &path))? {
                 None => return Err(no_output(&path, "gone while it was collected")),
                 Some(Kind::File { size_bytes, is_executable }) => {
@@ -227,6 +249,7 @@ impl Collector<'_> {
                 Some(Kind::Symlink) => {
                     let place = format!("{}/{inner}", spot.place);
                     let target = link_target(folder, &name, &path, place.trim_start_matches('/'))?;
+                    self.take_text(&path, &target)?;
                     tree.add_symlink(&inner, &target)
                 }
                 Some(Kind::Other(what)) => return Err(no_output(&path, what)),
@@ -245,6 +268,20 @@ impl Collector<'_> {
     /// Whether that is in the input root only because the sandbox needs it.
     fn is_own(&self, place: &str) -> bool {
         self.own_names.contains(&place)
+    }
+
+    /// Takes note of a name, or of what a symlink points to.
+    fn take_text(&mut self, path: &str, text: &str) -> Result<(), Failure> {
+        let left = self.text_left.checked_sub(text.len() as u64);
+        self.text_left = left.ok_or_else(|| too_much(path, "all outputs up to there"))?;
+        Ok(())
+    }
+
+    /// Takes note of what describes an output directory: nobody takes more of that.
+    fn take_tree(&mut self, path: &str, bytes: usize) -> Result<(), Failure> {
+        let left = self.tree_left.checked_sub(bytes as u64);
+        self.tree_left = left.ok_or_else(|| too_much(path, "all output directories up to there"))?;
+        Ok(())
     }
 
     fn take_entry(&mut self, path: &str) -> Result<(), Failure> {
@@ -317,6 +354,10 @@ fn utf8(text: OsString, path: &str) -> Result<String, Failure> {
     text.into_string().map_err(|text| {
         Failure::Precondition(format!("a name in output `{path}` is not UTF-8: `{}`", text.to_string_lossy()))
     })
+}
+
+fn too_much(path: &str, what: &str) -> Failure {
+    Failure::Precondition(format!("output `{path}`: the names and symlinks of {what} take too many bytes"))
 }
 
 fn no_output(path: &str, what: &str) -> Failure {

@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::world::{Link, World, queue};
+use super::world::{Link, World, promise, queue};
 use crate::queue::{Condition, Event, Held, Moment, Origin, Readiness, Saying, SessionId, WorkerId};
 
 impl World {
@@ -85,6 +86,23 @@ impl World {
         let session = worker.link.as_ref().expect("linked").session;
         let saying = Saying::Condition(Condition { unfit, ..Condition::default() });
         self.apply(Event::Said { worker: id, session, saying })
+    }
+
+    /// The scheduler is stopped for a minute, and everybody hangs up on it.
+    pub(super) fn stand_still(&mut self) -> Result<(), String> {
+        let before = self.queue.counts();
+        self.now += Duration::from_secs(60);
+        let links =
+            self.workers.iter_mut().filter_map(|(id, worker)| Some((*id, worker.link.take()?.session)));
+        for (worker, session) in links.collect::<Vec<_>>() {
+            self.apply(Event::Detached { worker, session })?;
+        }
+        self.apply(Event::StoodStill)?;
+        self.tick()?;
+        let after = self.queue.counts();
+        let is_there = |id| after.workers.iter().any(|worker| worker.id == id);
+        let kept = before.workers.iter().all(|worker| worker.draining || is_there(worker.id));
+        promise(kept, "nobody is lost for the scheduler's own standstill")
     }
 
     /// The scheduler dies and comes back with nothing but its journal: the operations that had not ended.

@@ -12,7 +12,8 @@ use super::chance::Chance;
 use super::{Broken, ROUNDS_MAX, WORKERS};
 use crate::queue::{
     Amounts, Checked, Demand, Effect, Ending, Event, LeaseId, Limits, Moment, Needs, Offer, OperationId,
-    Properties, Queue, Report, Request, Response, Saying, SessionId, Spec, TaskId, Verdict, WorkerId,
+    Properties, Queue, Report, Request, Response, Saying, SessionId, Spec, TaskId, Unpublished, Verdict,
+    WorkerId,
 };
 
 /// What a client knows of its request.
@@ -72,6 +73,7 @@ fn limits() -> Limits {
         finished_max: 20,
         finished_kept: Duration::from_secs(20),
         unwatched_grace: Duration::from_secs(20),
+        unfit_grace: Duration::from_secs(5),
         hedge_after: Some(Duration::from_secs(3)),
         recheck_per_million: 300_000,
         ..Limits::default()
@@ -189,6 +191,7 @@ impl World {
             943..945 => self.drain_or_undrain(),
             945..947 => self.restart(),
             947..950 => self.fall_ill_or_recover(),
+            950..952 => self.stand_still(),
             _ => self.let_time_pass(),
         }
     }
@@ -242,7 +245,7 @@ impl World {
                     Verdict::NotRepeatable => return Err("every action of these can be repeated".to_owned()),
                 }
             }
-            Effect::Welcome(..) | Effect::Over(_) => {}
+            Effect::Welcome(..) | Effect::Over(_) | Effect::Shared(_) => {}
             Effect::Disconnect(worker, session, _) => {
                 let worker = self.workers.get_mut(&worker).expect("known");
                 worker.link.take_if(|link| link.session == session);
@@ -293,8 +296,11 @@ impl World {
     pub(super) fn publish_one(&mut self) -> Result<(), String> {
         let Some(index) = self.chance.pick(0..self.publications.len()) else { return Ok(()) };
         let (task, response) = self.publications.swap_remove(index);
-        let result =
-            if self.chance.percent(90) { Ok(response) } else { Err("outputs are missing".to_owned()) };
+        let result = if self.chance.percent(90) {
+            Ok(response)
+        } else {
+            Err(Unpublished::Refused("outputs are missing".to_owned()))
+        };
         self.apply(Event::Published { task, result })
     }
 

@@ -171,3 +171,22 @@ fn ended_operations_are_forgotten_when_they_are_old_or_too_large_together() {
     let effects = queue.apply(SECOND * 301, Event::Tick);
     assert_eq!(effects, [Effect::Forget(OperationId(2)), Effect::Forget(OperationId(3))]);
 }
+
+#[test]
+fn who_got_what_was_run_for_another_is_told_from_that_one() {
+    let mut bench = Bench::new();
+    bench.attach(1, 4, &[]);
+    bench.submit("a", |_| ());
+    let second = bench.submit("a", |_| ());
+    bench.finish_newest();
+    assert_eq!(bench.shared, [second]);
+    // What must not be shared is run for each, though they were together at first.
+    bench.open("b", |_| ());
+    bench.open("b", |_| ());
+    bench.check(&[], false);
+    for (worker, lease, _) in bench.granted.clone().into_iter().skip(1) {
+        bench.say(worker, Saying::Outcome { lease, report: Report::Final(response()), memory_bytes: 0 });
+    }
+    bench.publish();
+    assert_eq!((bench.ended.len(), &bench.shared[..]), (4, &[second][..]));
+}

@@ -298,3 +298,15 @@ fn what_waits_for_more_than_a_slot_says_for_what() {
     assert_eq!(reason(&bench, "0 2"), memory);
     assert_eq!(reason(&bench, "1 2"), "of the 2 workers that could run it 2 have too little `licence` left");
 }
+
+#[test]
+fn a_look_at_many_actions_counts_for_the_first_of_them_only_what_is_ahead() {
+    let mut bench = Bench::new();
+    for number in 0..110 {
+        bench.submit_unaudited(&number.to_string(), |_| ());
+    }
+    let found = bench.queue.find(|_, _, _| true, 1_000);
+    let counted = found.iter().filter(|task| task.reason.contains("ahead of it")).count();
+    // Nothing is ahead of the first.
+    assert_eq!((found.len(), counted), (110, 99));
+}

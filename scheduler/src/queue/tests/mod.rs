@@ -33,6 +33,7 @@ struct Bench {
     publications: Vec<(TaskId, Response)>,
     /// Actions whose results were replaced.
     corrected: Vec<ActionKey>,
+    shared: Vec<OperationId>,
     sessions: BTreeMap<WorkerId, SessionId>,
     /// How workers are that attach.
     readiness: Readiness,
@@ -55,6 +56,7 @@ impl Bench {
             checks: Vec::new(),
             publications: Vec::new(),
             corrected: Vec::new(),
+            shared: Vec::new(),
             sessions: BTreeMap::new(),
             readiness: Readiness::default(),
         }
@@ -74,6 +76,7 @@ impl Bench {
                 }
                 Effect::Grant { worker, lease, key, .. } => self.granted.push((worker, lease, key)),
                 Effect::Revoke(_, lease, _) => self.revoked.push(lease),
+                Effect::Shared(operation) => self.shared.push(operation),
                 Effect::Keep(_, lease) => self.kept.push(lease),
                 Effect::Check { task, lookup, .. } => self.checks.push((task, lookup)),
                 Effect::Correct { key, .. } => self.corrected.push(key),

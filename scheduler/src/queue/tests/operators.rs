@@ -94,3 +94,61 @@ fn the_only_worker_is_never_left_out() {
     }
     assert!(!bench.queue.view().workers[0].state.quarantined);
 }
+
+#[test]
+fn a_worker_that_dies_of_what_it_is_given_is_left_out() {
+    let mut bench = Bench::new();
+    bench.attach(2, 1, &[]);
+    bench.submit("the other is busy", |_| ());
+    for action in ["a", "b", "c"] {
+        bench.attach(1, 2, &[]);
+        bench.submit(action, |_| ());
+    }
+    assert!(!bench.queue.view().workers[0].state.quarantined);
+    bench.attach(1, 2, &[]);
+    let view = bench.queue.view();
+    let remark = view.workers[0].remark.clone().unwrap_or_default();
+    assert!(
+        remark.starts_with("failed 3 actions in a row, the last because the worker came back"),
+        "{remark}"
+    );
+}
+
+#[test]
+fn a_worker_is_left_out_still_when_it_comes_back() {
+    let mut bench = Bench::new();
+    let bad = bench.attach(1, 1, &[]);
+    let good = bench.attach(2, 1, &[]);
+    bench.submit("long", |_| ());
+    bench.submit("long too", |_| ());
+    for action in ["a", "b"] {
+        fail(&mut bench, bad);
+        bench.submit(action, |_| ());
+    }
+    fail(&mut bench, bad);
+    bench.detach(bad);
+    bench.say(good, Saying::Heartbeat);
+    bench.pass(SECOND * 6);
+    assert_eq!(bench.queue.view().workers.len(), 1);
+    bench.attach(1, 1, &[]);
+    assert!(bench.queue.view().workers[0].state.quarantined);
+}
+
+#[test]
+fn nobody_is_blamed_for_a_store_that_fails() {
+    let mut bench = Bench::new();
+    let worker = bench.attach(1, 4, &[]);
+    bench.attach(2, 1, &[]);
+    for action in ["a", "b", "c", "d"] {
+        bench.submit(action, |_| ());
+    }
+    for (at, lease, _) in bench.granted.clone() {
+        bench.say(at, Saying::Outcome { lease, report: Report::Final(response()), memory_bytes: 0 });
+    }
+    for (task, _) in std::mem::take(&mut bench.publications) {
+        let result = Err(Unpublished::Failed("the disk fails".to_owned()));
+        bench.apply(Event::Published { task, result });
+    }
+    assert!(bench.queue.view().workers.iter().all(|worker| !worker.state.quarantined));
+    assert!(bench.granted.iter().filter(|(at, ..)| *at == worker).count() >= 3, "it had a part in it");
+}

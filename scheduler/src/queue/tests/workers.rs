@@ -308,3 +308,71 @@ fn what_a_worker_that_drains_gives_back_has_lost_no_attempt_and_nobody_is_blamed
     assert!(bench.queue.find(|_, _, _| true, 9).iter().all(|task| task.attempts == 0));
     assert!(!bench.queue.view().workers[0].state.quarantined);
 }
+
+#[test]
+fn what_hangs_at_a_worker_that_is_not_fit_is_tried_elsewhere() {
+    let mut bench = Bench::new();
+    let hung = bench.attach(1, 1, &[]);
+    bench.open("a", |_| ());
+    bench.check(&[], false);
+    let lease = bench.granted[0].1;
+    let unfit = Some("a trial takes more than 60 s".into());
+    bench.say(hung, Saying::Condition(Condition { unfit, ..Condition::default() }));
+    let other = bench.attach(2, 1, &[]);
+    for _ in 0..300 {
+        assert_eq!(bench.granted.len(), 1);
+        bench.say(hung, Saying::Heartbeat);
+        bench.say(other, Saying::Heartbeat);
+        bench.pass(SECOND);
+    }
+    assert_eq!((bench.revoked.clone(), bench.granted[1].0), (vec![lease], other));
+}
+
+#[test]
+fn a_lease_of_what_must_not_be_shared_goes_on_for_the_request_that_it_was_for() {
+    let mut bench = Bench::new();
+    let request = bench.request("a", |_| ());
+    let operation = request.operation;
+    bench.apply(Event::Restored { request, was_running: false });
+    bench.check(&[], false);
+    let foreign = LeaseId::new(6, 1);
+    let worker = bench.attach_with(1, 2, &[], vec![held(foreign, "a")]);
+    assert!(bench.granted.is_empty(), "it is not run twice at once");
+    bench.say(worker, Saying::Outcome { lease: foreign, report: Report::Final(response()), memory_bytes: 0 });
+    bench.publish();
+    assert!(bench.is_answered(operation));
+}
+
+#[test]
+fn a_second_lease_of_what_must_not_be_shared_ends_if_nobody_waits_for_it() {
+    let mut bench = Bench::new();
+    bench.attach(1, 1, &[]);
+    bench.open("a", |_| ());
+    bench.check(&[], false);
+    let foreign = LeaseId::new(6, 1);
+    bench.attach_with(2, 1, &[], vec![held(foreign, "a")]);
+    assert_eq!(bench.revoked, [foreign]);
+}
+
+#[test]
+fn a_scheduler_that_stood_still_gives_nobody_up_for_it() {
+    let mut bench = Bench::new();
+    let worker = bench.attach(1, 1, &[]);
+    bench.submit("a", |_| ());
+    let lease = bench.granted[0].1;
+    bench.attach(2, 1, &[]);
+    bench.now += SECOND * 60;
+    bench.apply(Event::StoodStill);
+    bench.pass(Duration::ZERO);
+    bench.detach(worker);
+    for _ in 0..25 {
+        bench.pass(SECOND);
+    }
+    bench.attach_with(1, 1, &[], vec![held(lease, "a")]);
+    assert!(bench.revoked.is_empty());
+    assert_eq!(bench.order(), ["a"].map(key));
+    bench.pass(SECOND * 30);
+    assert_eq!(bench.granted.len(), 1, "who has said nothing for long enough is not lost at once");
+    bench.pass(SECOND * 5);
+    assert!(bench.queue.counts().workers.is_empty(), "and lost in the end");
+}

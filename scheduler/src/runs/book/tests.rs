@@ -58,6 +58,24 @@ fn a_miss_that_another_run_has_filled_meanwhile_is_a_hit() {
 }
 
 #[test]
+fn a_miss_that_the_run_itself_has_filled_stays_one() {
+    let (mut book, one) = (Book::default(), asker("r", "gcc"));
+    book.executed(NOW, "main", &one, 1, RAN);
+    book.executed(NOW, "main", &one, 1, Execution::Cached { saved_ms: 5 });
+    let seen = seen(&mut book, "r");
+    assert_eq!((seen.hits, seen.misses.len(), seen.remote_runs), (0, 1, 1));
+}
+
+#[test]
+fn times_that_clients_make_up_are_no_reason_to_fail() {
+    let (mut book, one) = (Book::default(), asker("r", "gcc"));
+    for action in 0..3 {
+        book.looked_up(NOW, "main", &one, action, Answer::Hit { saved_ms: u64::MAX });
+    }
+    assert_eq!(seen(&mut book, "r").hits, 3);
+}
+
+#[test]
 fn the_first_run_is_known_for_each_project_toolchain_and_platform() {
     let mut book = Book::default();
     for (run, toolchain) in [("r1", "gcc"), ("r2", "gcc"), ("r2", "clang"), ("r1", "clang")] {
@@ -133,6 +151,26 @@ fn everything_is_bounded() {
     let late = NOW + 31 * 24 * 60 * 60 * 1_000;
     book.executed(late, "main", &asker("new", "a"), 1, RAN);
     assert_eq!(book.runs.len(), 1, "the others are too old");
+}
+
+#[test]
+fn all_that_clients_say_together_is_bounded() {
+    let bytes = Told::default().bytes();
+    let limits = Limits { run_told_bytes_max: 3 * bytes, told_bytes_max: 10 * bytes, ..Limits::default() };
+    let mut book = Book::new(limits);
+    for number in 0..30 {
+        let one = asker(&format!("r{number}"), "gcc");
+        for teller in ["a", "b", "c"] {
+            assert!(book.told(NOW + number, "main", &one, teller, Told::default()));
+            assert!(book.told(NOW + number, "main", &one, teller, Told::default()), "it takes no more room");
+        }
+        assert!(!book.told(NOW + number, "main", &one, "d", Told::default()));
+        assert!(book.told_bytes <= 10 * bytes);
+    }
+    assert_eq!(book.runs.len(), 3, "the last ones");
+    let mut after = Book::new(book.limits.clone());
+    book.all().into_iter().chain(book.all()).for_each(|line| after.restore(line));
+    assert_eq!(after.told_bytes, book.told_bytes);
 }
 
 #[test]

@@ -180,3 +180,27 @@ fn what_a_terminal_would_obey_is_spelled_out_in_a_refusal() {
     link("/etc", &case.root().join("d/a\u{1b}[2J\nb"));
     assert!(case.refusal().contains("`d/a\\u{1b}[2J\\nb`"), "{}", case.refusal());
 }
+
+/// Collects `d` with room for so many bytes of names and of trees.
+fn bounded(case: &Case, text_left: u64, tree_left: u64) -> Result<(), Failure> {
+    let (function, local, out) = (FUNCTION, &case.local, Collected::default());
+    let (own_names, entries_left, bytes_left) = (&[][..], ENTRIES_MAX, BYTES_MAX);
+    let mut collector =
+        Collector { own_names, function, local, out, entries_left, bytes_left, text_left, tree_left };
+    collector.collect(&Folder::open(&case.root()).unwrap(), "d", "d", true)
+}
+
+#[test]
+fn names_and_links_are_bounded_in_bytes_and_too_many_are_no_fault_of_the_worker() {
+    let case = Case::new(&["d"]);
+    fs::create_dir(case.root().join("d")).unwrap();
+    link(&"./".repeat(100), &case.root().join("d/l"));
+    assert!(bounded(&case, 300, 1_000).is_ok());
+    for (text, tree) in [(100, 1_000), (300, 300)] {
+        let refused = bounded(&case, text, tree);
+        assert!(
+            matches!(&refused, Err(Failure::Precondition(text)) if text.contains("too many bytes")),
+            "{refused:?}"
+        );
+    }
+}
