@@ -49,7 +49,9 @@ impl ToolchainMemory {
         mode: Option<Mode>,
         language: Language,
     ) -> Result<Self, Reason> {
-        let mut name = format!("{}\0{}", compiler.display(), language.name());
+        // A link, or a folder on the way, may be turned to another compiler while the one that it led to stays.
+        let real = compiler.canonicalize().map_err(|_| Reason::new("compiler can't be read"))?;
+        let mut name = format!("{}\0{}\0{}", compiler.display(), real.display(), language.name());
         name.extend(mode.map(|mode| format!("\0as {}", mode.word())));
         for variable in NAME_VARIABLES {
             name.push('\0');
