@@ -185,7 +185,7 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
             return false;
         }
     }
-    if let Err(error) = files::write_output(Path::new(&call.compile.output), &answer.object) {
+    if let Err(error) = files::write_object(Path::new(&call.compile.output), &answer.object) {
         tracing::debug!(%error, "the object can't be written");
         stack.reasons.push("object can't be written".into());
         return false;

@@ -31,6 +31,15 @@ pub fn answer(
         let words: Vec<OsString> = arguments.iter().cloned().chain(words).collect();
         let ran = match run_here(compiler, &words, &call) {
             Ok(ran) if ran.status.success() => ran,
+            Ok(ran)
+                if watch.as_ref().zip(ran.stderr.as_ref()).is_some_and(|(w, said)| w.is_to_blame(said)) =>
+            {
+                // A compile never fails because of us.
+                let code = run_here(compiler, arguments, &call)
+                    .map_or_else(|code| code, |ran| Platform::exit_code(ran.status));
+                let refused = Some("compile that can't be watched".into());
+                return Answered { refused, ..stack.answered(Source::LocalRun, code, false) };
+            }
             Ok(ran) => return stack.answered(Source::LocalRun, Platform::exit_code(ran.status), false),
             Err(code) => return stack.answered(Source::LocalRun, code, false),
         };

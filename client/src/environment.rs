@@ -49,9 +49,15 @@ pub const VARIABLES: &[(&str, Reading)] = &[
     ("MACOSX_DEPLOYMENT_TARGET", Reading::Key),
     ("IPHONEOS_DEPLOYMENT_TARGET", Reading::Key),
     ("SDKROOT", Reading::Key),
+    ("GCC_URLS", Reading::Key),
+    ("TERM_URLS", Reading::Key),
     ("GCC_COLORS", Reading::KeyIfColored),
     (DATE, Reading::KeyIfDated),
 ];
+
+/// Lists of folders that are no lists if they are empty.
+const EMPTY_IS_NOTHING: [&str; 5] =
+    ["CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH"];
 
 /// The variable that stands for the date in what is compiled.
 pub const DATE: &str = "SOURCE_DATE_EPOCH";
@@ -75,7 +81,10 @@ pub struct Reader<'a> {
 /// # Errors
 /// The reason to pass through, naming the variable.
 pub fn check(variable: impl Fn(&str) -> Option<String>) -> Result<(), Reason> {
-    let set = |name: &str| variable(name).is_some_and(|value| !value.is_empty());
+    // Empty, most of them name the working folder, or a file without a name.
+    let set = |name: &str| {
+        variable(name).is_some_and(|value| !(value.is_empty() && EMPTY_IS_NOTHING.contains(&name)))
+    };
     match VARIABLES.iter().find(|(name, reading)| *reading == Reading::Refused && set(name)) {
         Some((name, _)) => Err(Reason::of(format!("`{name}` is set"))),
         None => Ok(()),

@@ -16,12 +16,24 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes an object where the compiler would have: a link to a file is replaced as well, as assemblers do, unless that
+/// file is empty.
+pub fn write_object(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let is_link = path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink());
+    let leads_to_file = || path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+    if is_link && leads_to_file() { replace(path, bytes) } else { write_output(path, bytes) }
+}
+
 /// Writes a compiler's output where the compiler would have: a new file in place of the old one, or through a link
 /// or device.
 pub fn write_output(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if path.symlink_metadata().is_ok_and(|metadata| !Platform::is_replaceable(&metadata)) {
         return std::fs::write(path, bytes);
     }
+    replace(path, bytes)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = Platform::new_output(folder)?;
     file.write_all(bytes)?;

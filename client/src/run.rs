@@ -3,10 +3,10 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::local::Platform;
+use crate::local::{Forwarding, Platform};
 
 /// Messages beyond this are passed on, and not kept.
 const KEPT_BYTES_MAX: usize = 4 << 20;
@@ -29,16 +29,16 @@ pub fn run(program: &Path, arguments: &[OsString]) -> io::Result<Ran> {
     let begun = Instant::now();
     let mut child =
         Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (stdout, stderr) = pass_on(&mut child);
-    Ok(Ran { status: child.wait()?, stdout, stderr, took: begun.elapsed() })
-}
-
-fn pass_on(child: &mut Child) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    let forwarding = Forwarding::to(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
         let stdout = scope.spawn(move || stdout.and_then(|pipe| tee(pipe, &mut io::stdout())));
-        let stderr = stderr.and_then(|pipe| tee(pipe, &mut io::stderr()));
-        (stdout.join().unwrap_or_default(), stderr)
+        let stderr = scope.spawn(move || stderr.and_then(|pipe| tee(pipe, &mut io::stderr())));
+        // Before its outputs are closed: what it has started may hold them longer than it lives.
+        let status = child.wait();
+        forwarding.end(*status.as_ref().unwrap_or(&ExitStatus::default()));
+        let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+        Ok(Ran { status: status?, stdout, stderr, took: begun.elapsed() })
     })
 }
 

@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use castwork::config::Config;
 use castwork::dependencies::{Closure, Unclear, Watch};
@@ -100,17 +101,18 @@ fn headers_that_macros_name_are_found_by_preprocessing_afterwards() {
 
 #[test]
 fn what_an_assembler_statement_reads_is_seen_however_it_is_spelled() {
-    let project = Project::with(&[
-        (
-            "a.c",
-            "#define S(x) #x\n#define T(x) S(x)\n__asm__(\".data\\n\" T(.inc) T(bin) \" \\\"data\\\"\\n.text\");\n",
-        ),
-        ("data", "one\n"),
-    ]);
-    project.check("gcc -c a.c");
-    project.write("data", "two\n");
-    project.check("gcc -c a.c");
-    assert_eq!(project.counters().number("local_hits"), 0);
+    for directive in ["T(.inc) T(bin)", "T(.INC) T(BIN)", "\".Incbin\""] {
+        let text = format!(
+            "#define S(x) #x\n#define T(x) S(x)\n__asm__(\".data\\n\" {directive} \" \\\"data\\\"\\n.text\");\n"
+        );
+        let project = Project::with(&[("a.c", &text), ("data", "one\n")]);
+        project.check("gcc -c a.c");
+        project.write("data", "two\n");
+        project.check("gcc -c a.c");
+        let counters = project.counters();
+        assert_eq!(counters.number("local_hits"), 0, "{directive}");
+        assert_eq!(counters.reason("assembler text that reads a file"), 2, "{directive}: {}", counters.0);
+    }
 }
 
 #[test]
@@ -125,12 +127,24 @@ fn words_that_are_pasted_together_are_seen() {
     assert_eq!(project.counters().number("local_hits"), 0);
 }
 
+/// Working folder and environment belong to the whole process.
+static PROCESS: Mutex<()> = Mutex::new(());
+
 /// Something that happens while a compile runs.
 type Change = fn(&Project);
 
 /// Compiles `src/a.c` with what tells what it reads, does `meanwhile`, and asks.
 fn gathered(project: &Project, meanwhile: impl FnOnce(&Project)) -> Result<Closure, Unclear> {
-    // Working folder and environment belong to the whole process, and no other test here cares for them.
+    gathered_between(project, |_| {}, meanwhile)
+}
+
+/// The same, with something that happens before the compiler is started.
+fn gathered_between(
+    project: &Project,
+    before: impl FnOnce(&Project),
+    meanwhile: impl FnOnce(&Project),
+) -> Result<Closure, Unclear> {
+    let _alone = PROCESS.lock().unwrap_or_else(PoisonError::into_inner);
     std::env::set_current_dir(&project.root).unwrap();
     let variables = BTreeMap::from([
         ("CASTWORK_DIR", shown(&project.cache)),
@@ -142,6 +156,7 @@ fn gathered(project: &Project, meanwhile: impl FnOnce(&Project)) -> Result<Closu
     let mut call = Understood::new(&config, &gcc, &words).unwrap();
     let start = call.start(&config).unwrap();
     let watch = Watch::new(&call.compile, &call.memory.toolchain, &call.place, &start).unwrap();
+    before(project);
     let ran = Command::new(&gcc).args(&words).args(watch.words()).status().unwrap();
     assert!(ran.success());
     meanwhile(project);
@@ -152,8 +167,10 @@ fn gathered(project: &Project, meanwhile: impl FnOnce(&Project)) -> Result<Closu
 fn what_changes_while_compiling_is_noticed() {
     let begin = || {
         let project = project();
-        project.write("old/h.h", "#define H 1\n");
+        project.write("old/h.h", "#include \"sub/d.h\"\n#define H 1\n");
         project.write("new/h.h", "#define H 2\n");
+        project.write("old/sub/d.h", "#define D 1\n");
+        project.write("new/sub/d.h", "#define D 2\n");
         project.write("earlier/x", "");
         std::os::unix::fs::symlink("old", project.root.join("current")).unwrap();
         // The clock of files goes on.
@@ -164,7 +181,18 @@ fn what_changes_while_compiling_is_noticed() {
     let names: Vec<String> = gathered(&project, |_| {}).unwrap().inputs.into_keys().collect();
     assert!(names.contains(&"p/current/h.h".to_owned()), "{names:?}");
 
-    let changes: [(&str, Change); 5] = [
+    let ordinary: Change = |project| {
+        project.write("old/sub/d.o", "made by another compile");
+        project.write("old/h.o", "made by another compile");
+    };
+    assert!(gathered(&begin(), ordinary).is_ok(), "files that are made beside headers are no harm");
+
+    let changes: [(&str, Change); 6] = [
+        ("subfolder swapped, and a file made in it", |project| {
+            std::fs::rename(project.root.join("old/sub"), project.root.join("old/sub.old")).unwrap();
+            std::fs::rename(project.root.join("new/sub"), project.root.join("old/sub")).unwrap();
+            project.write("old/sub/stamp", "");
+        }),
         ("edited", |project| project.write("old/h.h", "#define H 3\n")),
         ("source edited", |project| project.write("src/a.c", "int x;\n")),
         ("link changed", |project| {
@@ -181,4 +209,18 @@ fn what_changes_while_compiling_is_noticed() {
         let project = begin();
         assert!(gathered(&project, change).is_err(), "{what}");
     }
+}
+
+#[test]
+fn a_compile_needs_nothing_of_the_cache_while_it_runs() {
+    let project = project();
+    project.write("earlier/x", "");
+    std::os::unix::fs::symlink("inc", project.root.join("current")).unwrap();
+    project.write("tick", "");
+    let closure = gathered_between(
+        &project,
+        |project| std::fs::remove_dir_all(&project.cache).unwrap(),
+        |project| assert!(!project.cache.exists(), "nothing was put there"),
+    );
+    assert!(closure.unwrap().inputs.contains_key("p/current/h.h"));
 }

@@ -21,7 +21,7 @@ mod support;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use support::{Project, c_compilers, cxx_compilers, program, shown};
+use support::{Project, c_compilers, cross_compilers, cxx_compilers, program, shown};
 
 /// Checks a line before and after a change, twice each, so that whatever was kept is asked for.
 fn check_change(project: &Project, line: &str, change: impl FnOnce()) {
@@ -364,4 +364,132 @@ fn a_header_by_its_absolute_name_is_not_missed() {
     project.write("a.c", "#define WHERE \"h.h\"\n#include WHERE\nint x = H;\n");
     check_change(&project, "gcc -c a.c", || project.write("h.h", "#define H 3\n"));
     assert_eq!(project.counters().local(), [4, 2, 2, 0]);
+}
+
+/// Turns a link to something else.
+fn turn(project: &Project, link: &str, to: &str) {
+    let _ = std::fs::remove_file(project.root.join(link));
+    symlink(to, project.root.join(link)).unwrap();
+    project.write("tick", "");
+}
+
+#[test]
+fn a_link_that_is_turned_to_another_compiler_is_seen() {
+    let Some(other) = cross_compilers().into_iter().find(|name| name.starts_with("aarch64")) else { return };
+    let other = program(&other.replace("g++", "gcc")).unwrap();
+    let project = Project::with(&[("a.c", "int x;\n"), ("b.c", "int y;\n"), ("v1/x", ""), ("v2/x", "")]);
+    symlink(program("gcc").unwrap(), project.root.join("v1/gcc")).unwrap();
+    symlink(&other, project.root.join("v2/gcc")).unwrap();
+    let gcc = shown(&project.root.join("current/gcc"));
+    turn(&project, "current", "v1");
+    check_change(&project, &format!("{gcc} -c a.c"), || turn(&project, "current", "v2"));
+    // What the other one makes is no result of the first.
+    check_change(&project, &format!("{gcc} -c b.c"), || turn(&project, "current", "v1"));
+    assert_eq!(project.counters().local(), [8, 4, 4, 0], "both are cached");
+    // The same for a link to the compiler itself.
+    let gcc = shown(&project.root.join("cc-link"));
+    turn(&project, "cc-link", "v1/gcc");
+    check_change(&project, &format!("{gcc} -c a.c"), || turn(&project, "cc-link", "v2/gcc"));
+    assert_eq!(project.counters().local(), [4, 4, 0, 0], "by whatever name");
+}
+
+#[test]
+fn a_link_on_the_way_to_headers_of_the_system_is_seen_when_it_is_turned() {
+    for compiler in cxx_compilers() {
+        let project = Project::with(&[("a.cc", "#include <foo.h>\nint x = V;\n")]);
+        for (version, value) in [("v1", 1), ("v2", 2)] {
+            let write =
+                |name: &str, text: &str| project.write(&format!("opt/{version}/include/{name}"), text);
+            write("foo.h", "#include \"detail/impl.h\"\n");
+            write("detail/impl.h", "#include \"more.h\"\n");
+            write("detail/more.h", &format!("#define V {value}\n"));
+        }
+        turn(&project, "opt/current", "v1");
+        let line = format!("{compiler} -isystem {}/opt/current/include -c a.cc", shown(&project.root));
+        check_change(&project, &line, || turn(&project, "opt/current", "v2"));
+        turn(&project, "opt/current", "v1");
+        let before = project.counters().local();
+        assert_eq!(before, [4, 2, 2, 0], "{compiler}");
+        project.check(&line);
+        let counters = project.counters();
+        assert_eq!(
+            (counters.local(), counters.number("preprocessed")),
+            ([1, 1, 0, 0], 0),
+            "{compiler}: it is known"
+        );
+    }
+}
+
+#[test]
+fn names_of_files_in_the_command_itself_are_those_of_this_checkout() {
+    for word in ["__FILE__", "__BASE_FILE__", "__builtin_FILE()"] {
+        let here = Project::with(&[("a.cc", "extern const char *v;\nconst char *v = WHERE;\n")]);
+        let there = here.copy("elsewhere");
+        for project in [&here, &there, &here] {
+            project.check(&format!("g++ -DWHERE={word} -c {}/a.cc", shown(&project.root)));
+        }
+        assert_eq!(here.counters().local(), [3, 1, 2, 0], "{word}");
+    }
+}
+
+#[test]
+fn symbols_with_the_name_of_the_source_are_those_of_this_checkout() {
+    for compiler in c_compilers().into_iter().filter(|compiler| *compiler == "clang") {
+        let text = "static int f(int x) { return x * x + 1; }\nint (*p)(int) = f;\n";
+        let here = Project::with(&[("a.c", text)]);
+        let there = here.copy("elsewhere");
+        for project in [&here, &there] {
+            let root = shown(&project.root);
+            project.check(&format!("{compiler} -funique-internal-linkage-names -c {root}/a.c"));
+        }
+    }
+}
+
+#[test]
+fn an_output_that_is_a_link_is_replaced_as_assemblers_do() {
+    for compiler in c_compilers() {
+        let project = Project::with(&[("a.c", "int x;\n")]);
+        project.check(&format!("{compiler} -c a.c"));
+        for program in ["plain", "cached"] {
+            project.write("target", "precious\n");
+            turn(&project, "link.o", "target");
+            let line = format!("{compiler} -c a.c -o link.o");
+            let ran = if program == "plain" { project.plain(&line) } else { project.cached(&line) };
+            assert!(ran.status.success());
+            assert_eq!(
+                std::fs::read_to_string(project.root.join("target")).unwrap(),
+                "precious\n",
+                "{program}"
+            );
+            assert!(!project.root.join("link.o").is_symlink(), "{compiler}, {program}");
+        }
+        assert_eq!(project.counters().local(), [2, 1, 1, 0], "{compiler}: the second is a hit");
+    }
+}
+
+#[test]
+fn a_test_in_a_directive_of_trigraphs_is_seen() {
+    for compiler in c_compilers() {
+        let text = "??=if __has_include(\"new.h\")\nint x = 1;\n??=else\nint x = 2;\n??=endif\n";
+        let project = Project::with(&[("a.c", text)]);
+        check_change(&project, &format!("{compiler} -w -std=c11 -c a.c"), || project.write("new.h", ""));
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_may_name_the_working_folder() {
+    let mut project = Project::with(&[("a.c", "int x;\n")]);
+    let before = project.check("gcc -c a.c");
+    let text = format!("#!/bin/sh\nexec {} --defsym other=1 \"$@\"\n", shown(&program("as").unwrap()));
+    project.write("as", &text);
+    std::fs::set_permissions(project.root.join("as"), PermissionsExt::from_mode(0o755)).unwrap();
+    project.write("tick", "");
+    project.set("COMPILER_PATH", "");
+    assert_ne!(project.check("gcc -c a.c"), before);
+    assert_eq!(project.counters().reason("`COMPILER_PATH` is set"), 1);
+    // A list of folders of headers that is empty is none.
+    project.variables.clear();
+    project.set("CPATH", "");
+    project.check("gcc -c a.c");
+    assert_eq!(project.counters().local(), [1, 1, 0, 0]);
 }

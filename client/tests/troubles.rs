@@ -152,3 +152,30 @@ fn size_of(folder: &Path) -> u64 {
         })
         .sum()
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_wrapper_that_is_ended_takes_its_compiler_along() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    let project = Project::with(&[("a.c", "#include \"h.h\"\nint x;\n")]);
+    let header = project.root.join("h.h");
+    for signal in ["TERM", "INT", "HUP"] {
+        assert!(Command::new("mkfifo").arg(&header).status().unwrap().success());
+        let mut wrapper =
+            project.command(castwork()).args(["gcc", "-c", "a.c", "-o", "a.o"]).spawn().unwrap();
+        // This waits until the compiler reads its header, which then doesn't end.
+        let mut pipe = std::fs::File::options().write(true).open(&header).unwrap();
+        let number = wrapper.id().to_string();
+        let children = std::fs::read_to_string(format!("/proc/{number}/task/{number}/children")).unwrap();
+        let compiler = children.split_whitespace().next().expect("the compiler runs").to_owned();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &number]).status().unwrap().success());
+        let ended = wrapper.wait().unwrap();
+        assert!(ended.signal().is_some(), "{signal}: it ends as the compiler does: {ended}");
+        assert!(!Path::new("/proc").join(&compiler).exists(), "{signal}: the compiler has ended before");
+        let _ = pipe.write_all(b"int y;\n");
+        std::fs::remove_file(&header).unwrap();
+        assert!(!project.root.join("a.o").exists(), "{signal}");
+    }
+}

@@ -223,6 +223,7 @@ pub const FLAGS: &[Flag] = &[
     row("-framework", Family, Refuse("frameworks")),
     row("-force_load", Family, Refuse("unknown flag `-force_load`")),
     row("-filelist", Family, LISTS),
+    row("-funique-internal-linkage-names", Exact, Meaning::Place("symbols with the name of the source")),
     row("-fplugin", Family, PLUGIN),
     row("-fpass-plugin", Family, PLUGIN),
     row("-fprofile", Family, COVERAGE),

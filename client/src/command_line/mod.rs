@@ -388,7 +388,14 @@ impl Parser {
         let is_output_explicit = !self.outputs.is_empty();
         let output = self.outputs.into_iter().next();
         let output = output.unwrap_or_else(|| format!("{}.o", without_extension(file_name(&source))));
-        let devices = |name: &str| name == "-" || name.is_empty() || name.starts_with("/dev/");
+        let devices = |name: &str| name == "-" || name.is_empty() || is_of_system(name);
+        let first = self.arguments.iter().filter_map(|argument| match argument {
+            Argument::IncludeFile { file, .. } => Some(file),
+            _ => None,
+        });
+        if std::iter::once(&source).chain(first).any(|name| is_of_system(name)) {
+            return Err("source is no file".into());
+        }
         if devices(&output) || dependencies.file.as_deref().is_some_and(devices) {
             return Err("output is no file".into());
         }
@@ -407,6 +414,12 @@ impl Parser {
             clang_refusal: self.clang_refusal,
         })
     }
+}
+
+/// Whether a path leads to where files are other things for each process, `/dev/stdin` for one.
+fn is_of_system(path: &str) -> bool {
+    let mut parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+    path.starts_with('/') && matches!(parts.next(), Some("dev" | "proc"))
 }
 
 /// Refuses macros that hold what is looked for in files: the command line isn't searched for uses of it.

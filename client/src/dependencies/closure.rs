@@ -8,6 +8,7 @@ use castwork_cas::{Digest, DigestFunction};
 
 use super::has_include;
 use super::looked::{Looked, Search, is_file_for_compilers};
+use super::moved::links_on_ways;
 use super::preprocess::{Preprocessed, preprocess};
 use super::scan::{Scan, scan};
 use super::search::SearchPath;
@@ -128,7 +129,8 @@ pub fn gather(
         path: &search,
         is_known: &|file| gathering.is_known(file),
     };
-    let looked = gathering.looked(looked.repeat());
+    let looked = looked.repeat().and_then(|looked| gathering.with_links(looked, &search));
+    let looked = gathering.looked(looked);
     let mut closure = gathering.closure;
     closure.looked = Some(looked);
     closure.rules = compile.dependency_file.with_system_headers.map(|_| preprocessed.rules);
@@ -292,6 +294,16 @@ impl<'a> Gathering<'a> {
         let mut looked = searched?;
         looked.absent.append(&mut self.absent);
         Ok(looked)
+    }
+
+    /// Adds the links on the ways to the folders of the search, and to the headers that gcc calls by their real paths.
+    pub(super) fn with_links(&self, looked: Looked, search: &SearchPath) -> Result<Looked, Reason> {
+        if self.family != Family::Gcc {
+            return Ok(looked);
+        }
+        let headers = self.closure.links.values().filter_map(|link| link.real.to_str());
+        let ways = search.both.iter().map(String::as_str).chain(headers);
+        Ok(Looked { links: links_on_ways(ways, self.place, self.start)?, ..looked })
     }
 
     /// Reads a file and adds it under its virtual name.

@@ -11,23 +11,26 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::closure::{Gathering, choosing_flags, gather, is_shadowed};
+use super::literal::position;
 use super::looked::{ELSEWHERE, Looked, folder_of, is_file_for_compilers};
 use super::makefile::prerequisites;
+use super::moved::{self, CHANGED, Identity, Still, identity_of};
 use super::search::SearchPath;
-use super::text::Form;
+use super::text::{Form, READS_FILE};
 use super::{Closure, pasted::Pieces};
 use crate::clock::Start;
 use crate::command_line::flags::Search;
 use crate::command_line::{Argument, Compile};
-use crate::local::{Platform, Stamp};
+use crate::local::{MemoryFile, Platform, Stamp};
 use crate::paths::Place;
 use crate::reason::Reason;
 use crate::toolchain::{Family, IncludeDirs, Toolchain, ToolchainMemory};
 
 /// Words that preprocessing is for, if they stand in the command itself.
-const TELLING_WORDS: [&str; 6] = ["__FILE__", "__DATE__", "__TIME", "__has_", "##", "_Pragma"];
-
-const CHANGED: Reason = Reason::new("file changed while compiling");
+///
+/// `__FILE__` and `__BASE_FILE__` end alike; `FILE` alone would be in `_FILE_OFFSET_BITS` too.
+const TELLING_WORDS: [&str; 8] =
+    ["FILE__", "__builtin_FILE", "source_location", "__DATE__", "__TIME", "__has_", "##", "_Pragma"];
 
 /// Why it is not known what a compile read.
 #[derive(Debug)]
@@ -59,10 +62,15 @@ pub struct Watch<'a> {
     compile: &'a Compile,
     place: &'a Place,
     start: &'a Start,
+    /// Where the compiler writes down what it read, unless the user wants to know as well. In memory, like the other: the
+    /// compile is not to fail over a cache that is full, or gone.
+    entered: MemoryFile,
     /// Where the assembler writes down what it read.
-    assembled: PathBuf,
+    assembled: MemoryFile,
     /// The folders that the command names, and which they were at the beginning.
-    folders: Vec<(String, Option<(u64, u64)>)>,
+    folders: Vec<(String, Option<Identity>)>,
+    /// These, those above them and those right in them: which they were.
+    known: HashMap<PathBuf, Identity>,
 }
 
 impl<'a> Watch<'a> {
@@ -73,25 +81,22 @@ impl<'a> Watch<'a> {
         place: &'a Place,
         start: &'a Start,
     ) -> Option<Self> {
-        let temporary = start.path().to_str()?;
-        let is_plain =
-            |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '-' | '_');
         let is_told = toolchain.family == Family::Gcc
             && toolchain.assembler.as_ref().is_some_and(|assembler| assembler.is_gnu)
             && compile.dependency_file.with_system_headers != Some(false)
-            && compile.arguments.iter().all(is_transparent)
-            && temporary.chars().all(is_plain);
-        let folders = folders_of(compile).map(|folder| place.absolute(folder));
-        is_told.then(|| Self {
-            compile,
-            place,
-            start,
-            assembled: format!("{temporary}-as").into(),
-            folders: folders
-                .map(|folder| (identity_of(&folder), folder))
-                .map(|(is, named)| (named, is))
-                .collect(),
-        })
+            && compile.arguments.iter().all(is_transparent);
+        if !is_told {
+            return None;
+        }
+        let (entered, assembled) = (Platform::memory_file()?, Platform::memory_file()?);
+        let folders: Vec<_> = folders_of(compile)
+            .map(|folder| place.absolute(folder))
+            .map(|folder| (identity_of(&folder), folder))
+            .map(|(is, named)| (named, is))
+            .collect();
+        let named = folders.iter().filter_map(|(folder, _)| Some(place.locate(folder).ok()?.real));
+        let known = moved::identities(named);
+        Some(Self { compile, place, start, entered, assembled, folders, known })
     }
 
     /// Calls the place otherwise.
@@ -101,13 +106,18 @@ impl<'a> Watch<'a> {
 
     /// What the command has to be told in addition; the object is not changed by it.
     pub fn words(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec![format!("-Wa,--MD,{}", self.assembled.display()).into()];
+        let mut words: Vec<OsString> = vec![format!("-Wa,--MD,{}", self.assembled.path()).into()];
         if self.compile.dependency_file.with_system_headers.is_none() {
             words.extend(["-MD", "-MF"].map(OsString::from));
-            words.push(self.start.path().into());
+            words.push(self.entered.path().into());
             words.extend(["-MQ", "object"].map(OsString::from));
         }
         words
+    }
+
+    /// Whether a compile failed over what it was told in addition, by what it said.
+    pub fn is_to_blame(&self, said: &[u8]) -> bool {
+        [&self.entered, &self.assembled].iter().any(|file| position(said, file.path().as_bytes()).is_some())
     }
 
     /// Finds what the compile read, when it has ended well; by preprocessing, if its files don't tell. Says whether that
@@ -133,7 +143,7 @@ impl<'a> Watch<'a> {
     /// Why that is not known.
     pub fn gather(&self, memory: &mut ToolchainMemory) -> Result<Closure, Unclear> {
         let named = self.compile.dependency_file_name();
-        let file = named.as_deref().map_or(self.start.path(), Path::new);
+        let file = Path::new(named.as_deref().unwrap_or(self.entered.path()));
         let rules =
             std::fs::read_to_string(file).map_err(|_| Unclear::UntilPreprocessed("no dependency file"))?;
         let entered = prerequisites(&rules);
@@ -174,7 +184,7 @@ impl<'a> Watch<'a> {
         let mut looked = tracing.looked;
         looked.folders =
             search.all().chain(&own.left_out).map(|folder| self.place.absolute(folder)).collect();
-        let looked = gathering.looked(Ok(looked))?;
+        let looked = gathering.looked(gathering.with_links(looked, &search))?;
         self.conclude(gathering, looked, predefined, &search, &entered, rules)
     }
 
@@ -209,8 +219,8 @@ impl<'a> Watch<'a> {
         Ok(closure)
     }
 
-    fn still(&self) -> Still<'a> {
-        Still { start: self.start, seen: HashSet::new() }
+    fn still(&self) -> Still<'_> {
+        Still::new(self.start, &self.known)
     }
 
     /// Checks that what preprocessing found afterwards is what the compile found.
@@ -221,7 +231,7 @@ impl<'a> Watch<'a> {
         self.check_folders()?;
         let mut still = self.still();
         for input in closure.inputs.values() {
-            still.check(&input.real).map_err(|_| CHANGED)?;
+            still.check(&input.real)?;
         }
         Ok(closure)
     }
@@ -238,7 +248,7 @@ impl<'a> Watch<'a> {
 
     /// Checks that the assembler read what the compiler wrote, and nothing else that is not in the key anyway.
     fn check_assembler(&self, entered: &[String]) -> Result<(), Unclear> {
-        let read = std::fs::read_to_string(&self.assembled)
+        let read = std::fs::read_to_string(self.assembled.path())
             .map_err(|_| Unclear::UntilPreprocessed("the assembler doesn't tell"))?;
         let mut read = prerequisites(&read);
         // The text that the compiler made comes last, if it is a file.
@@ -259,18 +269,18 @@ impl<'a> Watch<'a> {
         let is_known =
             |name: &String| identity(name).map_or_else(|| is_name(name), |file| known.contains(&file));
         match read.iter().find(|name| !is_known(name)) {
-            Some(name) => {
+            // Where the compiler puts its own text, preprocessing finds out; any other file was named in the source, in
+            // some way or other.
+            Some(name) if name.ends_with(".s") => {
                 tracing::debug!(name, "the assembler was told of another file");
                 Err(Unclear::UntilPreprocessed("the assembler read something else"))
             }
+            Some(name) => {
+                tracing::debug!(name, "the assembler read another file");
+                Err(READS_FILE.into())
+            }
             None => Ok(()),
         }
-    }
-}
-
-impl Drop for Watch<'_> {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.assembled);
     }
 }
 
@@ -306,11 +316,6 @@ fn folders_of(compile: &Compile) -> impl Iterator<Item = &str> {
         _ => None,
     });
     of_headers.chain([folder_of(&compile.source), "."])
-}
-
-fn identity_of(folder: &str) -> Option<(u64, u64)> {
-    let stamp = Platform::stamp(&Path::new(folder).metadata().ok().filter(std::fs::Metadata::is_dir)?);
-    Some((stamp.device, stamp.inode))
 }
 
 /// The folders that gcc searches, in order: those that are there, each once.
@@ -529,33 +534,5 @@ impl<'a> Tracing<'a> {
         }
         self.still.check(Path::new(path))?;
         Ok(There::Passed)
-    }
-}
-
-/// The folders that are known not to have been moved since the beginning.
-struct Still<'a> {
-    start: &'a Start,
-    seen: HashSet<PathBuf>,
-}
-
-impl Still<'_> {
-    /// Checks that no folder on the way to a file was put there, and no link changed, since the beginning.
-    fn check(&mut self, path: &Path) -> Result<(), Unclear> {
-        let mut way: Option<&Path> = Some(path);
-        while let Some(folder) = way {
-            if !self.seen.insert(folder.to_owned()) {
-                return Ok(());
-            }
-            let gone = |_| Unclear::UntilPreprocessed("a folder that is gone");
-            let metadata = folder.symlink_metadata().map_err(gone)?;
-            let stamp = Platform::stamp(&metadata);
-            // A folder in which a file was made has both its times changed; one that was moved, only the latter.
-            let is_filled = metadata.is_dir() && stamp.modified_ns == stamp.changed_ns;
-            if !is_filled && !stamp.is_settled_before(self.start.instant_ns) {
-                return Err(CHANGED.into());
-            }
-            way = folder.parent();
-        }
-        Ok(())
     }
 }

@@ -194,7 +194,7 @@ fn operand(after: &[u8]) -> Option<Tested> {
 /// Whether a line that begins so may be one for the preprocessor: elsewhere a test means nothing. The end of a comment
 /// may be the middle of such a line.
 fn may_be_directive(before: &[u8]) -> bool {
-    [b"#".as_slice(), b"%:", b"*/"].iter().any(|mark| position(before, mark).is_some())
+    [b"#".as_slice(), b"%:", b"??=", b"*/"].iter().any(|mark| position(before, mark).is_some())
 }
 
 /// Whether the word that comes next is asked after, or defined, rather than used.

@@ -27,6 +27,8 @@ pub struct Looked {
     pub folders: Vec<String>,
     /// Folders that the compiler itself chooses by what is in them.
     pub listings: BTreeSet<String>,
+    /// Links on the ways to folders of headers, with what each says.
+    pub links: Vec<(String, String)>,
 }
 
 /// What a search is done again from.
@@ -72,7 +74,7 @@ impl Search<'_> {
         self.follow(&chains, &mut walk, &entered_first)?;
         let mut folders: Vec<String> = self.path.all().map(|folder| self.place.absolute(folder)).collect();
         folders.extend(ignored_folders(self.about).map(|folder| self.place.absolute(folder)));
-        let mut looked = Looked { absent: walk.absent, folders, listings: BTreeSet::new() };
+        let mut looked = Looked { absent: walk.absent, folders, ..Looked::default() };
         if self.toolchain.family == Family::Clang {
             self.add_choices_of_clang(&mut looked);
         }

@@ -7,6 +7,7 @@ mod includes;
 mod literal;
 mod looked;
 mod makefile;
+mod moved;
 mod pasted;
 mod preprocess;
 mod scan;

@@ -88,6 +88,9 @@ const PLACE_WORDS: [&[u8]; 6] = [
     b"__builtin_unique_stable_name",
 ];
 
+/// Why nothing is known of a file that the assembler is told to read.
+pub(super) const READS_FILE: Reason = Reason::new("assembler text that reads a file");
+
 const ASSEMBLER_WORDS: [&[u8]; 4] = [b"asm", b"__asm", b"__asm__", b"_asm"];
 
 /// What makes the assembler read files, or build words that do so. In any literal: a name of a section, for one,
@@ -248,10 +251,13 @@ impl<'a> Reader<'a> {
     fn end_of_literals(&mut self) -> Result<(), Reason> {
         let Some(joined) = self.joined.take() else { return Ok(()) };
         let holds = |word: &&[u8]| position(&joined, word).is_some();
-        if READING.iter().any(&holds) {
-            return Err("assembler text that reads a file".into());
+        // Assemblers take their directives in capitals too.
+        let small = joined.to_ascii_lowercase();
+        let directs = |word: &&[u8]| position(&small, word).is_some();
+        if READING.iter().any(directs) {
+            return Err(READS_FILE);
         }
-        if matches!(self.assembler, Assembler::Inside { .. }) && BUILDING.iter().any(&holds) {
+        if matches!(self.assembler, Assembler::Inside { .. }) && BUILDING.iter().any(directs) {
             return Err("assembler text that may read a file".into());
         }
         if holds(&b"=native".as_slice()) {

@@ -73,6 +73,12 @@ impl Entry {
                 return Err(Misfit::Folder(name.clone()));
             }
         }
+        for link in &self.links {
+            let path = place.real_of(&link.at).ok_or(Misfit::Foreign)?;
+            if !Path::new(&path).read_link().is_ok_and(|to| to == Path::new(&link.to)) {
+                return Err(Misfit::Folder(link.at.clone()));
+            }
+        }
         self.check_folders(place)?;
         for absent in &self.absent {
             check_absent(absent, place, hashes)?;

@@ -11,7 +11,7 @@ use crate::paths::Place;
 use crate::toolchain::{Messages, Toolchain};
 
 /// Raised when manifests of an older client must not be read by this one, or actions changed their meaning.
-const FORMAT: &str = "castwork manifest 1";
+const FORMAT: &str = "castwork manifest 2";
 
 /// What a key is made of.
 pub struct Making<'a> {

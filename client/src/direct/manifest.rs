@@ -78,6 +78,20 @@ pub struct Entry {
     /// be done, and may come to the same action.
     #[prost(bool, tag = "13")]
     pub is_unproven: bool,
+    /// Links on the ways to folders of headers.
+    #[prost(message, repeated, tag = "14")]
+    pub links: Vec<Link>,
+}
+
+/// A symbolic link.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Link {
+    /// Where it is.
+    #[prost(string, tag = "1")]
+    pub at: String,
+    /// What it says.
+    #[prost(string, tag = "2")]
+    pub to: String,
 }
 
 /// Names under which there is no file in a folder.
@@ -160,6 +174,7 @@ impl Entry {
             date: seen.date,
             is_unproven: seen.is_unproven,
             depfile: seen.depfile,
+            links: looked.links.iter().map(|(at, to)| Link { at: place.alias(at), to: to.clone() }).collect(),
         })
     }
 }
@@ -218,8 +233,8 @@ impl Manifest {
     /// Adds a set of headers as the latest, in place of one that says the same.
     pub fn add(&mut self, entry: Entry) {
         let is_other = |known: &Entry| {
-            (&known.files, &known.contents, &known.place, &known.date)
-                != (&entry.files, &entry.contents, &entry.place, &entry.date)
+            (&known.files, &known.contents, &known.place, &known.date, &known.links)
+                != (&entry.files, &entry.contents, &entry.place, &entry.date, &entry.links)
         };
         self.entries.retain(is_other);
         self.entries.insert(0, entry);

@@ -7,11 +7,28 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub use unix::{Platform, endpoint};
+pub use unix::{Forwarding, Platform, endpoint};
 #[cfg(windows)]
-pub use windows::{Platform, endpoint};
+pub use windows::{Forwarding, Platform, endpoint};
+
+use std::fs::File;
 
 use serde::{Deserialize, Serialize};
+
+/// A file in memory that programs started from here can write and read by its path.
+#[derive(Debug)]
+pub struct MemoryFile {
+    /// It is there as long as this is open.
+    _open: File,
+    path: String,
+}
+
+impl MemoryFile {
+    /// Its path, for us and for those programs.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
 
 /// What the file system says about a file's content without reading it.
 ///

@@ -1,6 +1,7 @@
 //! Linux, macOS and the other Unixes.
 
 pub mod endpoint;
+mod signals;
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, Permissions};
@@ -12,7 +13,9 @@ use std::process::{Command, ExitStatus};
 
 use tempfile::NamedTempFile;
 
-use super::Stamp;
+use super::{MemoryFile, Stamp};
+
+pub use signals::Forwarding;
 
 /// This operating system.
 pub struct Platform;
@@ -83,6 +86,24 @@ impl Platform {
     /// Writes at a place in a file, with one call.
     pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.write_at(bytes, offset)
+    }
+
+    /// A file in memory; `None` where there is none with a path.
+    #[cfg(target_os = "linux")]
+    pub fn memory_file() -> Option<MemoryFile> {
+        use nix::sys::memfd::{MFdFlags, memfd_create};
+        use std::os::fd::AsRawFd;
+
+        // Without `MFD_CLOEXEC`, so that it is open in programs that are started.
+        let open = File::from(memfd_create("castwork", MFdFlags::empty()).ok()?);
+        let path = format!("/proc/self/fd/{}", open.as_raw_fd());
+        Path::new(&path).exists().then_some(MemoryFile { _open: open, path })
+    }
+
+    /// A file in memory; `None` where there is none with a path.
+    #[cfg(not(target_os = "linux"))]
+    pub fn memory_file() -> Option<MemoryFile> {
+        None
     }
 
     /// Makes a link to a program.

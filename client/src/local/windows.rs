@@ -7,14 +7,28 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::windows::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 
 use tempfile::NamedTempFile;
 
-use super::Stamp;
+use super::{MemoryFile, Stamp};
 
 /// 100-nanosecond steps between 1601, where Windows begins to count, and 1970.
 const STEPS_BEFORE_1970: i128 = 116_444_736_000_000_000;
+
+/// The passing on of signals to a child; there are none here, and a console tells all its processes.
+#[derive(Debug)]
+pub struct Forwarding;
+
+impl Forwarding {
+    /// Begins.
+    pub const fn to(_: &Child) -> Self {
+        Self
+    }
+
+    /// Ends, when the child has.
+    pub const fn end(self, _: ExitStatus) {}
+}
 
 /// This operating system.
 pub struct Platform;
@@ -82,6 +96,11 @@ impl Platform {
     /// Writes at a place in a file, with one call.
     pub fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         file.seek_write(bytes, offset)
+    }
+
+    /// A file in memory; none has a path here.
+    pub const fn memory_file() -> Option<MemoryFile> {
+        None
     }
 
     /// Makes a link to a program; a hard link, or a copy where that can't be, because symbolic ones are for administrators.

@@ -41,11 +41,14 @@ fn an_incbin_is_seen_however_it_is_spelled() {
         "asm(\".inc\"\n# 5 \"a.c\"\n\"bin x\");",
         r#"int n = 1'000'000; asm(".incbin");"#,
         r#"asm(".include \"x\"");"#,
+        r#"asm(".INCBIN \"x\"");"#,
+        r#"asm(".Inc" "Lude 'x'");"#,
     ] {
         assert_eq!(reason(text), "assembler text that reads a file", "{text}");
     }
     assert_eq!(reason(r#"asm(".inc%c0 \"x\"" :: "i"(bin));"#), "assembler text that may read a file");
     assert_eq!(reason(r#"asm(".macro m a\n.\\a");"#), "assembler text that may read a file");
+    assert_eq!(reason(r#"asm(".MACRO m");"#), "assembler text that may read a file");
     assert_eq!(reason("asm((text()));"), "assembler text that is computed");
     assert_eq!(reason("asm { mov x, y }"), "block of assembler");
 }
