@@ -271,7 +271,7 @@ impl<'a> Watch<'a> {
         match read.iter().find(|name| !is_known(name)) {
             // Where the compiler puts its own text, preprocessing finds out; any other file was named in the source, in
             // some way or other.
-            Some(name) if name.ends_with(".s") => {
+            Some(name) if Path::new(name).extension().is_some_and(|end| end == "s") => {
                 tracing::debug!(name, "the assembler was told of another file");
                 Err(Unclear::UntilPreprocessed("the assembler read something else"))
             }
@@ -337,7 +337,7 @@ impl Chains {
             .iter()
             .filter(|argument| matches!(argument, Argument::SearchDir { search: Search::User, .. }))
             .count();
-        let identity = |folder: &String| identity_of(&place.absolute(folder));
+        let identity = |folder: &String| identity_of(place.absolute(folder));
         let mut chains = Self { quote: Vec::new(), both: Vec::new() };
         let mut seen = HashSet::new();
         for (at, folder) in search.both.iter().enumerate() {
