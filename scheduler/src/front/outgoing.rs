@@ -13,8 +13,12 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 
-/// What the transport gets at a time.
-const SLICE_BYTES: usize = 32 << 10;
+/// What the transport gets at a time: little at first, and more the more the client has taken.
+const SLICE_BYTES_MIN: usize = 32 << 10;
+const SLICE_BYTES_MAX: usize = 256 << 10;
+
+/// The part of what the client has taken already.
+const SLICE_PART: usize = 8;
 
 /// What of a response has not gone to the transport. Cheap to clone; goes along as an extension of the response.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,16 @@ pub(super) struct Outgoing(Arc<Mutex<Rest>>);
 struct Rest {
     bytes: Bytes,
     is_taken_back: bool,
+    sent_bytes: usize,
+}
+
+impl Rest {
+    fn slice(&mut self) -> Bytes {
+        let most = (self.sent_bytes / SLICE_PART).clamp(SLICE_BYTES_MIN, SLICE_BYTES_MAX);
+        let slice = self.bytes.split_to(most.min(self.bytes.len()));
+        self.sent_bytes = self.sent_bytes.saturating_add(slice.len());
+        slice
+    }
 }
 
 impl Outgoing {
@@ -69,8 +83,7 @@ impl hyper::body::Body for Slices {
                     return Poll::Ready(Some(Err(late)));
                 }
                 if !rest.bytes.is_empty() {
-                    let slice_bytes = rest.bytes.len().min(SLICE_BYTES);
-                    return Poll::Ready(Some(Ok(Frame::data(rest.bytes.split_to(slice_bytes)))));
+                    return Poll::Ready(Some(Ok(Frame::data(rest.slice()))));
                 }
             }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
@@ -109,25 +122,29 @@ mod tests {
 
     #[tokio::test]
     async fn a_message_goes_in_slices_and_whole() {
-        let mut body = response(SLICE_BYTES * 2 + 1, &Outgoing::default());
-        for expected in [SLICE_BYTES, SLICE_BYTES, 1] {
-            assert_eq!(next(&mut body).await.unwrap().unwrap(), expected);
+        const WHOLE_BYTES: usize = SLICE_BYTES_MAX * 20;
+        let mut body = response(WHOLE_BYTES, &Outgoing::default());
+        let mut slices = Vec::new();
+        while let Some(slice) = next(&mut body).await {
+            slices.push(slice.unwrap());
         }
-        assert!(next(&mut body).await.is_none());
+        assert_eq!(slices.iter().sum::<usize>(), WHOLE_BYTES);
+        assert!(slices[..8].iter().all(|slice| *slice == SLICE_BYTES_MIN), "{slices:?}");
+        assert_eq!(slices.iter().max(), Some(&SLICE_BYTES_MAX));
     }
 
     #[tokio::test]
     async fn what_is_taken_back_is_held_no_more_and_the_stream_breaks_off() {
         let outgoing = Outgoing::default();
-        let mut body = response(SLICE_BYTES * 2, &outgoing);
+        let mut body = response(SLICE_BYTES_MIN * 2, &outgoing);
         assert!(next(&mut body).await.unwrap().is_ok());
         outgoing.take_back();
         assert!(outgoing.lock().bytes.is_empty());
         assert_eq!(next(&mut body).await.unwrap().unwrap_err().code(), tonic::Code::Unavailable);
         // Between messages there is nothing to break off.
         let outgoing = Outgoing::default();
-        let mut body = response(SLICE_BYTES, &outgoing);
+        let mut body = response(SLICE_BYTES_MIN, &outgoing);
         outgoing.take_back();
-        assert_eq!(next(&mut body).await.unwrap().unwrap(), SLICE_BYTES);
+        assert_eq!(next(&mut body).await.unwrap().unwrap(), SLICE_BYTES_MIN);
     }
 }
