@@ -237,6 +237,18 @@ fn a_lease_of_our_own_that_has_ended_is_not_taken_back() {
     assert_eq!(bench.revoked, [ended]);
 }
 
+/// Two workers say that all is well, for so many seconds; then the first has to give back its only lease.
+fn is_tried_elsewhere_after(seconds: u32, bench: &mut Bench, hung: WorkerId, lease: LeaseId) {
+    let other = bench.attach(2, 1, &[]);
+    for _ in 0..seconds {
+        assert_eq!(bench.granted.len(), 1);
+        bench.say(hung, Saying::Heartbeat);
+        bench.say(other, Saying::Heartbeat);
+        bench.pass(SECOND);
+    }
+    assert_eq!((bench.revoked.clone(), bench.granted[1].0), (vec![lease], other));
+}
+
 #[test]
 fn a_command_that_outlives_its_timeout_by_far_is_tried_elsewhere() {
     let mut bench = Bench::new();
@@ -244,14 +256,7 @@ fn a_command_that_outlives_its_timeout_by_far_is_tried_elsewhere() {
     bench.submit("a", |_| ());
     let lease = bench.granted[0].1;
     bench.say(hung, Saying::Progress { lease, commanding: true });
-    let other = bench.attach(2, 1, &[]);
-    for _ in 0..120 {
-        assert_eq!(bench.granted.len(), 1);
-        bench.say(hung, Saying::Heartbeat);
-        bench.say(other, Saying::Heartbeat);
-        bench.pass(SECOND);
-    }
-    assert_eq!((bench.revoked.clone(), bench.granted[1].0), (vec![lease], other));
+    is_tried_elsewhere_after(120, &mut bench, hung, lease);
 }
 
 #[test]
@@ -318,14 +323,7 @@ fn what_hangs_at_a_worker_that_is_not_fit_is_tried_elsewhere() {
     let lease = bench.granted[0].1;
     let unfit = Some("a trial takes more than 60 s".into());
     bench.say(hung, Saying::Condition(Condition { unfit, ..Condition::default() }));
-    let other = bench.attach(2, 1, &[]);
-    for _ in 0..300 {
-        assert_eq!(bench.granted.len(), 1);
-        bench.say(hung, Saying::Heartbeat);
-        bench.say(other, Saying::Heartbeat);
-        bench.pass(SECOND);
-    }
-    assert_eq!((bench.revoked.clone(), bench.granted[1].0), (vec![lease], other));
+    is_tried_elsewhere_after(300, &mut bench, hung, lease);
 }
 
 #[test]
