@@ -19,7 +19,7 @@ use crate::mounts;
 use crate::paths::{LEADS_OUT, Place};
 use crate::reason::Reason;
 use crate::tiers::Inputs;
-use crate::toolchain::{Family, Messages, Mode, Toolchain, ToolchainMemory};
+use crate::toolchain::{Family, Messages, Mode, Toolchain, ToolchainMemory, resolve};
 
 /// A call that is understood; nothing is known yet of what it reads.
 pub struct Understood {
@@ -56,8 +56,9 @@ impl Understood {
         let place = Place::find(config.project_root.as_deref())?;
         let more = mounts::of(&compile, &place);
         let place = place.with_mounts(more);
-        let guessed = guessed_language(&compile, compiler, mode);
-        let mut memory = ToolchainMemory::recall(&config.dir, compiler, mode, guessed)?;
+        let real = resolve::real(compiler)?;
+        let guessed = guessed_language(&compile, [compiler, &real], mode);
+        let mut memory = ToolchainMemory::recall(&config.dir, (compiler, &real), mode, guessed)?;
         check_family(&compile, &memory.toolchain, guessed)?;
         let messages = memory.messages()?;
         // Now, because a call that is recognised never asks for more.
@@ -249,13 +250,10 @@ fn start(config: &Config, compile: &Compile) -> Result<Start, Reason> {
 }
 
 /// The language of the source, as far as the compiler's name tells whether it takes C for C++.
-fn guessed_language(compile: &Compile, compiler: &Path, mode: Option<Mode>) -> Language {
+fn guessed_language(compile: &Compile, names: [&Path; 2], mode: Option<Mode>) -> Language {
     let is_named_so =
         |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
-    let is_cxx = mode.map_or_else(
-        || is_named_so(compiler) || compiler.canonicalize().is_ok_and(|real| is_named_so(&real)),
-        |mode| mode == Mode::Cxx,
-    );
+    let is_cxx = mode.map_or_else(|| names.into_iter().any(is_named_so), |mode| mode == Mode::Cxx);
     compile.language_for(is_cxx)
 }
 

@@ -39,18 +39,17 @@ struct Kept {
 }
 
 impl ToolchainMemory {
-    /// Recalls a compiler, or asks it.
+    /// Recalls a compiler, or asks it; by the path that it was called by, and what [`super::resolve::real`] says of that.
     ///
     /// # Errors
     /// The reason to pass through, if it is not one that is understood.
     pub fn recall(
         folder: &Path,
-        compiler: &Path,
+        (compiler, real): (&Path, &Path),
         mode: Option<Mode>,
         language: Language,
     ) -> Result<Self, Reason> {
         // A link, or a folder on the way, may be turned to another compiler while the one that it led to stays.
-        let real = compiler.canonicalize().map_err(|_| Reason::new("compiler can't be read"))?;
         let mut name = format!("{}\0{}\0{}", compiler.display(), real.display(), language.name());
         name.extend(mode.map(|mode| format!("\0as {}", mode.word())));
         for variable in NAME_VARIABLES {

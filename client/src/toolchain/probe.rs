@@ -56,7 +56,7 @@ pub(super) fn identify(compiler: &Path, mode: Option<Mode>, language: Language) 
     } else {
         return Err("compiler is neither gcc nor clang".into());
     };
-    let real = compiler.canonicalize().map_err(|_| Reason::new("compiler can't be read"))?;
+    let real = resolve::real(compiler)?;
     // gcc finds itself whatever it is called, so `cc` and `gcc-12` are one; clang goes by its name.
     let driver = if family == Family::Gcc { real.clone() } else { compiler.to_owned() };
     let is_named_so = driver.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));

@@ -79,6 +79,14 @@ fn behind_wrappers(program: &Path, search: &OsStr) -> Result<PathBuf, Reason> {
     is_machine_code(&next).map(|()| next)
 }
 
+/// Where a compiler lies, all links followed.
+///
+/// # Errors
+/// The reason to pass through, if there is none.
+pub fn real(compiler: &Path) -> Result<PathBuf, Reason> {
+    compiler.canonicalize().map_err(|_| Reason::new("compiler can't be read"))
+}
+
 /// The wrapper that a link leads to, if it does.
 fn wrapper_behind(program: &Path) -> Option<&'static str> {
     let real = program.canonicalize().ok()?;

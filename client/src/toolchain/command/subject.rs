@@ -44,8 +44,9 @@ impl Subject {
     pub(super) fn find(config: &Config, name: &str, with_linker: bool) -> Result<Self, String> {
         let (compiler, mode, language) = found(name)?;
         let not_understood = |reason| format!("`{name}` is not understood: {reason}");
-        let mut memory =
-            ToolchainMemory::recall(&config.dir, &compiler, mode, language).map_err(not_understood)?;
+        let real = resolve::real(&compiler).map_err(not_understood)?;
+        let mut memory = ToolchainMemory::recall(&config.dir, (&compiler, &real), mode, language)
+            .map_err(not_understood)?;
         let headers = memory.include_dirs(&[]).map_err(not_understood)?;
         memory.save();
         let toolchain = memory.toolchain;
