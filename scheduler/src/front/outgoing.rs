@@ -13,12 +13,19 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::Response;
 
+use super::room::{self, Taken};
+
 /// What the transport gets at a time: little at first, and more the more the client has taken.
 const SLICE_BYTES_MIN: usize = 32 << 10;
 const SLICE_BYTES_MAX: usize = 256 << 10;
 
 /// The part of what the client has taken already.
 const SLICE_PART: usize = 8;
+
+/// What a client is told that stood still for too long.
+pub(super) fn late() -> Status {
+    Status::unavailable("the client took too long; read on from here")
+}
 
 /// What of a response has not gone to the transport. Cheap to clone; goes along as an extension of the response.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +36,8 @@ struct Rest {
     bytes: Bytes,
     is_taken_back: bool,
     sent_bytes: usize,
+    /// The call, which is one of as many as there may be until the client has its answer.
+    _call: Option<Taken>,
 }
 
 impl Rest {
@@ -41,6 +50,15 @@ impl Rest {
 }
 
 impl Outgoing {
+    /// Of the call that the current task answers, whose request is not needed any more.
+    pub(super) fn of_call() -> Self {
+        let call = room::current();
+        if let Some(call) = &call {
+            call.release();
+        }
+        Self(Arc::new(Mutex::new(Rest { _call: call, ..Rest::default() })))
+    }
+
     /// Lets go of it all. If that cuts a message in two the stream is reset, whenever the client wants more.
     pub(super) fn take_back(&self) {
         let mut rest = self.lock();
@@ -79,8 +97,7 @@ impl hyper::body::Body for Slices {
             {
                 let mut rest = self.outgoing.lock();
                 if rest.is_taken_back {
-                    let late = Status::unavailable("the client took too long; read on from here");
-                    return Poll::Ready(Some(Err(late)));
+                    return Poll::Ready(Some(Err(late())));
                 }
                 if !rest.bytes.is_empty() {
                     return Poll::Ready(Some(Ok(Frame::data(rest.slice()))));
@@ -107,7 +124,10 @@ impl hyper::body::Body for Slices {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::front::room::Room;
 
     async fn next(body: &mut Body) -> Option<Result<usize, Status>> {
         let frame = std::future::poll_fn(|cx| hyper::body::Body::poll_frame(Pin::new(&mut *body), cx)).await;
@@ -131,6 +151,21 @@ mod tests {
         assert_eq!(slices.iter().sum::<usize>(), WHOLE_BYTES);
         assert!(slices[..8].iter().all(|slice| *slice == SLICE_BYTES_MIN), "{slices:?}");
         assert_eq!(slices.iter().max(), Some(&SLICE_BYTES_MAX));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_one_until_the_client_has_its_answer_and_its_request_takes_no_room_then() {
+        let room = Room::new(1 << 10, Duration::from_secs(1));
+        let all = room.calls_left();
+        let call = room.begin();
+        assert!(call.try_message(1 << 10));
+        let outgoing = call.scope(async { Outgoing::of_call() }).await;
+        let body = response(1, &outgoing);
+        drop(outgoing);
+        assert_eq!(room.calls_left(), all - 1);
+        assert!(room.begin().try_message(1 << 10));
+        drop(body);
+        assert_eq!(room.calls_left(), all);
     }
 
     #[tokio::test]

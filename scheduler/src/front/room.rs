@@ -73,6 +73,12 @@ impl Room {
         Taken { room: self.clone(), held: Arc::new(Held { message: Mutex::default(), call }) }
     }
 
+    /// How many more calls there may be.
+    #[cfg(test)]
+    pub(super) fn calls_left(&self) -> usize {
+        self.calls.available_permits()
+    }
+
     fn units(&self, bytes: usize) -> u32 {
         u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(self.units_max)
     }
@@ -132,6 +138,11 @@ impl Taken {
         }
         true
     }
+}
+
+/// What the call of the current task has taken, if there is one.
+pub(super) fn current() -> Option<Taken> {
+    TAKEN.try_with(Clone::clone).ok()
 }
 
 /// Whether the call of the current task may decode a message that takes so much memory besides its bytes; it does,

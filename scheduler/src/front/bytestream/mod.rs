@@ -131,7 +131,7 @@ impl ByteStream for ByteStreamService {
         let (stream, compressor) = inner.open(&name, range).await.map_err(to_status)?;
         let bytes = name.digest.size_bytes() - range.offset;
         inner.runs.moved(asker.as_ref(), &name.instance, 0, range.limit.map_or(bytes, |it| it.min(bytes)));
-        let outgoing = Outgoing::default();
+        let outgoing = Outgoing::of_call();
         let messages =
             read::responses(stream, compressor, turn, outgoing.clone(), inner.limits.download_idle);
         let mut response = Response::new(messages);

@@ -16,7 +16,7 @@ use tonic::Status;
 
 use super::turns::Turn;
 use crate::front::errors::{bad, to_status};
-use crate::front::outgoing::Outgoing;
+use crate::front::outgoing::{Outgoing, late};
 
 /// Checks which part is asked for. Offsets are those of the plain blob, also in compressed reads.
 pub(super) fn range(name: &ReadName, offset: i64, limit: i64) -> Result<ByteRange, Status> {
@@ -65,7 +65,7 @@ pub(super) fn responses(
             Some(Step::Data(data)) => Some((Ok(ReadResponse { data }), Some(receiver))),
             Some(Step::Failed(status)) => Some((Err(status), None)),
             Some(Step::End) => None,
-            None => Some((Err(Status::unavailable("the client took too long; read on from here")), None)),
+            None => Some((Err(late()), None)),
         }
     }))
 }
