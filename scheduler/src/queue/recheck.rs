@@ -227,7 +227,11 @@ impl Queue {
             differences(&recheck.results[one].1, &recheck.results[other].1).is_empty()
         };
         match recheck.results.len() {
-            2 if same(0, 1) => self.tally.rechecks.same += 1,
+            2 if same(0, 1) => {
+                self.tally.rechecks.same += 1;
+                // That is as good as an action for somebody who waits: a worker that is tried again has passed.
+                self.praise(recheck.results[1].0);
+            }
             2 if recheck.results[0].0 == recheck.results[1].0 => {
                 self.conclude(&recheck, Verdict::NotRepeatable);
             }

@@ -25,8 +25,8 @@ pub(super) enum Purpose {
 
 impl Worker {
     /// Whether it has room for something that nobody waits for.
-    pub(super) fn has_spare_room_for(&self, needs: &Needs) -> bool {
-        self.reserved_for.is_none() && !self.conduct.is_on_probation() && self.has_room_for(needs)
+    fn has_spare_room_for(&self, needs: &Needs) -> bool {
+        self.reserved_for.is_none() && self.has_room_for(needs)
     }
 
     /// Whether it could take an action of a class if it gave up one of its leases.
@@ -75,7 +75,11 @@ impl Queue {
     fn room_for_hedge(&self, id: TaskId) -> Option<WorkerId> {
         let task = self.tasks.at(id);
         let (attempt, spec) = (task.running()?, task.spec.as_ref()?);
-        let tried = |id: &WorkerId| *id == attempt.worker || task.failed_on.contains(id);
+        let tried = |id: &WorkerId| {
+            // A worker that is tried again does not save what is late already.
+            let is_doubtful = self.workers.get(*id).is_some_and(|worker| worker.conduct.is_on_probation());
+            is_doubtful || *id == attempt.worker || task.failed_on.contains(id)
+        };
         self.spare_room(spec, tried)
     }
 

@@ -416,7 +416,13 @@ impl World {
             self.tick()?;
         }
         let waiting = self.clients.values().filter(|client| !client.ended).count();
-        Err(format!("{waiting} clients wait for ever; {:?}", self.queue.counts()))
+        let held: Vec<_> =
+            self.workers.iter().map(|(id, worker)| (id, &worker.running, worker.done.keys())).collect();
+        Err(format!(
+            "not everything ends: {waiting} clients wait, rechecks idle: {}, leases held and outcomes kept: {held:?}; {:?}",
+            self.queue.rechecks.is_idle(),
+            self.queue.counts()
+        ))
     }
 
     /// Nothing is on its way, so nothing happens before time passes.

@@ -249,3 +249,31 @@ fn what_another_worker_says_of_a_run_for_comparison_counts_for_nothing() {
     bench.say(holder, outcome(lease, made("x")));
     assert_eq!(bench.queue.tally().rechecks.same, 1);
 }
+
+#[test]
+fn a_worker_that_is_tried_again_is_tried_with_what_nobody_waits_for() {
+    let mut bench = Bench::with(Limits { recheck_per_million: 1_000_000, ..Limits::default() });
+    bench.attach(1, 2, &[]);
+    let doubtful = bench.attach(2, 1, &[("kind", "doubtful")]);
+    for action in ["x", "y", "z"] {
+        let operation = bench.open(action, |_| ());
+        bench.check(&[("kind", "doubtful")], true);
+        let (_, lease, _) = bench.granted.last().unwrap().clone();
+        let report = Report::Retry("its disk fails".to_owned());
+        bench.say(doubtful, Saying::Outcome { lease, report, memory_bytes: 0 });
+        bench.apply(Event::Cancelled(operation));
+    }
+    let remark = |bench: &Bench| bench.queue.view().workers[1].remark.clone();
+    assert!(remark(&bench).is_some_and(|remark| remark.contains("failed 3 actions in a row")));
+    live(&mut bench, 40);
+    bench.submit("a", |_| ());
+    let (holder, lease, _) = bench.granted.last().unwrap().clone();
+    assert_eq!(holder, WorkerId(1));
+    bench.say(holder, outcome(lease, made("x")));
+    bench.publish();
+    live(&mut bench, 1);
+    let (holder, lease, action) = bench.granted.last().unwrap().clone();
+    assert_eq!((holder, action), (doubtful, key("a")));
+    bench.say(holder, outcome(lease, made("x")));
+    assert_eq!((bench.queue.tally().rechecks.same, remark(&bench)), (1, None), "and is trusted");
+}
