@@ -23,6 +23,7 @@ use crate::run::{self, Ran};
 use crate::spans;
 use crate::tiers::{Answer, Inputs, Remote, Stack};
 use crate::why::Account;
+use crate::worker_names;
 
 /// Where the answer to a compile came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,7 +154,7 @@ fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>, hints: &
     };
     let answer = match stack.local_answer(&action).filter(|_| is_new) {
         Some(answer) => answer,
-        None => stack.remote_answer(&action)?,
+        None => stack.remote_answer(&action).filter(|answer| is_of_here(call, answer, stack))?,
     };
     if !deliver(call, &answer, Some(&entry), stack) {
         return None;
@@ -194,6 +195,15 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
     let _ = std::io::stdout().write_all(&answer.stdout).and_then(|()| std::io::stdout().flush());
     let _ = std::io::stderr().write_all(&stderr);
     true
+}
+
+/// Whether an answer from elsewhere is what the compiler would have given here.
+fn is_of_here(call: &Understood, answer: &Answer, stack: &mut Stack<'_>) -> bool {
+    let is_foreign = worker_names::shows(&answer.object, &call.place);
+    if is_foreign {
+        stack.reasons.push("object that names a worker's folders".into());
+    }
+    !is_foreign
 }
 
 impl Stack<'_> {
@@ -243,6 +253,7 @@ impl Answering<'_> {
             return (Source::LocalHit, 0);
         }
         if let Some(answer) = self.stack.remote_answer(&action)
+            && self.is_of_here(&answer)
             && self.deliver(&answer)
         {
             self.stack.keep_locally(&action, &answer);
@@ -250,6 +261,7 @@ impl Answering<'_> {
             return (Source::RemoteHit, 0);
         }
         if let Some(answer) = self.remote_run()
+            && self.is_of_here(&answer)
             && self.deliver(&answer)
         {
             self.stack.keep_locally(&action, &answer);
@@ -258,6 +270,10 @@ impl Answering<'_> {
             return (Source::RemoteRun, 0);
         }
         (Source::LocalRun, self.local_run())
+    }
+
+    fn is_of_here(&mut self, answer: &Answer) -> bool {
+        is_of_here(&self.prepared.call, answer, &mut self.stack)
     }
 
     fn deliver(&mut self, answer: &Answer) -> bool {

@@ -37,6 +37,7 @@ pub mod tiers;
 pub mod toolchain;
 pub mod upload;
 pub mod why;
+pub mod worker_names;
 pub mod wrapper;
 
 use std::ffi::OsString;

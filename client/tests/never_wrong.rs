@@ -11,7 +11,7 @@
 //! - `CPATH`; `SOURCE_DATE_EPOCH`;
 //! - an object that is overwritten in place.
 //!
-//! More are in `direct.rs`, for calls that are recognised, and random ones in `differential.rs`.
+//! More are in `direct.rs`, for calls that are recognised, in `another_compiler.rs`, and random ones in `differential.rs`.
 
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
@@ -21,17 +21,7 @@ mod support;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use support::{Project, c_compilers, cross_compilers, cxx_compilers, program, shown};
-
-/// Checks a line before and after a change, twice each, so that whatever was kept is asked for.
-fn check_change(project: &Project, line: &str, change: impl FnOnce()) {
-    let before = project.check(line);
-    assert_eq!(project.check(line), before);
-    change();
-    let after = project.check(line);
-    assert_eq!(project.check(line), after);
-    assert_ne!(before, after, "{line}: the change doesn't show, so this tests nothing");
-}
+use support::{Project, c_compilers, cxx_compilers, program, shown};
 
 #[test]
 fn a_header_that_comes_to_shadow_another_is_seen() {
@@ -41,7 +31,7 @@ fn a_header_that_comes_to_shadow_another_is_seen() {
             ("first/other.h", ""),
             ("second/h.h", "#define H 1\n"),
         ]);
-        check_change(&project, &format!("{compiler} -Ifirst -Isecond -c a.cc"), || {
+        project.check_change(&format!("{compiler} -Ifirst -Isecond -c a.cc"), || {
             project.write("first/h.h", "#define H 2\n");
         });
     }
@@ -56,7 +46,7 @@ fn a_file_that_has_include_asks_for_is_seen_when_it_appears() {
             let source = format!("#if __has_include({test})\nint x = 1;\n#else\nint x = 2;\n#endif\n");
             let project = Project::with(&[("src/a.cc", &source), ("i/other.h", "")]);
             let line = format!("{compiler} -Ii -c src/a.cc");
-            check_change(&project, &line, || project.write(file, ""));
+            project.check_change(&line, || project.write(file, ""));
             assert!(project.counters().number("local_hits") >= 2, "{test}: cached, not just passed through");
         }
     }
@@ -76,7 +66,7 @@ fn a_test_for_a_header_through_a_macro_of_another_file_is_seen() {
             ("i/has.h", &format!("#ifdef __has_include\n{definition}\n#else\n#define HAS(x) 0\n#endif\n")),
             ("i/sub/other.h", ""),
         ]);
-        check_change(&project, "gcc -Ii -c a.c", || {
+        project.check_change("gcc -Ii -c a.c", || {
             project.write(if test.contains("sub") { "i/sub/new.h" } else { "new.h" }, "");
         });
         assert_eq!(project.counters().local(), [4, 2, 2, 0], "{definition}, {test}");
@@ -126,7 +116,7 @@ fn what_the_assembler_reads_is_never_missed() {
         "#define A \".inc\"\n#define B \"bin\"\nasm(\".globl d\\nd: \" A B \" \\\"data\\\"\\n\");\n",
     ] {
         let project = Project::with(&[("a.c", source), ("data", "one")]);
-        check_change(&project, "gcc -c a.c", || project.write("data", "two"));
+        project.check_change("gcc -c a.c", || project.write("data", "two"));
     }
 }
 
@@ -195,55 +185,6 @@ fn a_warning_with_an_absolute_name_names_the_right_folder() {
 }
 
 #[test]
-fn another_compiler_under_the_same_name_is_another_compiler() {
-    let project = Project::with(&[("a.c", "int x = VALUE;\n")]);
-    let script = project.root.join("mygcc");
-    let write = |value: u32| {
-        std::fs::write(&script, format!("#!/bin/sh\nexec gcc -DVALUE={value} \"$@\"\n")).unwrap();
-        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
-    };
-    write(1);
-    check_change(&project, &format!("{} -c a.c", shown(&script)), || write(2));
-    assert_eq!(project.counters().reason("compiler is a script"), 4);
-}
-
-#[test]
-fn specs_plug_ins_and_other_assemblers_are_passed_through() {
-    let project =
-        Project::with(&[("a.c", "int x = VALUE;\n"), ("s.specs", "*cpp_unique_options:\n+ -DVALUE=1\n\n")]);
-    check_change(&project, "gcc -specs=s.specs -c a.c", || {
-        project.write("s.specs", "*cpp_unique_options:\n+ -DVALUE=2\n\n");
-    });
-    let project = Project::with(&[("a.c", "int x;\n")]);
-    let assembler = project.root.join("tools/as");
-    let write = |section: &str| {
-        std::fs::create_dir_all(assembler.parent().unwrap()).unwrap();
-        let text = format!("#!/bin/sh\nas \"$@\" --defsym {section}=1\n");
-        std::fs::write(&assembler, text).unwrap();
-        std::fs::set_permissions(&assembler, PermissionsExt::from_mode(0o755)).unwrap();
-    };
-    write("one");
-    check_change(&project, "gcc -Btools -c a.c", || write("two"));
-}
-
-#[test]
-fn another_assembler_first_on_the_path_is_seen() {
-    let mut project = Project::with(&[("a.c", "int x;\n")]);
-    let before = project.check("gcc -c a.c");
-    let assembler = project.root.join("tools/as");
-    std::fs::create_dir_all(assembler.parent().unwrap()).unwrap();
-    std::fs::write(
-        &assembler,
-        format!("#!/bin/sh\n{} \"$@\" --defsym other=1\n", shown(&program("as").unwrap())),
-    )
-    .unwrap();
-    std::fs::set_permissions(&assembler, PermissionsExt::from_mode(0o755)).unwrap();
-    let path = std::env::var("PATH").unwrap();
-    project.set("PATH", &format!("{}:{path}", shown(assembler.parent().unwrap())));
-    assert_ne!(project.check("gcc -c a.c"), before);
-}
-
-#[test]
 fn variables_that_lead_elsewhere_are_seen() {
     let mut project = Project::with(&[
         ("a.c", "#include <h.h>\nint x = H;\n"),
@@ -259,7 +200,7 @@ fn variables_that_lead_elsewhere_are_seen() {
 #[test]
 fn response_files_count_by_what_is_in_them() {
     let project = Project::with(&[("a.c", "int x = VALUE;\n"), ("flags", "-DVALUE=1")]);
-    check_change(&project, "gcc @flags -c a.c", || project.write("flags", "-DVALUE=2"));
+    project.check_change("gcc @flags -c a.c", || project.write("flags", "-DVALUE=2"));
     assert_eq!(project.counters().local(), [4, 2, 2, 0]);
 }
 
@@ -268,7 +209,7 @@ fn edits_that_leave_size_and_time_alone_are_seen() {
     let project = Project::with(&[("a.c", "#include \"h.h\"\nint x = H;\n"), ("h.h", "#define H 1\n")]);
     let header = project.root.join("h.h");
     let time = header.metadata().unwrap().modified().unwrap();
-    check_change(&project, "gcc -c a.c", || {
+    project.check_change("gcc -c a.c", || {
         project.write("h.h", "#define H 2\n");
         std::fs::File::options().write(true).open(&header).unwrap().set_modified(time).unwrap();
         project.write("tick", "");
@@ -354,7 +295,7 @@ fn a_header_by_its_absolute_name_is_not_missed() {
         ] {
             project.write("h.h", "#define H 1\n");
             project.write("a.c", &source);
-            check_change(&project, &format!("{compiler} {flags} -c a.c"), || {
+            project.check_change(&format!("{compiler} {flags} -c a.c"), || {
                 project.write("h.h", "#define H 2\n");
             });
         }
@@ -362,35 +303,8 @@ fn a_header_by_its_absolute_name_is_not_missed() {
     assert_eq!(project.counters().local()[..3], [0, 0, 0]);
     // Found by its name, it is just a header.
     project.write("a.c", "#define WHERE \"h.h\"\n#include WHERE\nint x = H;\n");
-    check_change(&project, "gcc -c a.c", || project.write("h.h", "#define H 3\n"));
+    project.check_change("gcc -c a.c", || project.write("h.h", "#define H 3\n"));
     assert_eq!(project.counters().local(), [4, 2, 2, 0]);
-}
-
-/// Turns a link to something else.
-fn turn(project: &Project, link: &str, to: &str) {
-    let _ = std::fs::remove_file(project.root.join(link));
-    symlink(to, project.root.join(link)).unwrap();
-    project.write("tick", "");
-}
-
-#[test]
-fn a_link_that_is_turned_to_another_compiler_is_seen() {
-    let Some(other) = cross_compilers().into_iter().find(|name| name.starts_with("aarch64")) else { return };
-    let other = program(&other.replace("g++", "gcc")).unwrap();
-    let project = Project::with(&[("a.c", "int x;\n"), ("b.c", "int y;\n"), ("v1/x", ""), ("v2/x", "")]);
-    symlink(program("gcc").unwrap(), project.root.join("v1/gcc")).unwrap();
-    symlink(&other, project.root.join("v2/gcc")).unwrap();
-    let gcc = shown(&project.root.join("current/gcc"));
-    turn(&project, "current", "v1");
-    check_change(&project, &format!("{gcc} -c a.c"), || turn(&project, "current", "v2"));
-    // What the other one makes is no result of the first.
-    check_change(&project, &format!("{gcc} -c b.c"), || turn(&project, "current", "v1"));
-    assert_eq!(project.counters().local(), [8, 4, 4, 0], "both are cached");
-    // The same for a link to the compiler itself.
-    let gcc = shown(&project.root.join("cc-link"));
-    turn(&project, "cc-link", "v1/gcc");
-    check_change(&project, &format!("{gcc} -c a.c"), || turn(&project, "cc-link", "v2/gcc"));
-    assert_eq!(project.counters().local(), [4, 4, 0, 0], "by whatever name");
 }
 
 #[test]
@@ -404,10 +318,10 @@ fn a_link_on_the_way_to_headers_of_the_system_is_seen_when_it_is_turned() {
             write("detail/impl.h", "#include \"more.h\"\n");
             write("detail/more.h", &format!("#define V {value}\n"));
         }
-        turn(&project, "opt/current", "v1");
+        project.turn("opt/current", "v1");
         let line = format!("{compiler} -isystem {}/opt/current/include -c a.cc", shown(&project.root));
-        check_change(&project, &line, || turn(&project, "opt/current", "v2"));
-        turn(&project, "opt/current", "v1");
+        project.check_change(&line, || project.turn("opt/current", "v2"));
+        project.turn("opt/current", "v1");
         let before = project.counters().local();
         assert_eq!(before, [4, 2, 2, 0], "{compiler}");
         project.check(&line);
@@ -452,7 +366,7 @@ fn an_output_that_is_a_link_is_replaced_as_assemblers_do() {
         project.check(&format!("{compiler} -c a.c"));
         for program in ["plain", "cached"] {
             project.write("target", "precious\n");
-            turn(&project, "link.o", "target");
+            project.turn("link.o", "target");
             let line = format!("{compiler} -c a.c -o link.o");
             let ran = if program == "plain" { project.plain(&line) } else { project.cached(&line) };
             assert!(ran.status.success());
@@ -472,7 +386,7 @@ fn a_test_in_a_directive_of_trigraphs_is_seen() {
     for compiler in c_compilers() {
         let text = "??=if __has_include(\"new.h\")\nint x = 1;\n??=else\nint x = 2;\n??=endif\n";
         let project = Project::with(&[("a.c", text)]);
-        check_change(&project, &format!("{compiler} -w -std=c11 -c a.c"), || project.write("new.h", ""));
+        project.check_change(&format!("{compiler} -w -std=c11 -c a.c"), || project.write("new.h", ""));
     }
 }
 

@@ -14,7 +14,10 @@ use crate::reason::Reason;
 const FOREIGN: [&str; 2] = ["LD_PRELOAD", "LD_AUDIT"];
 
 /// Where it is told to look first.
-const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+pub(super) const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+
+/// What the kernel puts into every program, which is no file.
+const KERNELS: [&str; 2] = ["linux-vdso", "linux-gate"];
 
 /// Under which variables a loader is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +54,18 @@ pub(super) fn listed(program: &Path, under: Under) -> Result<BTreeSet<PathBuf>, 
     if !output.status.success() || text.contains("not found") {
         return Err(unknown);
     }
-    let paths = text.lines().filter_map(|line| {
-        let line = line.trim();
-        let path = line.split_once(" => ").map_or(line, |(_, path)| path).split(" (").next()?;
-        path.starts_with('/').then(|| PathBuf::from(path))
-    });
-    Ok(paths.chain([PathBuf::from(loader)]).collect())
+    let mut paths = BTreeSet::from([PathBuf::from(loader)]);
+    for line in text.lines().map(str::trim) {
+        let path = line.split_once("=>").map_or(line, |(_, path)| path);
+        let path = path.split('(').next().unwrap_or_default().trim();
+        if path.starts_with('/') {
+            paths.insert(PathBuf::from(path));
+        } else if !path.is_empty() && !KERNELS.iter().any(|name| path.starts_with(name)) {
+            // Found by a relative or empty folder of `LD_LIBRARY_PATH`: another one in each working folder.
+            return Err("compiler's libraries depend on the working folder".into());
+        }
+    }
+    Ok(paths)
 }
 
 /// Finds what `LD_LIBRARY_PATH` an action needs so that `programs` load there what they load here, and sets it.
@@ -186,7 +195,7 @@ impl<'a> Root<'a> {
 }
 
 /// A folder of a search path; `None` with tokens that we don't replace, so that it counts as not searched.
-fn expand(folder: &str, origin: &str) -> Option<String> {
+pub(super) fn expand(folder: &str, origin: &str) -> Option<String> {
     let folder = folder.replace("${ORIGIN}", origin).replace("$ORIGIN", origin);
     (!folder.contains('$') && folder.starts_with('/')).then_some(folder)
 }

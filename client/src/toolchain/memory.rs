@@ -12,7 +12,7 @@ use crate::files;
 use crate::reason::Reason;
 
 /// Raised when the meaning of what is remembered changes.
-const FORMAT: u32 = 5;
+const FORMAT: u32 = 6;
 
 /// Files that were changed less than this ago may change again without another stamp.
 const SETTLED_AFTER_NS: i128 = 2_000_000_000;
@@ -20,8 +20,8 @@ const SETTLED_AFTER_NS: i128 = 2_000_000_000;
 /// Most sets of flags remembered for a compiler; a project has a handful.
 const FLAG_SETS_MAX: usize = 256;
 
-/// Variables that choose which libraries a compiler runs with, and so belong to its name.
-const NAME_VARIABLES: [&str; 3] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT"];
+/// Variables that choose which libraries a compiler runs with, and where gcc looks for specs: they belong to its name.
+const NAME_VARIABLES: [&str; 4] = ["LD_LIBRARY_PATH", "LD_PRELOAD", "LD_AUDIT", "LIBRARY_PATH"];
 
 /// A compiler with what is known of it, and where that is kept.
 pub struct ToolchainMemory {

@@ -1,5 +1,6 @@
 //! The compiler as part of the key: every program and library that has a say in the object, by content.
 
+mod appearing;
 pub(crate) mod command;
 mod elf;
 mod linking;

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+use super::appearing;
 use super::elf;
 use super::loader::{self, Under};
 use super::{
@@ -158,14 +159,18 @@ fn gcc_programs(toolchain: &mut Toolchain, language: Language, programs: &mut Ro
         return Err("compiler is another wrapper".into());
     }
     toolchain.specs = specs_read(&about).map(PathBuf::from).collect();
-    if toolchain.specs.iter().any(|specs| !specs.is_absolute()) {
+    let search_dirs = said(&toolchain.driver, &["-print-search-dirs"])?;
+    let places = appearing::specs(&search_dirs, &std::env::var_os("LIBRARY_PATH").unwrap_or_default());
+    if toolchain.specs.iter().any(|specs| !specs.is_absolute() || places.named.contains(specs)) {
         return Err("specs from a file".into());
     }
+    let absent = places.named.into_iter().chain(places.own).filter(|path| !path.exists());
+    toolchain.watched.extend(absent.map(|path| (path, None)));
     let frontend = PathBuf::from(said(&toolchain.driver, &[frontend_question(language)])?.trim());
     if !frontend.is_absolute() || !frontend.is_file() {
         return Err("compiler without its parts".into());
     }
-    let folders = program_folders(&said(&toolchain.driver, &["-print-search-dirs"])?);
+    let folders = program_folders(&search_dirs);
     let assembler = assembler(toolchain).ok_or(Reason::new("compiler without an assembler"))?;
     if assembler.looked_up.is_some() && !is_on_action_path(&assembler.path) {
         toolchain.assembler_folder = assembler.path.parent().map(Path::to_owned);
@@ -274,9 +279,13 @@ fn libraries(toolchain: &mut Toolchain, programs: &mut Roles) -> Result<bool, Re
         }
     }
     programs.extend(all.into_iter().map(|(path, roles)| (path, library_of(roles))));
-    for file in LOADER_FILES {
-        let stamp = Path::new(file).metadata().ok().map(|metadata| Platform::stamp(&metadata));
-        toolchain.watched.push((file.into(), stamp));
+    let objects = programs.keys().cloned().collect();
+    let library_path = std::env::var_os(loader::LIBRARY_PATH).unwrap_or_default();
+    for file in
+        LOADER_FILES.map(PathBuf::from).into_iter().chain(appearing::libraries(&objects, &library_path))
+    {
+        let stamp = file.metadata().ok().map(|metadata| Platform::stamp(&metadata));
+        toolchain.watched.push((file, stamp));
     }
     Ok(is_itself)
 }

@@ -104,6 +104,24 @@ impl Project {
         object("cached.o")
     }
 
+    /// Checks a line before and after a change, twice each, so that whatever was kept is asked for.
+    pub fn check_change(&self, line: &str, change: impl FnOnce()) {
+        let before = self.check(line);
+        assert_eq!(self.check(line), before);
+        change();
+        let after = self.check(line);
+        assert_eq!(self.check(line), after);
+        assert_ne!(before, after, "{line}: the change doesn't show, so this tests nothing");
+    }
+
+    /// Turns a link to something else.
+    #[cfg(unix)]
+    pub fn turn(&self, link: &str, to: &str) {
+        let _ = std::fs::remove_file(self.root.join(link));
+        std::os::unix::fs::symlink(to, self.root.join(link)).unwrap();
+        self.write("tick", "");
+    }
+
     /// The counters, which begin anew.
     pub fn counters(&self) -> Counters {
         let output = self.cached("stats --json --zero");
