@@ -79,6 +79,33 @@ fn a_compiler_travels_by_whatever_name_and_from_whatever_place() {
 }
 
 #[test]
+fn an_object_that_names_a_workers_folder_is_compiled_here() {
+    let test = "an object that names a worker's folder";
+    if !have(test, "clang++") || !have(test, "clang") {
+        return;
+    }
+    let farm = Farm::start(1, 2);
+    // No prefix map of clang's reaches these two names.
+    let lambda =
+        "template <class T> const char *f(T) { return __PRETTY_FUNCTION__; }\nconst char *s = f([] {});\n";
+    let parallel = "void g(void);\nvoid f(void) {\n#pragma omp parallel\n    g();\n}\n";
+    for (compiler, source, flags, text) in
+        [("clang++", "a.cc", "-O1", lambda), ("clang", "a.c", "-g -fopenmp", parallel)]
+    {
+        let project = Client::new(&farm, source).by_its_absolute_name();
+        project.write(text);
+        project.check(compiler, flags);
+        assert_eq!(project.counts(), [1, 0, 0], "{compiler}");
+        assert_eq!(project.reason("object that names a worker's folders"), 1, "{compiler}");
+        // What was compiled here has taken its place: the bytes are right for this folder.
+        project.forget();
+        project.check(compiler, flags);
+        assert_eq!(project.counts(), [1, 0, 0], "{compiler}");
+        assert_eq!(project.reason("object that names a worker's folders"), 0, "{compiler}");
+    }
+}
+
+#[test]
 fn a_packed_compiler_links_and_optimises_at_link_time() {
     let test = "a compiler that is packed";
     if !have(test, "gcc") || !have(test, "chroot") {

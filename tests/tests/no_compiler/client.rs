@@ -39,7 +39,7 @@ pub(crate) fn finish_line(command: &mut Command) -> String {
 pub(crate) struct Client {
     folder: TempDir,
     remote: String,
-    source: &'static str,
+    source: String,
     pub(crate) first_on_path: Option<PathBuf>,
     pub(crate) library_path: Option<PathBuf>,
     /// The word after the compiler's name, if it is a compiler only then.
@@ -49,12 +49,24 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(farm: &Farm, source: &'static str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let source = source.to_owned();
         Self { folder, remote: farm.address(), source, first_on_path: None, library_path: None, mode: None }
+    }
+
+    /// The same, but its source is named as CMake does it.
+    pub(crate) fn by_its_absolute_name(mut self) -> Self {
+        self.source = self.folder.path().join(&self.source).to_str().unwrap().to_owned();
+        self
+    }
+
+    /// Removes what is kept locally, counters as well.
+    pub(crate) fn forget(&self) {
+        fs::remove_dir_all(self.folder.path().join("cache")).unwrap();
     }
 
     /// Long enough before the compile that it is not taken for a file that changes.
     pub(crate) fn write(&self, text: &str) {
-        let path = self.folder.path().join(self.source);
+        let path = self.folder.path().join(&self.source);
         fs::write(&path, text).unwrap();
         let earlier = std::time::SystemTime::now() - Duration::from_secs(60);
         fs::File::options().write(true).open(path).unwrap().set_modified(earlier).unwrap();
@@ -79,7 +91,7 @@ impl Client {
             // What zig has in its own caches comes without the warnings.
             let caches = tempfile::tempdir().unwrap();
             command.envs(ZIG_CACHES.map(|name| (name, caches.path())));
-            command.args(self.mode).args(flags.split(' ')).args(["-c", self.source, "-o", object]);
+            command.args(self.mode).args(flags.split(' ')).args(["-c", &self.source, "-o", object]);
             let done = finish(command, COMPILE_MAX);
             done.must_succeed(&format!("{compiler} {flags}"));
             let object = self.folder.path().join(object);
@@ -102,11 +114,20 @@ impl Client {
 
     /// Compiles, runs on workers, and compiles here because something failed.
     pub(crate) fn counts(&self) -> [u64; 3] {
-        let mut stats = self.command(binary("castwork"));
-        stats.args(["stats", "--json"]);
-        let stats: serde_json::Value = serde_json::from_str(&finish(stats, COMPILE_MAX).stdout).unwrap();
+        let stats = self.stats();
         ["compiles", "remote_runs", "fallbacks"]
             .map(|key| stats[key].as_u64().unwrap_or_else(|| panic!("no `{key}` in {stats}")))
+    }
+
+    /// How often a reason was counted.
+    pub(crate) fn reason(&self, reason: &str) -> u64 {
+        self.stats()["reasons"][reason].as_u64().unwrap_or(0)
+    }
+
+    fn stats(&self) -> serde_json::Value {
+        let mut stats = self.command(binary("castwork"));
+        stats.args(["stats", "--json"]);
+        serde_json::from_str(&finish(stats, COMPILE_MAX).stdout).unwrap()
     }
 }
 
