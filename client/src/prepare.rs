@@ -43,7 +43,8 @@ impl Understood {
     /// # Errors
     /// The reason to pass it through.
     pub fn new(config: &Config, compiler: &Path, arguments: &[OsString]) -> Result<Self, Reason> {
-        let (mode, arguments) = Mode::take(compiler, arguments)?;
+        let real = resolve::real(compiler)?;
+        let (mode, arguments) = Mode::take([compiler, &real], arguments)?;
         let words: Option<Vec<String>> =
             arguments.iter().map(|word| word.to_str().map(str::to_owned)).collect();
         let words = words.ok_or(Reason::new("word that is not Unicode"))?;
@@ -56,7 +57,6 @@ impl Understood {
         let place = Place::find(config.project_root.as_deref())?;
         let more = mounts::of(&compile, &place);
         let place = place.with_mounts(more);
-        let real = resolve::real(compiler)?;
         let guessed = guessed_language(&compile, [compiler, &real], mode);
         let mut memory = ToolchainMemory::recall(&config.dir, (compiler, &real), mode, guessed)?;
         check_family(&compile, &memory.toolchain, guessed)?;

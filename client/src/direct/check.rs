@@ -1,5 +1,7 @@
 //! Checks whether all that an entry of a manifest depends on is as it was.
 
+use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use super::hashes::{Hashes, hash_of};
@@ -79,9 +81,10 @@ impl Entry {
                 return Err(Misfit::Folder(link.at.clone()));
             }
         }
-        self.check_folders(place)?;
+        let mut looks = Looks::default();
+        self.check_folders(place, &mut looks)?;
         for absent in &self.absent {
-            check_absent(absent, place, hashes)?;
+            check_absent(absent, place, hashes, &mut looks)?;
         }
         for listing in &self.listings {
             check_listing(listing, place, hashes)?;
@@ -99,9 +102,9 @@ impl Entry {
         if self.contents == contents.finish() { Ok(()) } else { Err(Misfit::Changed(String::new())) }
     }
 
-    fn check_folders(&self, place: &Place) -> Result<(), Misfit> {
+    fn check_folders(&self, place: &Place, looks: &mut Looks) -> Result<(), Misfit> {
         let real: Option<Vec<String>> = self.folders.iter().map(|name| place.real_of(name)).collect();
-        let now = identities(real.ok_or(Misfit::Foreign)?.iter().map(String::as_str));
+        let now = identities(real.ok_or(Misfit::Foreign)?.iter().map(String::as_str), looks);
         match now.iter().zip(&self.identities).position(|(now, then)| now != then) {
             Some(at) => Err(Misfit::Folder(self.folders[at].clone())),
             None => Ok(()),
@@ -110,13 +113,16 @@ impl Entry {
 }
 
 /// For each folder 0 if it is not there, else the number, from 1 on, of the first that is the same folder.
-pub(super) fn identities<'a>(folders: impl Iterator<Item = &'a str>) -> Vec<u32> {
-    let mut seen: Vec<Option<(u64, u64)>> = Vec::new();
+pub(super) fn identities<'a>(folders: impl Iterator<Item = &'a str>, looks: &mut Looks) -> Vec<u32> {
+    let mut known: Vec<Option<(u64, u64)>> = Vec::new();
     let mut identities = Vec::new();
     for folder in folders {
-        let identity = folder_stamp(folder).map(|stamp| (stamp.device, stamp.inode));
-        seen.push(identity);
-        let first = seen.iter().position(|known| *known == identity).map_or(0, |first| first + 1);
+        let identity = match looks.look(folder) {
+            Look::Folder(stamp) => Some((stamp.device, stamp.inode)),
+            Look::Nothing | Look::Other => None,
+        };
+        known.push(identity);
+        let first = known.iter().position(|earlier| *earlier == identity).map_or(0, |first| first + 1);
         identities.push(if identity.is_some() { u32::try_from(first).unwrap_or(0) } else { 0 });
     }
     identities
@@ -133,6 +139,42 @@ pub(super) fn names_in(folder: &str) -> Vec<u8> {
         text.push(0);
     }
     hash_of(&text).to_vec()
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug)]
+enum Look {
+    /// A folder, or a link to one.
+    Folder(Stamp),
+    Nothing,
+    /// A file, or a link that leads elsewhere.
+    Other,
+}
+
+impl Look {
+    fn at(path: &str) -> Self {
+        match Path::new(path).symlink_metadata() {
+            Err(_) => Self::Nothing,
+            Ok(metadata) if metadata.is_dir() => Self::Folder(Platform::stamp(&metadata)),
+            Ok(metadata) if !metadata.is_symlink() => Self::Other,
+            Ok(_) => folder_stamp(path).map_or(Self::Other, Self::Folder),
+        }
+    }
+}
+
+/// What was seen in the course of one check: names by the dozen lead through the same folders.
+#[derive(Default)]
+pub(super) struct Looks(HashMap<String, Look>);
+
+impl Looks {
+    fn look(&mut self, path: &str) -> Look {
+        if let Some(known) = self.0.get(path) {
+            return *known;
+        }
+        let look = Look::at(path);
+        self.0.insert(path.to_owned(), look);
+        look
+    }
 }
 
 fn folder_stamp(path: &str) -> Option<Stamp> {
@@ -165,9 +207,9 @@ fn check_listing(listing: &Listing, place: &Place, hashes: &Hashes) -> Result<()
 ///
 /// Nothing appears in a folder without its stamp telling so: one look at the folder, or at the nearest that is there on
 /// the way to it, stands for all its names.
-fn check_absent(absent: &Absent, place: &Place, hashes: &Hashes) -> Result<(), Misfit> {
+fn check_absent(absent: &Absent, place: &Place, hashes: &Hashes, looks: &mut Looks) -> Result<(), Misfit> {
     let folder = place.real_of(&absent.folder).ok_or(Misfit::Foreign)?;
-    let watched = Watched::find(&folder);
+    let watched = Watched::find(&folder, |path| looks.look(path));
     let key = watched.as_ref().map(|watched| watched.key(&folder, &absent.names));
     if let Some(key) = &key
         && hashes.memo().get(key) == Some(NOTHING_THERE)
@@ -177,6 +219,9 @@ fn check_absent(absent: &Absent, place: &Place, hashes: &Hashes) -> Result<(), M
     let mut is_seen_in_folder = watched.is_some();
     for name in &absent.names {
         let path = format!("{}/{name}", folder.trim_end_matches('/'));
+        if Path::new(&path).symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            continue;
+        }
         if is_file_for_compilers(Path::new(&path)) != Some(false) {
             return Err(Misfit::Appeared(place.alias(&path)));
         }
@@ -184,7 +229,7 @@ fn check_absent(absent: &Absent, place: &Place, hashes: &Hashes) -> Result<(), M
         is_seen_in_folder &= Path::new(&path).symlink_metadata().is_err();
     }
     if let (true, Some(key), Some(watched)) = (is_seen_in_folder, &key, watched)
-        && Watched::find(&folder).as_ref() == Some(&watched)
+        && Watched::find(&folder, Look::at).as_ref() == Some(&watched)
     {
         hashes.memo().put(key, &watched.stamp, &NOTHING_THERE);
     }
@@ -204,14 +249,13 @@ struct Watched {
 impl Watched {
     /// The folder itself if it is there, else the nearest above; `None` if there is something on the way that is no
     /// folder, which may change in other ways.
-    fn find(folder: &str) -> Option<Self> {
+    fn find(folder: &str, mut look: impl FnMut(&str) -> Look) -> Option<Self> {
         let mut path = folder;
         loop {
-            if let Some(stamp) = folder_stamp(path) {
-                return Some(Self { path: path.to_owned(), stamp });
-            }
-            if Path::new(path).symlink_metadata().is_ok() {
-                return None;
+            match look(path) {
+                Look::Folder(stamp) => return Some(Self { path: path.to_owned(), stamp }),
+                Look::Other => return None,
+                Look::Nothing => {}
             }
             let slash = path.trim_end_matches('/').rfind('/')?;
             path = if slash == 0 { "/" } else { &path[..slash] };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use castwork_cas::{Digest, DigestFunction, Hasher};
 use prost::Message as _;
 
+use super::check::{Looks, identities};
 use super::depfile::Depfile;
 use super::hashes::hash_of;
 use super::memo::{HASH_BYTES, Hash};
@@ -164,7 +165,7 @@ impl Entry {
             absent: by_folder(looked, place)?,
             plain: closure.plain.iter().cloned().collect(),
             folders: looked.folders.iter().map(|folder| place.alias(folder)).collect(),
-            identities: super::check::identities(looked.folders.iter().map(String::as_str)),
+            identities: identities(looked.folders.iter().map(String::as_str), &mut Looks::default()),
             listings: looked
                 .listings
                 .iter()

@@ -38,12 +38,16 @@ impl Mode {
         }
     }
 
-    /// Takes the mode off the words of a call; `None` if the program is a compiler and nothing else.
+    /// Takes the mode off the words of a call; `None` if the program is a compiler and nothing else, by the name that it is
+    /// called by and by its own.
     ///
     /// # Errors
     /// The reason to pass through, if it is called as something else.
-    pub fn take<'a>(program: &Path, words: &'a [OsString]) -> Result<(Option<Self>, &'a [OsString]), Reason> {
-        if !is_multitool(program) {
+    pub fn take<'a>(
+        names: [&Path; 2],
+        words: &'a [OsString],
+    ) -> Result<(Option<Self>, &'a [OsString]), Reason> {
+        if !names.into_iter().any(is_multitool) {
             return Ok((None, words));
         }
         let first = words.first().and_then(|word| word.to_str()).unwrap_or_default();
@@ -102,11 +106,8 @@ fn is_told_by(name: &str) -> bool {
 
 /// Whether a program is one of many tools, by its name.
 fn is_multitool(program: &Path) -> bool {
-    let name_is = |path: &Path| {
-        let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-        name.split('-').next() == Some(ZIG)
-    };
-    name_is(program) || program.canonicalize().is_ok_and(|real| name_is(&real))
+    let name = program.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    name.split('-').next() == Some(ZIG)
 }
 
 /// The file by which such a program finds its own folder, looked for as it looks; and those that would come before it.
@@ -130,7 +131,7 @@ mod tests {
 
     fn taken(program: &str, words: &[&str]) -> Result<(Option<Mode>, usize), Reason> {
         let words: Vec<OsString> = words.iter().map(Into::into).collect();
-        Mode::take(Path::new(program), &words).map(|(mode, rest)| (mode, rest.len()))
+        Mode::take([Path::new(program); 2], &words).map(|(mode, rest)| (mode, rest.len()))
     }
 
     #[test]

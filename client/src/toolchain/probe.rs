@@ -16,7 +16,7 @@ use super::{
     multitool, resolve,
 };
 use crate::command_line::Language;
-use crate::local::Platform;
+use crate::local::{Platform, Stamp};
 use crate::reason::Reason;
 
 /// Files that the loader's choice of libraries goes by.
@@ -97,7 +97,21 @@ pub(super) fn identify(compiler: &Path, mode: Option<Mode>, language: Language) 
     } else {
         toolchain.tools = identify_files(&programs)?;
     }
+    toolchain.watched = fewest(toolchain.watched);
     Ok(toolchain)
+}
+
+/// The same watch with fewer looks: for what is not there, the first folder on the way to it that is not there.
+fn fewest(watched: Vec<(PathBuf, Option<Stamp>)>) -> Vec<(PathBuf, Option<Stamp>)> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let first_missing = |path: PathBuf| {
+        path.ancestors().take_while(is_missing).last().map_or_else(|| path.clone(), Path::to_owned)
+    };
+    let of = |(path, stamp): (PathBuf, Option<Stamp>)| match stamp {
+        Some(_) => (path, stamp),
+        None => (first_missing(path), None),
+    };
+    watched.into_iter().map(of).collect::<BTreeMap<_, _>>().into_iter().collect()
 }
 
 /// Finds all that the programs need to run, and whether it can go along.

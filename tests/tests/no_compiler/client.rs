@@ -53,10 +53,10 @@ impl Client {
         Self { folder, remote: farm.address(), source, first_on_path: None, library_path: None, mode: None }
     }
 
-    /// The same, but its source is named as CMake does it.
-    pub(crate) fn by_its_absolute_name(mut self) -> Self {
-        self.source = self.folder.path().join(&self.source).to_str().unwrap().to_owned();
-        self
+    /// The same, but its source is named by its absolute path.
+    pub(crate) fn by_its_absolute_name(self) -> Self {
+        let source = format!("{}/{}", self.folder.path().display(), self.source);
+        Self { source, ..self }
     }
 
     /// Removes what is kept locally, counters as well.

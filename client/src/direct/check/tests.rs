@@ -125,7 +125,7 @@ fn settle(project: &Project, entry: &Entry) {
     let begun = std::time::Instant::now();
     loop {
         entry.check(&project.place(), None, &mut project.hashes()).unwrap();
-        let watched = Watched::find(project.path("i").to_str().unwrap()).unwrap();
+        let watched = Watched::find(project.path("i").to_str().unwrap(), Look::at).unwrap();
         let key = watched.key(project.path("i").to_str().unwrap(), &["x.h".to_owned()]);
         if hashes.memo().get(&key).is_some() {
             return;
@@ -169,7 +169,7 @@ fn the_order_of_folders_counts_by_what_they_are() {
     let folders = ["p/i", "p/none", "p/src"].map(str::to_owned).to_vec();
     let real: Vec<String> =
         ["i", "none", "src"].iter().map(|name| project.path(name).to_str().unwrap().to_owned()).collect();
-    let now = identities(real.iter().map(String::as_str));
+    let now = identities(real.iter().map(String::as_str), &mut Looks::default());
     assert_eq!(now, [1, 0, 3]);
     let entry = Entry { folders, identities: now, ..project.entry(&[]) };
     assert_eq!(project.check(&entry), Ok(()));

@@ -106,7 +106,8 @@ fn found(name: &str) -> Result<(PathBuf, Option<Mode>, Language), String> {
         found.ok_or_else(|| format!("no compiler `{name}` on PATH; hint: a path does as well"))?;
     let not_understood = |reason| format!("`{name}` is not understood: {reason}");
     let compiler = compiler.map_err(not_understood)?;
-    match Mode::take(&compiler, &[word.into()]).map_err(not_understood)? {
+    let real = resolve::real(&compiler).map_err(not_understood)?;
+    match Mode::take([&compiler, &real], &[word.into()]).map_err(not_understood)? {
         (Some(mode), _) => {
             let language = if mode == Mode::Cxx { Language::Cxx } else { Language::C };
             return Ok((compiler, Some(mode), language));
@@ -116,7 +117,7 @@ fn found(name: &str) -> Result<(PathBuf, Option<Mode>, Language), String> {
     }
     let is_named_so =
         |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
-    let is_cxx = is_named_so(&compiler) || compiler.canonicalize().is_ok_and(|real| is_named_so(&real));
+    let is_cxx = is_named_so(&compiler) || is_named_so(&real);
     Ok((compiler, None, if is_cxx { Language::Cxx } else { Language::C }))
 }
 
