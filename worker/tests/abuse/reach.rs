@@ -7,7 +7,6 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use castwork_worker::sandbox::{Sandbox as _, SandboxError};
 use tokio_util::sync::CancellationToken;
 
-use crate::common::text;
 use crate::trial::Trial;
 
 #[tokio::test]
@@ -87,8 +86,7 @@ async fn e21_typing_into_a_terminal() {
 async fn e22_calls_by_another_abi() {
     let Some(trial) = Trial::begin().await else { return };
     let ended = trial.program("abi", "").await;
-    assert_eq!(text(&ended.stdout), "i386 SIGSYS\nx32 SIGSYS\n");
-    drop(ended);
+    Trial::refused(&ended, 2);
     trial.contained("E22").await;
 }
 
