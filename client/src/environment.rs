@@ -28,6 +28,8 @@ pub const VARIABLES: &[(&str, Reading)] = &[
     ("OBJCPLUS_INCLUDE_PATH", Reading::Refused),
     ("GCC_EXEC_PREFIX", Reading::Refused),
     ("COMPILER_PATH", Reading::Refused),
+    // To gcc the same as `LIBRARY_PATH`, which people set; this one hardly anybody knows.
+    ("LPATH", Reading::Refused),
     ("DEPENDENCIES_OUTPUT", Reading::Refused),
     ("SUNPRO_DEPENDENCIES", Reading::Refused),
     ("GCC_COMPARE_DEBUG", Reading::Refused),

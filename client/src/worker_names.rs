@@ -7,12 +7,15 @@ use crate::paths::{ABSOLUTE, INPUT_ROOT, MOUNTS, Place};
 
 /// Whether an object made by a worker holds a path of the input root that means nothing here.
 ///
-/// Text of the user's own that happens to read so counts as well: it costs a compile here, and nothing else.
+/// Text of the user's own that happens to read so counts as well: it costs a compile here. A number that is made of such
+/// a path while compiling, and nothing of its letters, is not seen.
 pub fn shows(object: &[u8], place: &Place) -> bool {
-    let names = || MOUNTS.into_iter().chain([ABSOLUTE]);
-    // A project that really lies there is called by its own name.
-    let is_own = |name: &str| place.names().any(|own| starts_path(own.as_bytes(), name));
-    let foreign: Vec<&str> = names().filter(|name| !is_own(name)).collect();
+    // What really lies there is called by its own name.
+    let is_own = |name: &str| {
+        let real = format!("{INPUT_ROOT}/{name}");
+        place.mounts().iter().any(|mount| mount.name == name && mount.real == real)
+    };
+    let foreign: Vec<&str> = MOUNTS.into_iter().chain([ABSOLUTE]).filter(|name| !is_own(name)).collect();
     let first = INPUT_ROOT.as_bytes()[0];
     let mut from = 0;
     while let Some(at) = object[from..].iter().position(|byte| *byte == first).map(|at| from + at) {
@@ -70,7 +73,8 @@ mod tests {
     #[test]
     fn what_really_lies_there_is_called_so() {
         assert!(!shows(b"\0/build/p/a.cc", &place("/build/p")));
-        assert!(!shows(b"\0/build/p/a.cc", &place("/build/p/sub")));
+        // What is below it is called otherwise, and both names may begin alike.
+        assert!(shows(b"\0/build/p/a.cc", &place("/build/p/sub")));
         assert!(shows(b"\0/build/b/a.cc", &place("/build/p")));
         assert!(shows(b"\0/build/p/a.cc", &place("/build/project")));
     }

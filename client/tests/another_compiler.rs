@@ -82,12 +82,19 @@ fn a_link_that_is_turned_to_another_compiler_is_seen() {
 #[test]
 fn specs_that_appear_where_a_variable_leads_are_seen() {
     let specs = "*cc1:\n+ -DS=1\n\n";
-    for (folders, file) in [("lib", "lib/specs"), ("/nowhere:", "specs")] {
+    for (folders, file) in [("lib", "lib/specs"), ("/nowhere:", "specs"), ("", "specs")] {
         let mut project =
             Project::with(&[("a.c", "#ifndef S\n#define S 0\n#endif\nint x = S;\n"), ("lib/other", "")]);
         project.set("LIBRARY_PATH", folders);
         project.check_change("gcc -c a.c", || project.write(file, specs));
         assert_eq!(project.counters().local(), [2, 1, 1, 2], "{folders}: cached until they are there");
+    }
+    let source = "#ifndef S\n#define S 0\n#endif\nint x = S;\n";
+    for name in ["LPATH", "LIBRARY_PATH"] {
+        let mut project = Project::with(&[("a.c", source), ("specs", specs)]);
+        let before = project.check("gcc -c a.c");
+        project.set(name, "");
+        assert_ne!(project.check("gcc -c a.c"), before, "{name}: set to nothing is the working folder");
     }
 }
 

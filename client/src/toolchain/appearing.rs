@@ -62,11 +62,12 @@ pub(super) struct Specs {
 }
 
 /// Finds the places of specs in what gcc says to `-print-search-dirs`.
-pub(super) fn specs(search_dirs: &str, library_path: &OsStr) -> Specs {
-    let library_path = library_path.to_string_lossy();
-    // Spelled as gcc spells them; an empty one is the working folder.
-    let named = library_path.split(':').filter(|_| !library_path.is_empty());
-    let named: Vec<String> = named.map(in_folder).collect();
+pub(super) fn specs(search_dirs: &str, library_path: Option<&OsStr>) -> Specs {
+    // Spelled as gcc spells them; an empty one is the working folder, if it is all there is as well.
+    let named: Vec<String> = match library_path {
+        Some(list) => list.to_string_lossy().split(':').map(in_folder).collect(),
+        None => Vec::new(),
+    };
     let install = search_dirs.lines().find_map(|line| line.strip_prefix("install: ")).unwrap_or_default();
     let machine = Path::new(install).parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     let of_target = format!("/../../../../{machine}/lib/");

@@ -52,10 +52,8 @@ impl ToolchainMemory {
         // A link, or a folder on the way, may be turned to another compiler while the one that it led to stays.
         let mut name = format!("{}\0{}\0{}", compiler.display(), real.display(), language.name());
         name.extend(mode.map(|mode| format!("\0as {}", mode.word())));
-        for variable in NAME_VARIABLES {
-            name.push('\0');
-            name.push_str(&std::env::var_os(variable).unwrap_or_default().to_string_lossy());
-        }
+        // Set and empty is not the same as unset: to gcc it is the working folder.
+        name.extend(NAME_VARIABLES.map(|variable| format!("\0{:?}", std::env::var_os(variable))));
         let digest = Digest::of(DigestFunction::Sha256, name.as_bytes());
         let file = folder.join("toolchains").join(format!("{}.json", digest.hash_hex()));
         if let Some(toolchain) = read(&file).filter(Toolchain::is_current) {

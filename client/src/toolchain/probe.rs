@@ -174,7 +174,7 @@ fn gcc_programs(toolchain: &mut Toolchain, language: Language, programs: &mut Ro
     }
     toolchain.specs = specs_read(&about).map(PathBuf::from).collect();
     let search_dirs = said(&toolchain.driver, &["-print-search-dirs"])?;
-    let places = appearing::specs(&search_dirs, &std::env::var_os("LIBRARY_PATH").unwrap_or_default());
+    let places = appearing::specs(&search_dirs, std::env::var_os("LIBRARY_PATH").as_deref());
     if toolchain.specs.iter().any(|specs| !specs.is_absolute() || places.named.contains(specs)) {
         return Err("specs from a file".into());
     }
