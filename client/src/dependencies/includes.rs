@@ -42,7 +42,10 @@ pub(super) fn include(bytes: &[u8], hash: usize, at: usize) -> Option<Line> {
     let close = match operand.first() {
         Some(b'"') => b'"',
         Some(b'<') => b'>',
-        _ => {
+        // With nothing behind it that may be a macro, an obeyed line is an error: this is a comment's, or a dead one.
+        None | Some(b'\n' | b'\'' | b'.' | b',' | b';' | b':' | b'(' | b')' | b'-' | b'=') => return None,
+        Some(byte) if byte.is_ascii_digit() => return None,
+        Some(_) => {
             let form = if form == Form::Next { form } else { Form::Quoted };
             return Some(Computed::read(operand, form).map_or(Line::Unclear, Line::Computes));
         }
@@ -96,11 +99,12 @@ mod tests {
             [(Form::Quoted, "x".to_owned()), (Form::Next, "y".to_owned())]
         );
         assert_eq!(found("x = a #include <b>\n #included <a>\n"), []);
+        assert_eq!(found("/* Of two\n   #include's the first,\n   #include.\n   #include\n*/\n"), []);
     }
 
     #[test]
     fn an_include_that_a_macro_spells_is_seen_as_one() {
-        for text in ["# include H(x)\n", "#include\n", "#include __FILE__\n", "#include <a\n"] {
+        for text in ["# include H(x)\n", "#include \\u0041\n", "#include __FILE__\n", "#include <a\n"] {
             assert!(scan(text.as_bytes()).unwrap().has_computed_include, "{text}");
         }
         for (text, form) in [("#include HEADER\n", Form::Quoted), ("#include_next HEADER\n", Form::Next)] {
