@@ -40,6 +40,30 @@ pub(super) struct Scan {
     pub pieces: Pieces,
 }
 
+/// What a byte means to the scan: most mean nothing, and all are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Other,
+    Word,
+    Sign,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut byte = 0_u8;
+    loop {
+        classes[byte as usize] = match byte {
+            b'#' | b'%' | b'?' | b'/' | b'"' | b'\'' => Class::Sign,
+            byte if is_word_byte(byte) => Class::Word,
+            _ => Class::Other,
+        };
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
+
 /// Scans the bytes of a source or header.
 ///
 /// # Errors
@@ -54,6 +78,7 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
+            _ if CLASSES[usize::from(*byte)] == Class::Other => {}
             b'#' => {
                 let rest = bytes[at + 1..].trim_ascii_start();
                 if rest.starts_with(b"embed") && !rest.get(5).is_some_and(|byte| is_word_byte(*byte)) {
@@ -68,7 +93,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
             b'/' | b'"' | b'\'' => hidden.come_to(&bytes, at),
             _ if is_word_byte(*byte) => {
                 let rest = &bytes[at..];
-                let length = rest.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(rest.len());
+                let is_word = |byte: &u8| CLASSES[usize::from(*byte)] == Class::Word;
+                let length = rest.iter().position(|byte| !is_word(byte)).unwrap_or(rest.len());
                 scan.word(&bytes, at, length)?;
                 if at >= hidden.until {
                     scan.pieces.see(&rest[..length]);
@@ -109,7 +135,7 @@ impl Hidden {
             return;
         }
         let rest = &bytes[at..];
-        let line = || position(rest, b"\n").unwrap_or(rest.len());
+        let line = || memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let length = match rest {
             [b'/', b'*', inside @ ..] => position(inside, b"*/").map_or(rest.len(), |end| end + 4),
             [b'/', b'/', ..] => line(),
@@ -230,7 +256,7 @@ pub(super) fn unspliced(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut joined: Option<Vec<u8>> = None;
     let mut taken = 0;
     let mut at = 0;
-    while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'\\') {
+    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
         at += found;
         match is_splice(at) {
             Some(after) => {
