@@ -198,7 +198,9 @@ pub fn compile_there(config: &Config, server: &Server, compiler: &Path, mode: Op
         return Ok("not tried, since the server is a cache only".to_owned());
     }
     match tier.execute(&prepared.action.digest, &prepared.inputs()) {
-        Ok(answer) if answer.object().is_some_and(|object| *object == here) => Ok("came back byte for byte as compiled here".to_owned()),
+        Ok(answer) if answer.object().is_some_and(|object| *object == here) => {
+            Ok("came back byte for byte as compiled here".to_owned())
+        }
         Ok(_) => Err((
             "came back with other bytes than compiled here".to_owned(),
             "please report this: nothing wrong should ever be cached",

@@ -1,0 +1,42 @@
+//! What a compile of a crate was made of, for `castwork why`.
+
+use super::asked::Asked;
+use crate::direct::call::Call;
+use crate::paths::INPUT_ROOT;
+use crate::why::{Account, Part};
+
+/// Letters of a hash that tell it from others.
+const SHOWN: usize = 16;
+
+/// Writes it down.
+pub fn of(asked: &Asked, call: &Call) -> Account {
+    let Asked { compile, here, compiler, linker, inputs, .. } = asked;
+    let part = |name: &str, content: String| Part { name: name.to_owned(), content };
+    let shown = |hash: &[u8]| hex::encode(hash)[..SHOWN].to_owned();
+    let maps = compile
+        .maps
+        .iter()
+        .map(|(old, new)| format!("--remap-path-prefix={INPUT_ROOT}/{}={new}", here.alias(old)));
+    let search =
+        compile.search.iter().map(|(kind, folder)| format!("-L {kind}={INPUT_ROOT}/{}", here.alias(folder)));
+    let files = call.files.iter().map(|file| part(&file.name, shown(&file.hash)));
+    let externs = inputs.iter().map(|input| part(&input.name, shown(&input.hash)));
+    let unset = || "(not set)".to_owned();
+    let mut settings: Vec<Part> = call
+        .variables
+        .iter()
+        .map(|variable| part(&variable.name, variable.value.clone().unwrap_or_else(unset)))
+        .collect();
+    settings.push(part("folder", here.place.alias(&here.place.folder)));
+    let mut tools = vec![part("rustc", shown(&compiler.digest))];
+    tools.extend(linker.iter().map(|linker| part(&linker.real.to_string_lossy(), shown(&linker.hash))));
+    Account {
+        source: here.place.alias(&here.place.absolute(&compile.source)),
+        action: call.action.clone(),
+        words: compile.words.iter().cloned().chain(maps).chain(search).collect(),
+        files: files.chain(externs).collect(),
+        tools,
+        settings,
+        place: if call.place.is_empty() { String::new() } else { here.outputs.clone() },
+    }
+}
