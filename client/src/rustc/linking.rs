@@ -190,6 +190,7 @@ impl Watch {
             if Path::new(&path).is_file() {
                 read.files.insert(path);
             } else if !is_temporary(&path) {
+                tracing::debug!(path, "a file that was linked is gone");
                 return Err("linked file that is gone".into());
             }
         }
@@ -209,7 +210,8 @@ impl Watch {
 fn is_temporary(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     let is_in_own_folder = path.rsplit('/').nth(1).is_some_and(|folder| folder.starts_with("rustc"));
-    name.ends_with(".o") && (is_in_own_folder || name.contains(".rcgu."))
+    // A copy of a crate would be of one that was not seen.
+    (is_in_own_folder && !name.ends_with(".rlib")) || (name.ends_with(".o") && name.contains(".rcgu."))
 }
 
 /// Where libraries of the same names as those that were found might appear, and be found first.
@@ -250,6 +252,7 @@ mod tests {
     #[test]
     fn what_rustc_made_for_the_linker_is_told_from_what_was_there() {
         assert!(is_temporary("/t/deps/a-1f.a.0.rcgu.o") && is_temporary("/tmp/rustcAbC/symbols.o"));
+        assert!(is_temporary("/t/deps/rustcAbC/list") && !is_temporary("/t/deps/rustcAbC/libb.rlib"));
         assert!(!is_temporary("/usr/lib/crt1.o") && !is_temporary("/t/out/libx.a"));
     }
 }
