@@ -1,5 +1,6 @@
 //! The answering of a call of rustc: from a cache if it is recognised, and else by rustc.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
@@ -117,7 +118,8 @@ impl Texts {
         let name = asked.compile.dep_info();
         let kept = std::str::from_utf8(&answer.output(&name)?.data).ok()?;
         let dep_info = texts::to_real(kept, &asked.here);
-        let mut named = DepInfo::read(&dep_info).outputs;
+        let absolute = |path: &String| asked.here.place.absolute(path);
+        let mut named: BTreeSet<String> = DepInfo::read(&dep_info).outputs.iter().map(absolute).collect();
         named.insert(format!("{}/{name}", asked.here.outputs));
         let is_named = |name: &str| named.contains(&format!("{}/{name}", asked.here.outputs));
         let is_plain = |name: &str| !name.is_empty() && !name.contains('/') && name != "..";

@@ -25,7 +25,7 @@ pub struct Compile {
     pub folder: String,
     /// Crates that are named.
     pub externs: Vec<Extern>,
-    /// Folders in which libraries are looked for, without those of crates alone: their kind, and where they are.
+    /// Folders in which libraries are looked for, without those of crates' own crates: their kind, and where they are.
     pub search: Vec<(String, String)>,
     /// Prefixes of paths, and what is written in their place.
     pub maps: Vec<(String, String)>,
@@ -109,7 +109,7 @@ impl Compile {
             "-L" => {
                 let (kind, path) = value.split_once('=').unwrap_or(("all", &value));
                 // Which crate is taken out of these, its dependents' metadata says, by its hash.
-                if !matches!(kind, "dependency" | "crate") {
+                if kind != "dependency" {
                     self.search.push((kind.to_owned(), path.to_owned()));
                 }
             }
@@ -118,7 +118,7 @@ impl Compile {
                 self.maps.push((old.to_owned(), new.to_owned()));
             }
             "--target" => {
-                if value.ends_with(".json") {
+                if Path::new(&value).extension().is_some_and(|ending| ending == "json") {
                     return Err("target by a file of its own".into());
                 }
                 self.verbatim(name, takes, &value);

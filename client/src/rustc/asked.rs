@@ -101,6 +101,7 @@ impl Asked {
             return Err("messages for a terminal".into());
         }
         let here = Situation::find(&compile, config.remaps)?;
+        check_search(&compile, &here)?;
         let compiler = Compiler::find(program, &config.dir, hashes)?;
         let linker = compile.links().then(|| Linker::find(&compile, hashes)).transpose()?;
         let inputs = inputs(&compile, &here, hashes)?;
@@ -133,6 +134,21 @@ impl Asked {
         let maps = maps.map(|(old, new)| format!("--remap-path-prefix={old}={new}").into());
         self.arguments.iter().cloned().chain(maps).collect()
     }
+}
+
+/// Checks that no crate is found by its name alone: nothing would tell which.
+fn check_search(compile: &Compile, here: &Situation) -> Result<(), Reason> {
+    for (kind, folder) in &compile.search {
+        let is_crate = |path: PathBuf| {
+            path.extension().is_some_and(|ending| ["rlib", "rmeta"].iter().any(|crates| ending == *crates))
+        };
+        let entries = Path::new(&here.place.absolute(folder)).read_dir();
+        let has_crates = || entries.into_iter().flatten().flatten().any(|entry| is_crate(entry.path()));
+        if kind == "crate" || (kind == "all" && has_crates()) {
+            return Err("crates that are searched for".into());
+        }
+    }
+    Ok(())
 }
 
 fn stamp_of(path: &str) -> Option<Stamp> {

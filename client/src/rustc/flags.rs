@@ -143,9 +143,8 @@ pub fn check_codegen(key: &str, value: &str) -> Result<(), Reason> {
         ("incremental", _) => Err("incremental compilation".into()),
         // What that is depends on the machine.
         ("target-cpu" | "tune-cpu", "native") => Err(Reason::of(format!("`-C {key}=native`"))),
-        ("target-cpu", _) => Ok(()),
+        ("target-cpu", _) | ("split-debuginfo", "off") => Ok(()),
         // Such debug information is in files of its own.
-        ("split-debuginfo", "off") => Ok(()),
         ("split-debuginfo", _) => Err("`-C split-debuginfo`".into()),
         _ if CODEGEN.contains(&key) => Ok(()),
         _ => Err(Reason::of(format!("unknown flag `-C {key}`"))),

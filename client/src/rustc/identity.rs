@@ -18,6 +18,9 @@ use crate::toolchain::{loader, resolve};
 /// Most files of a sysroot that are looked at.
 const FILES_MAX: usize = 4096;
 
+/// Where the sources of the standard library are, if they are installed.
+const SOURCES: &str = "lib/rustlib/src/rust";
+
 /// What rustup's stand-in for all its tools is called.
 const RUSTUP: &str = "rustup";
 
@@ -62,11 +65,16 @@ impl Compiler {
         for file in files {
             let path = file.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
             contents.add(&hashes.of(path).ok_or(Reason::new("compiler can't be read"))?);
-            // Where all of it lies doesn't count; messages don't say.
+            // Where all of it lies doesn't count.
             let name = file.strip_prefix(&known.sysroot).unwrap_or(&file);
-            names += &format!("{}\n", name.display());
+            names.push_str(&name.to_string_lossy());
+            names.push('\n');
         }
-        names += &hex::encode(contents.finish());
+        names.push_str(&hex::encode(contents.finish()));
+        // With these at hand, rustc says where in them what it takes from the standard library is written.
+        if known.sysroot.join(SOURCES).exists() {
+            names.push_str(&known.sysroot.to_string_lossy());
+        }
         Ok(Self { sysroot: known.sysroot, digest: hash_of(names.as_bytes()) })
     }
 }

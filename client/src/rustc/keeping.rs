@@ -77,9 +77,10 @@ fn ran(asked: &Asked, watch: Option<&Watch>) -> std::io::Result<Ran> {
     words.extend(watch.words().map(OsString::from));
     let ran = spans::part("compile here", Kind::Internal, || run::run_held(&asked.program, &words))?;
     let says = |said: &Option<Vec<u8>>| {
-        said.as_ref().is_none_or(|said| memchr::memmem::find(said, WATCHED).is_some())
+        said.as_ref().is_some_and(|said| memchr::memmem::find(said, WATCHED).is_some())
     };
-    if !ran.status.success() && says(&ran.stderr) {
+    let is_held_whole = ran.stdout.is_some() && ran.stderr.is_some();
+    if !is_held_whole || (!ran.status.success() && says(&ran.stderr)) {
         return run::run(&asked.program, &plain);
     }
     let _ = std::io::stdout().write_all(ran.stdout.as_deref().unwrap_or_default());
@@ -107,7 +108,7 @@ impl Seen<'_> {
         let text = std::fs::read_to_string(&path).map_err(|_| Reason::new("dep-info that can't be read"))?;
         let info = DepInfo::read(&text);
         let outputs = self.outputs(&info)?;
-        let mut read = self.sources(&info)?;
+        let mut read = self.sources(&info);
         self.add_libraries(&outputs, &mut read)?;
         let mut hashes = Hashes::new(&self.config.dir.join("memo"));
         if !self.asked.is_current() {
@@ -153,7 +154,7 @@ impl Seen<'_> {
         for path in &info.outputs {
             let absolute = here.place.absolute(path);
             let name = absolute.strip_prefix(&format!("{}/", here.outputs));
-            let name = name.filter(|name| !name.contains('/') && absolute == *path);
+            let name = name.filter(|name| !name.contains('/'));
             let name = name.ok_or(Reason::new("output in another folder"))?;
             if name == compile.dep_info() {
                 continue;
@@ -167,14 +168,14 @@ impl Seen<'_> {
     }
 
     /// The sources, and where others would be taken instead, or be too many.
-    fn sources(&self, info: &DepInfo) -> Result<Read, Reason> {
+    fn sources(&self, info: &DepInfo) -> Read {
         let mut read = Read::default();
         for source in &info.sources {
             let path = self.asked.here.place.absolute(source);
             read.absent.extend(other_module(&path).filter(|other| !Path::new(other).exists()));
             read.files.insert(path);
         }
-        Ok(read)
+        read
     }
 
     /// What the linker read, and the static libraries that were put into a crate.
@@ -185,7 +186,7 @@ impl Seen<'_> {
             read.files.extend(linked.files);
             read.absent.extend(linked.absent);
         }
-        let is_archive = |output: &&Output| output.name.ends_with(".rlib");
+        let is_archive = |output: &&Output| has_ending(&output.name, "rlib");
         let archives: Vec<&[u8]> = outputs.iter().filter(is_archive).map(|output| &output.data[..]).collect();
         let (files, absent) = archive::static_libraries(&archives, compile, Path::new(&here.place.folder))?;
         read.files.extend(files.iter().map(|path| here.place.absolute(path)));
@@ -248,6 +249,10 @@ fn other_module(path: &str) -> Option<String> {
     }
 }
 
+fn has_ending(name: &str, ending: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == ending)
+}
+
 /// The folder of what a build script made.
 const OUT_DIR: &str = "OUT_DIR";
 
@@ -257,7 +262,7 @@ const INCLUDING: [&str; 3] = ["include!(", "include_str!(", "include_bytes!("];
 /// Whether the name of that folder is used for nothing but to include what is in it.
 fn is_only_included(files: &BTreeSet<String>) -> bool {
     let mut uses = 0;
-    for path in files.iter().filter(|path| path.ends_with(".rs")) {
+    for path in files.iter().filter(|path| has_ending(path, "rs")) {
         let Ok(text) = std::fs::read_to_string(path) else { return false };
         if !text.contains(OUT_DIR) {
             continue;

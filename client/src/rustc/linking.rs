@@ -32,11 +32,13 @@ const REFUSED: [&str; 7] = [
 /// The programs that gcc starts to link, whatever is linked.
 const PARTS: [&str; 2] = ["collect2", "ld"];
 
+/// What gcc reads, and has the linker load, if it is among its libraries.
+const OWN: [&str; 2] = ["specs", "liblto_plugin.so"];
+
 /// What may be told to the linker: it reads no files that it doesn't tell of, and writes no others.
-const ALLOWED: [&str; 13] = [
+const ALLOWED: [&str; 12] = [
     "-Wl,",
     "-l",
-    "-L",
     "-static",
     "-static-pie",
     "-pie",
@@ -50,7 +52,21 @@ const ALLOWED: [&str; 13] = [
 ];
 
 /// What must not be in it.
-const DISALLOWED: [&str; 7] = ["@", "plugin", "Map", "uuid", "dependency-file", "implib", "repro"];
+const DISALLOWED: [&str; 12] = [
+    "@",
+    "plugin",
+    "Map",
+    "uuid",
+    "dependency-file",
+    "implib",
+    "repro",
+    // Linkers differ in whether they tell of these.
+    "script",
+    "-T",
+    "list",
+    "symbols",
+    "-L",
+];
 
 /// The program that rustc links with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +132,9 @@ impl Linker {
     }
 
     /// Its own files that no dependency file names.
-    fn parts(&self) -> Result<BTreeSet<PathBuf>, Reason> {
+    fn parts(&self, folders: &[String]) -> Result<BTreeSet<PathBuf>, Reason> {
+        let own = folders.iter().flat_map(|folder| OWN.map(|name| Path::new(folder).join(name)));
+        let own: Vec<PathBuf> = own.filter(|path| path.is_file()).collect();
         let mut parts = BTreeSet::from([self.real.clone()]);
         for part in PARTS {
             let said = self.says(&format!("-print-prog-name={part}")).unwrap_or_default();
@@ -129,6 +147,7 @@ impl Linker {
             });
             parts.insert(path.ok_or(Reason::new("linker whose parts are not found"))?);
         }
+        parts.extend(own);
         Ok(parts)
     }
 
@@ -196,9 +215,13 @@ impl Watch {
         }
         let mut folders: Vec<String> =
             compile.search.iter().map(|(_, path)| normal(&folder.join(path).to_string_lossy())).collect();
-        folders.extend(linker.folders().ok_or(Reason::new("linker that doesn't say where it looks"))?);
-        read.absent = absent(&read.files, &folders);
-        for part in linker.parts()? {
+        let own = linker.folders().ok_or(Reason::new("linker that doesn't say where it looks"))?;
+        let parts = linker.parts(&own)?;
+        let own_names = own.iter().flat_map(|folder| OWN.map(|name| format!("{folder}/{name}")));
+        read.absent = own_names.filter(|path| !Path::new(path).exists()).collect();
+        folders.extend(own);
+        read.absent.extend(absent(&read.files, &folders));
+        for part in parts {
             let path = part.to_str().ok_or(Reason::new("folder with an unusual name"))?;
             read.files.insert(path.to_owned());
         }
@@ -206,12 +229,16 @@ impl Watch {
     }
 }
 
+fn has_ending(name: &str, ending: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == ending)
+}
+
 /// Whether a path is of what rustc makes for the linker alone.
 fn is_temporary(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     let is_in_own_folder = path.rsplit('/').nth(1).is_some_and(|folder| folder.starts_with("rustc"));
     // A copy of a crate would be of one that was not seen.
-    (is_in_own_folder && !name.ends_with(".rlib")) || (name.ends_with(".o") && name.contains(".rcgu."))
+    (is_in_own_folder && !has_ending(name, "rlib")) || (has_ending(name, "o") && name.contains(".rcgu."))
 }
 
 /// Where libraries of the same names as those that were found might appear, and be found first.

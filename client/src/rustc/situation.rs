@@ -13,13 +13,16 @@ use crate::reason::Reason;
 /// What lies in the folder of a build by cargo.
 const BUILD_MARK: &str = "CACHEDIR.TAG";
 
+/// What lies in the folder of a profile, within that; the former is missing if cargo didn't make the folder.
+const PROFILE_MARK: &str = ".cargo-lock";
+
 /// How far above the outputs that folder may be.
 const LEVELS_MAX: usize = 8;
 
 /// What names are written for folders that are mapped by us.
 const MAPPED: &str = "/castwork";
 
-/// Folders of cargo's home, which are the same for all builds of a user.
+/// Folders of cargo's home, with sources that nobody changes.
 const SHARED: [&str; 2] = ["/registry/src/", "/git/checkouts/"];
 
 /// Where a crate is compiled.
@@ -48,28 +51,21 @@ impl Situation {
         }
         let folder = std::env::current_dir().ok().and_then(|folder| folder.to_str().map(str::to_owned));
         let folder = folder.ok_or(Reason::new("folder with an unusual name"))?;
-        Self::of(compile, remaps, folder)
+        Self::of(compile, remaps, &folder)
     }
 
-    fn of(compile: &Compile, remaps: bool, folder: String) -> Result<Self, Reason> {
-        let plain = Place::new(folder.clone(), None)?;
+    fn of(compile: &Compile, remaps: bool, folder: &str) -> Result<Self, Reason> {
+        let plain = Place::new(folder.to_owned(), None)?;
         let outputs = match compile.folder.as_str() {
-            "" => folder.clone(),
+            "" => folder.to_owned(),
             spelled => plain.absolute(spelled).trim_end_matches('/').to_owned(),
         };
         let build = build_folder(&outputs).unwrap_or_else(|| outputs.clone());
-        let is_in_build = is_within(&folder, &build);
-        let mut own_maps = Vec::new();
-        if remaps {
-            if !is_in_build && !SHARED.iter().any(|shared| folder.contains(shared)) {
-                own_maps.push((folder.clone(), format!("{MAPPED}/{PROJECT}")));
-            }
-            own_maps.push((build.clone(), format!("{MAPPED}/{BUILD}")));
-        }
+        let own_maps = if remaps { own_maps(folder, &build) } else { Vec::new() };
         // The last that fits counts, to rustc.
         let maps: Vec<&String> = compile.maps.iter().chain(&own_maps).map(|(old, _)| old).collect();
         let map_of = |path: &str| maps.iter().rev().find(|old| is_within(path, old)).copied().cloned();
-        let (project, is_build_mapped) = (map_of(&folder), map_of(&build).is_some());
+        let (project, is_build_mapped) = (map_of(folder), map_of(&build).is_some());
         let is_folder_mapped = project.is_some();
         let mut mounts = Vec::new();
         if build != folder {
@@ -119,9 +115,25 @@ fn is_within(path: &str, folder: &str) -> bool {
 
 /// The folder of a build by cargo that outputs are in.
 fn build_folder(outputs: &str) -> Option<String> {
-    let mut ancestors = Path::new(outputs).ancestors().take(LEVELS_MAX);
-    let marked = ancestors.find(|folder| folder.join(BUILD_MARK).is_file())?;
+    let with = |mark: &str| {
+        let mut ancestors = Path::new(outputs).ancestors().take(LEVELS_MAX);
+        ancestors.find(|folder| folder.join(mark).is_file())
+    };
+    let marked = with(BUILD_MARK).or_else(|| with(PROFILE_MARK)?.parent())?;
     marked.to_str().map(str::to_owned)
+}
+
+/// The maps that give a build's folder a fixed name, and the one that the working folder is in.
+fn own_maps(folder: &str, build: &str) -> Vec<(String, String)> {
+    let mut maps = Vec::new();
+    let shared = SHARED.iter().find_map(|shared| Some(&folder[..folder.find(shared)? + shared.len() - 1]));
+    if let Some(shared) = shared {
+        maps.push((shared.to_owned(), format!("{MAPPED}/r")));
+    } else if !is_within(folder, build) {
+        maps.push((folder.to_owned(), format!("{MAPPED}/{PROJECT}")));
+    }
+    maps.push((build.to_owned(), format!("{MAPPED}/{BUILD}")));
+    maps
 }
 
 #[cfg(test)]
@@ -131,7 +143,7 @@ mod tests {
     fn situation(folder: &str, maps: &[(&str, &str)], remaps: bool) -> Situation {
         let maps = maps.iter().map(|(old, new)| ((*old).to_owned(), (*new).to_owned())).collect();
         let compile = Compile { folder: "/x/t".to_owned(), maps, ..Compile::default() };
-        Situation::of(&compile, remaps, folder.to_owned()).unwrap()
+        Situation::of(&compile, remaps, folder).unwrap()
     }
 
     #[test]
@@ -145,15 +157,15 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_all_builds_share_keep_their_names() {
+    fn cargos_own_folder_has_a_fixed_name_as_well() {
         let here = situation("/h/.cargo/registry/src/i/a-1", &[], true);
-        assert_eq!(here.own_maps, [("/x/t".to_owned(), "/castwork/b".to_owned())]);
-        assert!(!here.is_folder_mapped);
+        assert_eq!(here.own_maps[0], ("/h/.cargo/registry/src".to_owned(), "/castwork/r".to_owned()));
+        assert_eq!(here.alias("/h/.cargo/registry/src/i/a-1/x.rs"), "p/i/a-1/x.rs");
         assert!(situation("/y", &[], true).is_folder_mapped);
     }
 
     #[test]
     fn names_that_are_written_with_escapes_are_refused() {
-        assert!(Situation::of(&Compile::default(), true, "/a b".to_owned()).is_err());
+        assert!(Situation::of(&Compile::default(), true, "/a b").is_err());
     }
 }
