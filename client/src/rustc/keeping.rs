@@ -58,7 +58,7 @@ pub fn run(config: &Config, asked: &Asked, mut stack: Stack<'_>) -> Result<Answe
     let seen = Seen { config, asked, start: &start, watch: watch.as_ref() };
     let refused = match seen.answer_of(ran) {
         Ok((call, action, answer)) => {
-            keep(asked, &mut stack, (&call, &action, &answer), took);
+            keep(&seen, &mut stack, (&call, &action, &answer), took);
             None
         }
         Err(reason) => Some(reason),
@@ -288,7 +288,8 @@ fn names_place(outputs: &[Output], asked: &Asked) -> bool {
 }
 
 /// Keeps an answer locally, and in the first remote tier that takes it.
-fn keep(asked: &Asked, stack: &mut Stack<'_>, made: (&Call, &ManifestKey, &Answer), took: Duration) {
+fn keep(seen: &Seen<'_>, stack: &mut Stack<'_>, made: (&Call, &ManifestKey, &Answer), took: Duration) {
+    let Seen { config, asked, .. } = seen;
     let (call, action, answer) = made;
     stack.keep_locally(&action.digest, answer);
     stack.keep_remotely(|remote| match remote {
@@ -300,7 +301,7 @@ fn keep(asked: &Asked, stack: &mut Stack<'_>, made: (&Call, &ManifestKey, &Answe
             tier.keep(&action.digest, &inputs, answer, took)
         }
     });
-    stack.keep_account(account::of(asked, call));
+    stack.keep_account(account::of(config, asked, call));
     stack.amend_manifests(&asked.key, true, |manifest| manifest.add_call(call.clone()));
 }
 
