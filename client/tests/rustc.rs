@@ -284,3 +284,22 @@ fn what_made_a_crate_a_miss_is_said() {
     let said = text(&project.project.cached("why --last").stdout);
     assert!(said.contains("`V` was `(not set)` and is `1`"), "{said}");
 }
+
+#[test]
+fn a_shared_folder_serves_a_cache_that_is_empty() {
+    let mut project = Crate::with(&[("src/lib.rs", "pub fn f() {}\n"), ("src/main.rs", "fn main() {}\n")]);
+    let bin = LIB
+        .replace("--crate-type lib", "--crate-type bin")
+        .replace("metadata,", "")
+        .replace("src/lib.rs", "src/main.rs");
+    let shared = shown(&project.project.root.with_file_name("shared"));
+    project.project.set("CASTWORK_REMOTE", &format!("file://{shared}"));
+    for hits in [0, 2] {
+        project.project.cache = project.project.root.with_file_name(format!("cache-{hits}"));
+        project.check(LIB);
+        project.check(&bin);
+        assert_eq!(project.counters().number("remote_hits"), hits);
+        project.check(LIB);
+        assert_eq!(project.counters().number("local_hits"), 1, "it is kept here as well");
+    }
+}
