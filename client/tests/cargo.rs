@@ -150,7 +150,7 @@ fn exec_and_env_put_the_wrapper_before_cargos_rustc() {
     run(project.command(&cargo).arg("build").env("RUSTC_WRAPPER", us));
     assert_eq!(
         project.counters().reason("incremental compilation"),
-        2,
-        "of the crates of the workspace itself"
+        3,
+        "of the crates of the workspace, and of its build script"
     );
 }
