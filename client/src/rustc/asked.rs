@@ -37,6 +37,9 @@ const VERBATIM: [&str; 9] = [
     "MACOSX_DEPLOYMENT_TARGET",
 ];
 
+/// Variables that count if messages are not JSON, in which rustc is told how they look.
+const COLORS: [&str; 3] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"];
+
 /// The beginning of what cargo says of a package.
 const PACKAGE: &str = "CARGO_PKG_";
 
@@ -112,7 +115,7 @@ impl Asked {
         of_place(&mut said, &compile, &here);
         of_inputs(&mut said, &compile, &inputs);
         of_linker(&mut said, linker.as_ref());
-        of_environment(&mut said, &here);
+        of_environment(&mut said, &compile, &here);
         let key = ManifestKey::of_kind(FORMAT, &said.0);
         let (program, arguments) = (program.to_owned(), arguments.to_vec());
         Ok(Self { program, arguments, compile, here, compiler, linker, inputs, source, key })
@@ -211,10 +214,11 @@ fn of_linker(said: &mut Said, linker: Option<&Linker>) {
     }
 }
 
-fn of_environment(said: &mut Said, here: &Situation) {
+fn of_environment(said: &mut Said, compile: &Compile, here: &Situation) {
     let of_package = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let mut names: Vec<String> = of_package.filter(|name| name.starts_with(PACKAGE)).collect();
     names.extend(VERBATIM.map(str::to_owned));
+    names.extend(COLORS.map(str::to_owned).into_iter().filter(|_| !compile.is_json));
     names.sort_unstable();
     for name in names {
         if let Some(value) = environment::of_process(&name) {

@@ -19,7 +19,7 @@ use crate::toolchain::resolve::{self, Found};
 const DEFAULT: &str = "cc";
 
 /// Variables by which gcc finds other parts of itself, and linkers other libraries.
-const REFUSED: [&str; 7] = [
+const REFUSED: [&str; 8] = [
     "COMPILER_PATH",
     "GCC_EXEC_PREFIX",
     "LIBRARY_PATH",
@@ -27,6 +27,7 @@ const REFUSED: [&str; 7] = [
     "LD_RUN_PATH",
     "LDEMULATION",
     "COLLECT_LTO_WRAPPER",
+    "LLD_REPRODUCE",
 ];
 
 /// The programs that gcc starts to link, whatever is linked.
