@@ -205,6 +205,7 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
 fn is_of_here(call: &Understood, answer: &Answer, stack: &mut Stack<'_>) -> bool {
     let is_foreign = answer.object().is_some_and(|object| worker_names::shows(object, &call.place));
     if is_foreign {
+        stack.is_foreign = true;
         stack.reasons.push("object that names a worker's folders".into());
     }
     !is_foreign
@@ -256,7 +257,8 @@ impl Answering<'_> {
             self.remember(false);
             return (Source::LocalHit, 0);
         }
-        if let Some(answer) = self.stack.remote_answer(&action)
+        if !self.stack.is_foreign
+            && let Some(answer) = self.stack.remote_answer(&action)
             && self.is_of_here(&answer)
             && self.deliver(&answer)
         {
@@ -311,6 +313,9 @@ impl Answering<'_> {
     /// Has the first server that runs actions run this one.
     fn remote_run(&mut self) -> Option<Answer> {
         let Self { prepared, stack, inputs, .. } = self;
+        if stack.is_foreign {
+            return None;
+        }
         stack.at_servers(|tier, stack| {
             if let Some(reason) = &prepared.action.is_bound_here {
                 stack.reasons.push(Reason::of(format!("run here: {reason}")));

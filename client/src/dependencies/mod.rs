@@ -2,6 +2,7 @@
 
 mod closure;
 mod compiled;
+mod computed;
 mod has_include;
 mod includes;
 mod literal;

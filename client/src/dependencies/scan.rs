@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 
+use super::computed::Computed;
 use super::has_include::Tests;
-use super::includes::{Include, include};
+use super::includes::{Include, Line, include};
 use super::literal::position;
 use super::pasted::Pieces;
 use crate::reason::Reason;
@@ -29,7 +30,9 @@ pub(super) struct Scan {
     pub tests: Tests,
     /// The headers that it names in `#include` lines, each once.
     pub includes: Vec<Include>,
-    /// Whether a macro says what an `#include` line names.
+    /// Those for which a macro stands in the line.
+    pub computed: Vec<Computed>,
+    /// Whether there is an `#include` line that is neither.
     pub has_computed_include: bool,
     /// Whether a word is in it that stands for the name of a file.
     pub has_name_of_file: bool,
@@ -130,9 +133,10 @@ impl Scan {
     fn directive(&mut self, bytes: &[u8], hash: usize, after: usize) {
         self.has_markers |= begins_with_number(&bytes[after..]) && may_begin_line(bytes, hash);
         match include(bytes, hash, after) {
-            Some(include) if include.name.is_none() => self.has_computed_include = true,
-            Some(include) if !self.includes.contains(&include) => self.includes.push(include),
-            _ => {}
+            Some(Line::Names(include)) if !self.includes.contains(&include) => self.includes.push(include),
+            Some(Line::Computes(computed)) => self.computed.push(computed),
+            Some(Line::Unclear) => self.has_computed_include = true,
+            Some(Line::Names(_)) | None => {}
         }
     }
 

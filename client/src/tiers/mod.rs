@@ -10,6 +10,7 @@ mod progress;
 mod server;
 mod stack;
 mod upload;
+mod watch;
 
 use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
@@ -106,6 +107,14 @@ impl TierError {
     /// The error of a step at a store.
     pub fn at(step: &'static str) -> impl FnOnce(castwork_cas::StoreError) -> Self {
         move |source| Self::Store { step, source }
+    }
+
+    /// Whether the server or store is not there, so that there is no use in asking it for something else.
+    pub const fn is_down(&self) -> bool {
+        let Self::Store { source: castwork_cas::StoreError::Remote { .. }, .. } = self else {
+            return matches!(self, Self::TooLate { .. });
+        };
+        true
     }
 
     /// The name to count it under.
