@@ -186,7 +186,11 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
             return false;
         }
     }
-    if let Err(error) = files::write_object(Path::new(&call.compile.output), &answer.object) {
+    let Some(object) = answer.object() else {
+        stack.reasons.push("result without its object".into());
+        return false;
+    };
+    if let Err(error) = files::write_object(Path::new(&call.compile.output), object) {
         tracing::debug!(%error, "the object can't be written");
         stack.reasons.push("object can't be written".into());
         return false;
@@ -199,7 +203,7 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
 
 /// Whether an answer from elsewhere is what the compiler would have given here.
 fn is_of_here(call: &Understood, answer: &Answer, stack: &mut Stack<'_>) -> bool {
-    let is_foreign = worker_names::shows(&answer.object, &call.place);
+    let is_foreign = answer.object().is_some_and(|object| worker_names::shows(object, &call.place));
     if is_foreign {
         stack.is_foreign = true;
         stack.reasons.push("object that names a worker's folders".into());
@@ -378,7 +382,7 @@ impl Answering<'_> {
         if !stdout_moves {
             return Err("messages that name the folder".into());
         }
-        Ok(Answer { object: object.into(), stdout: stdout.into(), stderr: Bytes::from(stderr) })
+        Ok(Answer::of_object(object.into(), stdout.into(), Bytes::from(stderr)))
     }
 
     /// Writes down what this compile was made of, to explain why it was no hit.

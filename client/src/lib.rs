@@ -32,6 +32,7 @@ pub mod prepare;
 pub mod reason;
 mod report;
 pub mod run;
+pub mod rustc;
 pub mod spans;
 pub mod tiers;
 pub mod toolchain;

@@ -7,7 +7,7 @@ mod has_include;
 mod includes;
 mod literal;
 mod looked;
-mod makefile;
+pub(crate) mod makefile;
 mod moved;
 mod pasted;
 mod preprocess;

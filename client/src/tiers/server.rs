@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use super::breaker::Breaker;
 use super::upload::{Source, upload};
 use super::watch::while_there;
-use super::{Answer, Part, TierError, execute, made_here, parts, to_result};
+use super::{Answer, Output, Part, Parts, TierError, execute, made_here, parts, to_result};
 use crate::action::OBJECT;
 use crate::config::{Address, Config};
 use crate::counters::Configuration;
@@ -377,9 +377,9 @@ impl ServerTier {
         remote: &Remote,
         result: &reapi::ActionResult,
     ) -> Result<Option<Answer>, TierError> {
-        let parts = parts(result)?;
-        let wanted: Vec<Digest> = parts
-            .iter()
+        let Parts { outputs, stdout, stderr } = parts(result)?;
+        let all = outputs.iter().map(|(_, part)| part).chain([&stdout, &stderr]);
+        let wanted: Vec<Digest> = all
             .filter_map(|part| match part {
                 Part::Blob(digest) => Some(*digest),
                 Part::Inline(_) => None,
@@ -400,8 +400,9 @@ impl ServerTier {
             Part::Blob(digest) if digest.is_empty_blob() => Some(Bytes::new()),
             Part::Blob(digest) => got.get(&digest).cloned(),
         };
-        let [object, stdout, stderr] = parts.map(data);
-        let answer = object.zip(stdout).zip(stderr);
-        Ok(answer.map(|((object, stdout), stderr)| Answer { object, stdout, stderr }))
+        let outputs = outputs.into_iter().map(|(output, part)| Some(Output { data: data(part)?, ..output }));
+        let outputs: Option<Vec<Output>> = outputs.collect();
+        let answer = outputs.zip(data(stdout)).zip(data(stderr));
+        Ok(answer.map(|((outputs, stdout), stderr)| Answer { outputs, stdout, stderr }))
     }
 }

@@ -24,7 +24,7 @@ const KERNELS: [&str; 2] = ["linux-vdso", "linux-gate"];
 
 /// Under which variables a loader is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Under {
+pub enum Under {
     /// As they are set here.
     Everything,
     /// Without those that put in foreign libraries.
@@ -37,7 +37,7 @@ pub(super) enum Under {
 ///
 /// # Errors
 /// The reason to pass through, if it doesn't find everything.
-pub(super) fn listed(program: &Path, under: Under) -> Result<BTreeSet<PathBuf>, Reason> {
+pub fn listed(program: &Path, under: Under) -> Result<BTreeSet<PathBuf>, Reason> {
     let Some(loader) = elf::read(program).and_then(|elf| elf.interpreter) else {
         return Ok(BTreeSet::new());
     };
