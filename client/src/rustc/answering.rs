@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::Path;
 
-use super::asked::Asked;
+use super::asked::{Asked, result_key};
 use super::keeping;
 use super::texts::{self, DepInfo};
 use crate::answering::{Answered, Source};
@@ -15,7 +15,7 @@ use crate::direct::{Hashes, Manifest};
 use crate::environment;
 use crate::files;
 use crate::reason::Reason;
-use crate::tiers::{Answer, Stack};
+use crate::tiers::{Answer, Output, Stack};
 
 /// Answers a call that is understood.
 ///
@@ -43,13 +43,18 @@ fn recognise(config: &Config, asked: &Asked, stack: &mut Stack<'_>, hashes: &mut
     };
     let mut fits = |manifest: &Manifest| {
         let found = manifest.calls.iter().find_map(|call| match call.check(&here, hashes) {
-            Ok(()) => Some((call.action.parse().ok()?, call.clone())),
+            Ok(()) => {
+                let read = Call { action: String::new(), ..call.clone() };
+                let action = result_key(&asked.key, &read).digest;
+                // Whoever names another, names what is not the answer to this.
+                (action.to_string() == call.action).then(|| (action, call.clone()))
+            }
             Err(misfit) => {
                 tracing::debug!(?misfit, "a call that was seen doesn't fit");
                 None
             }
         });
-        found.filter(|(_, call): &(_, Call)| !call.action.is_empty())
+        found
     };
     let known = stack.local_manifest(&asked.key).and_then(|manifest| fits(&manifest));
     if let Some((action, _)) = &known
@@ -89,11 +94,15 @@ fn deliver(asked: &Asked, answer: &Answer, stack: &mut Stack<'_>) -> bool {
         return false;
     };
     let folder = Path::new(&asked.here.outputs);
+    if !folder.is_dir() {
+        stack.reasons.push("no folder for outputs".into());
+        return false;
+    }
     let dep_info = asked.compile.dep_info();
     let outputs = answer.outputs.iter().filter(|output| output.name != dep_info);
     let written = outputs
         .map(|output| files::write_made(&folder.join(&output.name), &output.data, output.is_executable))
-        .chain([files::write_made(&folder.join(&dep_info), texts.dep_info.as_bytes(), false)])
+        .chain([files::write_output(&folder.join(&dep_info), texts.dep_info.as_bytes())])
         .collect::<Result<Vec<()>, _>>();
     if let Err(error) = written {
         tracing::debug!(%error, "outputs can't be written");
@@ -121,10 +130,12 @@ impl Texts {
         let absolute = |path: &String| asked.here.place.absolute(path);
         let mut named: BTreeSet<String> = DepInfo::read(&dep_info).outputs.iter().map(absolute).collect();
         named.insert(format!("{}/{name}", asked.here.outputs));
-        let is_named = |name: &str| named.contains(&format!("{}/{name}", asked.here.outputs));
-        let is_plain = |name: &str| !name.is_empty() && !name.contains('/') && name != "..";
+        let own = asked.compile.outputs();
+        let path = |output: &Output| format!("{}/{}", asked.here.outputs, output.name);
+        let paths: BTreeSet<String> = answer.outputs.iter().map(path).collect();
         let is_whole = answer.outputs.len() == named.len()
-            && answer.outputs.iter().all(|output| is_plain(&output.name) && is_named(&output.name));
+            && paths == named
+            && answer.outputs.iter().all(|output| own.contains(&output.name));
         let messages = texts::messages_to_real(std::str::from_utf8(&answer.stderr).ok()?, &asked.here);
         is_whole.then_some(Self { dep_info, messages })
     }

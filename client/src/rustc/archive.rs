@@ -1,12 +1,16 @@
 //! Static libraries that rustc puts into a crate's: it doesn't say which, so it is seen in what it made.
 
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::path::Path;
 
 use super::arguments::Compile;
 use crate::reason::Reason;
 
 const MAGIC: &[u8] = b"!<arch>\n";
+
+/// How an archive begins that names its members, but doesn't hold them.
+const THIN: &[u8; 8] = b"!<thin>\n";
 
 /// Bytes of a member's head.
 const HEAD_BYTES: usize = 60;
@@ -16,6 +20,13 @@ const LIBRARIES_MAX: usize = 64;
 
 /// What rustc itself puts into an archive.
 const OWN: [&str; 2] = [".rmeta", ".rcgu.o"];
+
+/// Whether a file is an archive of which the members are other files.
+pub fn is_thin(path: &Path) -> bool {
+    let mut head = [0; THIN.len()];
+    let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut head));
+    read.is_ok() && head == *THIN
+}
 
 /// The static libraries that may be in a crate's archive, and where others might appear; none if nothing of that kind is
 /// in it. Paths are as they were spelled.

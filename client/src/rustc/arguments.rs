@@ -172,6 +172,10 @@ impl Compile {
         if !self.emitted.iter().any(|form| form == "dep-info") {
             return Err("no dep-info is asked for".into());
         }
+        // Its source says it then.
+        if self.kinds.is_empty() {
+            return Err("no crate type is asked for".into());
+        }
         if let Some(kind) = self.kinds.iter().find(|kind| flags::kind(kind).is_none()) {
             return Err(Reason::of(format!("crate type `{kind}`")));
         }
@@ -180,10 +184,15 @@ impl Compile {
 
     /// Whether a linker is run.
     pub fn links(&self) -> bool {
-        // Without a kind, a program is made.
         let is_linked = |kind: &String| flags::kind(kind) == Some(flags::Kind::Linked);
-        self.emitted.iter().any(|form| form == "link")
-            && (self.kinds.is_empty() || self.kinds.iter().any(is_linked))
+        self.emitted.iter().any(|form| form == "link") && self.kinds.iter().any(is_linked)
+    }
+
+    /// The names that outputs can have.
+    pub fn outputs(&self) -> [String; 5] {
+        let Self { name, extra, .. } = self;
+        let library = |ending: &str| format!("lib{name}{extra}.{ending}");
+        [self.dep_info(), format!("{name}{extra}"), library("rlib"), library("rmeta"), library("so")]
     }
 
     /// The name of the file that says what was read.

@@ -100,7 +100,13 @@ impl Asked {
         if let Some(name) = REFUSED.iter().find(|name| std::env::var_os(name).is_some()) {
             return Err(Reason::of(format!("`{name}` is set")));
         }
-        if !compile.is_json && std::io::stderr().is_terminal() {
+        let has_terminal = || {
+            let output = std::io::stdout().is_terminal() || std::io::stderr().is_terminal();
+            output || std::io::stdin().is_terminal()
+        };
+        if (!compile.is_json && std::io::stderr().is_terminal())
+            || (compile.width.is_none() && has_terminal())
+        {
             return Err("messages for a terminal".into());
         }
         let here = Situation::find(&compile, config.remaps)?;
@@ -209,7 +215,10 @@ fn of_inputs(said: &mut Said, compile: &Compile, inputs: &[Input]) {
 }
 
 fn of_linker(said: &mut Said, linker: Option<&Linker>) {
-    if let Some(Linker { name, real, hash }) = linker {
+    if let Some(Linker { name, real, hash, on_path }) = linker {
+        for (name, hash) in on_path {
+            said.all(&["on the search path", name, &hash.map(hex::encode).unwrap_or_default()]);
+        }
         said.all(&["linker", name, &real.to_string_lossy(), &hex::encode(hash)]);
     }
 }

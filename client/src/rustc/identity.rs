@@ -18,6 +18,9 @@ use crate::toolchain::{loader, resolve};
 /// Most files of a sysroot that are looked at.
 const FILES_MAX: usize = 4096;
 
+/// How many folders within each other are looked at; links are followed.
+const LEVELS_MAX: usize = 16;
+
 /// Where the sources of the standard library are, if they are installed.
 const SOURCES: &str = "lib/rustlib/src/rust";
 
@@ -29,7 +32,9 @@ const RUSTUP: &str = "rustup";
 pub struct Compiler {
     /// Where its libraries are.
     pub sysroot: PathBuf,
-    /// What all of it holds.
+    /// The files of that, by their full names.
+    pub files: BTreeSet<PathBuf>,
+    /// What all of them hold.
     pub digest: Hash,
 }
 
@@ -60,13 +65,13 @@ impl Compiler {
         let libraries = known.libraries.iter().map(PathBuf::clone);
         let mut files: BTreeSet<PathBuf> = libraries.chain([real]).collect();
         for folder in targets(&known.sysroot) {
-            list(&folder, &mut files)?;
+            list(&folder, LEVELS_MAX, &mut files)?;
         }
-        for file in files {
+        for file in &files {
             let path = file.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
             contents.add(&hashes.of(path).ok_or(Reason::new("compiler can't be read"))?);
             // Where all of it lies doesn't count.
-            let name = file.strip_prefix(&known.sysroot).unwrap_or(&file);
+            let name = file.strip_prefix(&known.sysroot).unwrap_or(file);
             names.push_str(&name.to_string_lossy());
             names.push('\n');
         }
@@ -75,7 +80,7 @@ impl Compiler {
         if known.sysroot.join(SOURCES).exists() {
             names.push_str(&known.sysroot.to_string_lossy());
         }
-        Ok(Self { sysroot: known.sysroot, digest: hash_of(names.as_bytes()) })
+        Ok(Self { sysroot: known.sysroot, files, digest: hash_of(names.as_bytes()) })
     }
 }
 
@@ -132,12 +137,13 @@ fn targets(sysroot: &Path) -> Vec<PathBuf> {
 }
 
 /// Lists the files in a folder and those within.
-fn list(folder: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), Reason> {
+fn list(folder: &Path, levels: usize, files: &mut BTreeSet<PathBuf>) -> Result<(), Reason> {
     let unreadable = |_| Reason::new("compiler can't be read");
     for entry in folder.read_dir().map_err(unreadable)?.flatten() {
         let path = entry.path();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            list(&path, files)?;
+        if path.is_dir() {
+            let levels = levels.checked_sub(1).ok_or(Reason::new("compiler of too many folders"))?;
+            list(&path, levels, files)?;
         } else if path.is_file() {
             files.insert(path);
         }

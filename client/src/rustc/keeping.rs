@@ -137,7 +137,10 @@ impl Seen<'_> {
         }
         let action = result_key(&self.asked.key, &call);
         call.action = action.digest.to_string();
-        let moved = texts::to_virtual(&text, here).ok_or(Reason::new("dep-info that can't be moved"))?;
+        let paths: Vec<&str> =
+            call.variables.iter().filter(|it| it.is_path).map(|it| it.name.as_str()).collect();
+        let moved = texts::dep_info_to_virtual(&text, &paths, here);
+        let moved = moved.ok_or(Reason::new("dep-info that can't be moved"))?;
         let dep_info = Output { name: compile.dep_info(), data: moved.into(), is_executable: false };
         let answer = Answer {
             outputs: outputs.into_iter().chain([dep_info]).collect(),
@@ -170,9 +173,12 @@ impl Seen<'_> {
     /// The sources, and where others would be taken instead, or be too many.
     fn sources(&self, info: &DepInfo) -> Read {
         let mut read = Read::default();
+        // What is in its folder is its own.
+        let first = self.asked.here.place.absolute(&self.asked.compile.source);
         for source in &info.sources {
             let path = self.asked.here.place.absolute(source);
-            read.absent.extend(other_module(&path).filter(|other| !Path::new(other).exists()));
+            let other = other_module(&path).filter(|other| path != first && !Path::new(other).exists());
+            read.absent.extend(other);
             read.files.insert(path);
         }
         read
@@ -182,7 +188,7 @@ impl Seen<'_> {
     fn add_libraries(&self, outputs: &[Output], read: &mut Read) -> Result<(), Reason> {
         let Asked { compile, here, linker, compiler, .. } = self.asked;
         if let Some((watch, linker)) = self.watch.zip(linker.as_ref()) {
-            let linked = watch.read(linker, compile, &compiler.sysroot)?;
+            let linked = watch.read(linker, compile, &compiler.files)?;
             read.files.extend(linked.files);
             read.absent.extend(linked.absent);
         }
@@ -203,6 +209,9 @@ impl Seen<'_> {
             let unread = Reason::new("source that can't be read");
             let metadata = Path::new(path).metadata().map_err(|_| unread.clone())?;
             let hash = hashes.of(path).ok_or(unread)?;
+            if archive::is_thin(Path::new(path)) {
+                return Err("thin archive".into());
+            }
             let is_settled = Platform::stamp(&metadata).is_settled_before(self.start.instant_ns);
             if !is_settled || (*path == source && hash != self.asked.source) {
                 return Err("file changed while compiling".into());
@@ -243,7 +252,6 @@ struct Read {
 fn other_module(path: &str) -> Option<String> {
     let (folder, name) = path.rsplit_once('/')?;
     match name.strip_suffix(".rs")? {
-        "lib" | "main" => None,
         "mod" => Some(format!("{folder}.rs")),
         stem => Some(format!("{folder}/{stem}/mod.rs")),
     }
@@ -313,7 +321,6 @@ mod tests {
     fn a_module_has_two_places() {
         assert_eq!(other_module("/x/a.rs").as_deref(), Some("/x/a/mod.rs"));
         assert_eq!(other_module("/x/a/mod.rs").as_deref(), Some("/x/a.rs"));
-        assert_eq!(other_module("/x/lib.rs"), None);
         assert_eq!(other_module("/x/data.txt"), None);
     }
 

@@ -1,10 +1,12 @@
 //! What a link reads: the linker says it in a dependency file, and where libraries might appear is added.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::arguments::Compile;
+use super::passed;
 use crate::clock::Start;
 use crate::dependencies::prerequisites;
 use crate::direct::Hashes;
@@ -19,7 +21,7 @@ use crate::toolchain::resolve::{self, Found};
 const DEFAULT: &str = "cc";
 
 /// Variables by which gcc finds other parts of itself, and linkers other libraries.
-const REFUSED: [&str; 8] = [
+const REFUSED: [&str; 9] = [
     "COMPILER_PATH",
     "GCC_EXEC_PREFIX",
     "LIBRARY_PATH",
@@ -28,46 +30,18 @@ const REFUSED: [&str; 8] = [
     "LDEMULATION",
     "COLLECT_LTO_WRAPPER",
     "LLD_REPRODUCE",
+    "LLD_VERSION",
 ];
 
 /// The programs that gcc starts to link, whatever is linked.
 const PARTS: [&str; 2] = ["collect2", "ld"];
 
+/// The names by which they look for a linker on the search path.
+const LINKERS: [&str; 8] =
+    ["collect2", "collect-ld", "real-ld", "ld", "ld.bfd", "ld.gold", "ld.lld", "ld.mold"];
+
 /// What gcc reads, and has the linker load, if it is among its libraries.
 const OWN: [&str; 2] = ["specs", "liblto_plugin.so"];
-
-/// What may be told to the linker: it reads no files that it doesn't tell of, and writes no others.
-const ALLOWED: [&str; 12] = [
-    "-Wl,",
-    "-l",
-    "-static",
-    "-static-pie",
-    "-pie",
-    "-no-pie",
-    "-pthread",
-    "-rdynamic",
-    "-shared",
-    "-m64",
-    "-m32",
-    "-nostartfiles",
-];
-
-/// What must not be in it.
-const DISALLOWED: [&str; 12] = [
-    "@",
-    "plugin",
-    "Map",
-    "uuid",
-    "dependency-file",
-    "implib",
-    "repro",
-    // Linkers differ in whether they tell of these.
-    "script",
-    "-T",
-    "list",
-    "symbols",
-    "-L",
-];
 
 /// The program that rustc links with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +52,8 @@ pub struct Linker {
     pub real: PathBuf,
     /// What it holds.
     pub hash: Hash,
+    /// The linkers that it would find by the search path, with what they hold.
+    pub on_path: Vec<(&'static str, Option<Hash>)>,
 }
 
 impl Linker {
@@ -102,13 +78,7 @@ impl Linker {
                 return Err(Reason::of(format!("linking while `{variable}` is set")));
             }
         }
-        let is_allowed = |word: &str| {
-            ALLOWED.iter().any(|allowed| word.starts_with(allowed))
-                && !DISALLOWED.iter().any(|part| word.contains(part))
-        };
-        if let Some(word) = compile.link_arguments.iter().find(|word| !is_allowed(word)) {
-            return Err(Reason::of(format!("linking with `{word}`")));
-        }
+        passed::check(&compile.link_arguments)?;
         let name = compile.linker.clone().unwrap_or_else(|| DEFAULT.to_owned());
         let search = std::env::var_os("PATH").unwrap_or_default();
         let folder = std::env::current_dir().unwrap_or_default();
@@ -121,7 +91,7 @@ impl Linker {
         }
         let path = real.to_str().ok_or(Reason::new("folder with an unusual name"))?;
         let hash = hashes.of(path).ok_or(Reason::new("linker can't be read"))?;
-        Ok(Self { name, real, hash })
+        Ok(Self { name, real, hash, on_path: on_path(&search, &folder, hashes)? })
     }
 
     /// Asks it something about itself.
@@ -160,6 +130,23 @@ impl Linker {
     }
 }
 
+/// What is found by the search path, and what that holds.
+fn on_path(
+    search: &OsStr,
+    folder: &Path,
+    hashes: &mut Hashes,
+) -> Result<Vec<(&'static str, Option<Hash>)>, Reason> {
+    let unread = Reason::new("linker can't be read");
+    let found = LINKERS.iter().map(|name| {
+        let Some(path) = resolve::candidates(name.as_ref(), search, folder).next() else {
+            return Ok((*name, None));
+        };
+        let path = path.to_str().ok_or(unread.clone())?;
+        Ok((*name, Some(hashes.of(path).ok_or(unread.clone())?)))
+    });
+    found.collect()
+}
+
 /// A link that says what it reads.
 pub struct Watch {
     file: String,
@@ -190,11 +177,16 @@ impl Watch {
         ["-C".to_owned(), format!("link-arg=-Wl,--dependency-file={}", self.file)]
     }
 
-    /// What the link has read, but for what rustc made for it and removed again, and for `sysroot`.
+    /// What the link has read, but for what rustc made for it and removed again, and for files that are `known`.
     ///
     /// # Errors
     /// The reason not to keep what was linked.
-    pub fn read(&self, linker: &Linker, compile: &Compile, sysroot: &Path) -> Result<Read, Reason> {
+    pub fn read(
+        &self,
+        linker: &Linker,
+        compile: &Compile,
+        known: &BTreeSet<PathBuf>,
+    ) -> Result<Read, Reason> {
         let text = std::fs::read_to_string(&self.file).unwrap_or_default();
         let named = prerequisites(&text);
         if named.is_empty() {
@@ -203,8 +195,8 @@ impl Watch {
         let mut read = Read::default();
         let folder = std::env::current_dir().map_err(|_| Reason::new("folder with an unusual name"))?;
         for name in named {
-            let path = normal(&folder.join(name).to_string_lossy());
-            if Path::new(&path).starts_with(sysroot) {
+            let path = same(&folder.join(name))?;
+            if known.contains(Path::new(&path)) {
                 continue;
             }
             if Path::new(&path).is_file() {
@@ -214,8 +206,8 @@ impl Watch {
                 return Err("linked file that is gone".into());
             }
         }
-        let mut folders: Vec<String> =
-            compile.search.iter().map(|(_, path)| normal(&folder.join(path).to_string_lossy())).collect();
+        let searched = compile.search.iter().map(|(_, path)| same(&folder.join(path)));
+        let mut folders = searched.collect::<Result<Vec<String>, Reason>>()?;
         let own = linker.folders().ok_or(Reason::new("linker that doesn't say where it looks"))?;
         let parts = linker.parts(&own)?;
         let own_names = own.iter().flat_map(|folder| OWN.map(|name| format!("{folder}/{name}")));
@@ -228,6 +220,18 @@ impl Watch {
         }
         Ok(read)
     }
+}
+
+/// The path without `..`, if it leads to the same.
+fn same(spelled: &Path) -> Result<String, Reason> {
+    let path = normal(spelled.to_str().ok_or(Reason::new("folder with an unusual name"))?);
+    let is_other = |real: PathBuf| Some(real) != Path::new(&path).canonicalize().ok();
+    if spelled.components().any(|part| part == Component::ParentDir)
+        && spelled.canonicalize().is_ok_and(is_other)
+    {
+        return Err("`..` after a symbolic link".into());
+    }
+    Ok(path)
 }
 
 fn has_ending(name: &str, ending: &str) -> bool {
@@ -247,6 +251,11 @@ fn absent(files: &BTreeSet<String>, folders: &[String]) -> BTreeSet<String> {
     let mut absent = BTreeSet::new();
     for file in files {
         let Some((found_in, name)) = file.rsplit_once('/') else { continue };
+        // Whatever it was found as.
+        if let Some(at) = folders.iter().position(|folder| folder == found_in) {
+            let earlier = folders[..at].iter().map(|folder| format!("{folder}/{name}"));
+            absent.extend(earlier.filter(|path| Path::new(path).symlink_metadata().is_err()));
+        }
         let stem = name.strip_suffix(".so").or_else(|| name.strip_suffix(".a"));
         let Some(stem) = stem.filter(|stem| stem.starts_with("lib")) else { continue };
         for folder in folders {
@@ -273,7 +282,15 @@ mod tests {
         let files = ["/b/liba.so", "/b/x.o", "/c/libz-1f.rlib"].map(str::to_owned).into();
         let folders = ["/a", "/b", "/c"].map(str::to_owned);
         let absent = absent(&files, &folders);
-        let expected = ["/a/liba.a", "/a/liba.so", "/b/liba.a", "/b/liba.so"];
+        let expected = [
+            "/a/liba.a",
+            "/a/liba.so",
+            "/a/libz-1f.rlib",
+            "/a/x.o",
+            "/b/liba.a",
+            "/b/liba.so",
+            "/b/libz-1f.rlib",
+        ];
         assert_eq!(absent.iter().collect::<Vec<_>>(), expected, "nothing is there on this machine");
     }
 

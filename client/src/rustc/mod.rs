@@ -15,6 +15,7 @@ pub mod flags;
 pub mod identity;
 pub mod keeping;
 pub mod linking;
+pub mod passed;
 pub mod situation;
 pub mod texts;
 

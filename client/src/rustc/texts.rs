@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::situation::Situation;
-use crate::dependencies::makefile;
 use crate::paths::Mount;
 
 /// What stands before a variable in dep-info.
 const VARIABLE: &str = "# env-dep:";
+
+/// What stands for a blank of a name while names are told from each other.
+const ESCAPED: &str = "\n";
 
 /// How a message begins that names a file which has been written.
 const ARTIFACT: &str = "{\"$message_type\":\"artifact\"";
@@ -29,7 +31,7 @@ pub struct DepInfo {
 impl DepInfo {
     /// Reads it.
     pub fn read(text: &str) -> Self {
-        let mut info = Self { sources: makefile::prerequisites(text), ..Self::default() };
+        let mut info = Self { sources: sources(text), ..Self::default() };
         for line in text.lines() {
             if let Some(variable) = line.strip_prefix(VARIABLE) {
                 let (name, value) = match variable.split_once('=') {
@@ -43,6 +45,13 @@ impl DepInfo {
         }
         info
     }
+}
+
+/// The files that the first rule names. Blanks in them are escaped, and nothing else.
+fn sources(text: &str) -> Vec<String> {
+    let rule = text.lines().find_map(|line| line.split_once(": "));
+    let escaped = rule.map_or_else(String::new, |(_, files)| files.replace("\\ ", ESCAPED));
+    escaped.split(' ').filter(|file| !file.is_empty()).map(|file| file.replace(ESCAPED, " ")).collect()
 }
 
 /// A variable's value as it was.
@@ -65,6 +74,17 @@ fn unescaped(value: &str) -> String {
 pub fn to_virtual(text: &str, here: &Situation) -> Option<String> {
     let renamed = |text, mount: &Mount| renamed(text, &mount.real, &format!("{MARK}{}", mount.name));
     (!text.contains(MARK)).then(|| here.place.mounts().iter().fold(text.to_owned(), renamed))
+}
+
+/// Dep-info with virtual names. Variables are as they were, but for those that count as paths.
+pub fn dep_info_to_virtual(text: &str, paths: &[&str], here: &Situation) -> Option<String> {
+    let is_verbatim = |line: &str| {
+        let variable =
+            line.strip_prefix(VARIABLE).map(|line| line.split(['=', '\n']).next().unwrap_or_default());
+        variable.is_some_and(|name| !paths.contains(&name))
+    };
+    let moved = |line| if is_verbatim(line) { Some(line.to_owned()) } else { to_virtual(line, here) };
+    if text.contains(MARK) { None } else { text.split_inclusive('\n').map(moved).collect() }
 }
 
 /// The same, the other way.
@@ -156,6 +176,11 @@ mod tests {
         assert!(kept.contains("/t/deps2/z.rs") && !kept.contains("/t/deps/"), "{kept}");
         assert_eq!(to_real(&kept, &here("/u")), TEXT.replace("/t/deps/", "/u/"));
         assert_eq!(to_virtual("\u{1}b/x", &here("/t/deps")), None);
+        let of = |paths: &[&str]| dep_info_to_virtual(TEXT, paths, &here("/t/deps")).unwrap();
+        assert_eq!(of(&["OUT_DIR"]), kept);
+        assert!(of(&[]).contains("OUT_DIR=/t/deps/out\n") && !of(&[]).contains("/t/deps/liba"));
+        let odd = DepInfo::read("a.d: x$$y.rs a\\#b.rs c\\ d.rs\n").sources;
+        assert_eq!(odd, ["x$$y.rs", "a\\#b.rs", "c d.rs"]);
     }
 
     #[test]
