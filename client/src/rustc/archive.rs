@@ -37,14 +37,17 @@ pub fn static_libraries(
     archives: &[&[u8]],
     compile: &Compile,
     folder: &Path,
+    sources: &BTreeSet<String>,
 ) -> Result<(BTreeSet<String>, BTreeSet<String>), Reason> {
-    let mut is_plain = true;
+    if archives.is_empty() {
+        return Ok((BTreeSet::new(), BTreeSet::new()));
+    }
+    let mut is_plain = !names_library(compile, sources)?;
     for archive in archives {
         let members = members(archive).ok_or(Reason::new("crate that can't be read"))?;
         is_plain &= members.iter().all(|name| OWN.iter().any(|own| name.ends_with(own)));
     }
-    let names_one = compile.words.windows(2).any(|pair| pair[0] == "-l" && pair[1].starts_with("static"));
-    if (is_plain && !names_one) || compile.search.is_empty() {
+    if is_plain || compile.search.is_empty() {
         return Ok((BTreeSet::new(), BTreeSet::new()));
     }
     let folders: BTreeSet<&String> = compile.search.iter().map(|(_, path)| path).collect();
@@ -64,6 +67,27 @@ pub fn static_libraries(
     let all = folders.iter().flat_map(|folder| names.iter().map(move |name| format!("{folder}/{name}")));
     let absent = all.filter(|path| !found.contains(path)).collect();
     Ok((found, absent))
+}
+
+/// Whether a crate says that there is a library in it.
+fn names_library(compile: &Compile, sources: &BTreeSet<String>) -> Result<bool, Reason> {
+    let mut words = compile.words.windows(2).filter(|pair| pair[0] == "-l").map(|pair| pair[1].as_str());
+    let mut has_any = false;
+    let mut is_verbatim = words.clone().any(|word| word.contains("verbatim"));
+    for path in sources {
+        let bytes = std::fs::read(path).map_err(|_| Reason::new("source that can't be read"))?;
+        let bytes: Vec<u8> = bytes.into_iter().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        // `unlink(` is none.
+        let is_part = |at: usize| at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
+        if memchr::memmem::find_iter(&bytes, b"link(").any(|at| !is_part(at)) {
+            has_any = true;
+            is_verbatim |= memchr::memmem::find(&bytes, b"verbatim").is_some();
+        }
+    }
+    if is_verbatim {
+        return Err("library by the name of its file".into());
+    }
+    Ok(has_any || words.any(|word| word.starts_with("static")))
 }
 
 /// The names of an archive's members; `None` if it is none.
@@ -122,11 +146,18 @@ mod tests {
         let search =
             vec![("native".to_owned(), format!("{path}/empty")), ("native".to_owned(), path.to_owned())];
         let compile = Compile { search, ..Compile::default() };
-        let of =
-            |name: &str| static_libraries(&[&archive(&[(name, "x")])], &compile, Path::new("/")).unwrap();
-        assert!(of("x.rcgu.o/").0.is_empty());
-        let (found, absent) = of("c.o/");
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), [format!("{path}/libx.a")]);
+        let of = |name: &str, sources| {
+            static_libraries(&[&archive(&[(name, "x")])], &compile, Path::new("/"), sources)
+        };
+        assert!(of("x.rcgu.o/", &BTreeSet::new()).unwrap().0.is_empty());
+        let (found, absent) = of("c.o/", &BTreeSet::new()).unwrap();
+        assert_eq!(found.iter().collect::<Vec<_>>(), [&format!("{path}/libx.a")]);
+        let source = folder.path().join("a.rs");
+        let sources = BTreeSet::from([source.to_str().unwrap().to_owned()]);
+        std::fs::write(&source, "#[link (name = \"x\")]").unwrap();
+        assert_eq!(of("x.rcgu.o/", &sources).unwrap().0, found);
+        std::fs::write(&source, "#[link(name = \"x\", modifiers = \"+verbatim\")]").unwrap();
+        assert!(of("x.rcgu.o/", &sources).is_err());
         assert_eq!(absent.into_iter().collect::<Vec<_>>(), [format!("{path}/empty/libx.a")]);
     }
 }

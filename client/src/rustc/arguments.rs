@@ -27,6 +27,8 @@ pub struct Compile {
     pub externs: Vec<Extern>,
     /// Folders in which libraries are looked for, without those of crates' own crates: their kind, and where they are.
     pub search: Vec<(String, String)>,
+    /// Folders in which crates' own crates are looked for.
+    pub dependencies: Vec<String>,
     /// Prefixes of paths, and what is written in their place.
     pub maps: Vec<(String, String)>,
     /// The target, unless it is the host.
@@ -108,7 +110,10 @@ impl Compile {
             }),
             "-L" => {
                 let (kind, path) = value.split_once('=').unwrap_or(("all", &value));
-                // Which crate is taken out of these, its dependents' metadata says, by its hash.
+                // Those of dependencies count by what is taken out of them.
+                if matches!(kind, "dependency" | "all") {
+                    self.dependencies.push(path.to_owned());
+                }
                 if kind != "dependency" {
                     self.search.push((kind.to_owned(), path.to_owned()));
                 }

@@ -5,8 +5,10 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::arguments::Compile;
+use super::behind::Behind;
 use super::identity::Compiler;
 use super::linking::Linker;
+use super::package;
 use super::situation::Situation;
 use crate::config::Config;
 use crate::direct::Hashes;
@@ -62,6 +64,10 @@ pub struct Asked {
     pub linker: Option<Linker>,
     /// The files that are known beforehand, with what they hold.
     pub inputs: Vec<Input>,
+    /// The crates behind those that are named, which are among them.
+    pub behind: Behind,
+    /// What else of the package may be read.
+    pub package: Hash,
     /// What the crate's first source holds.
     pub source: Hash,
     /// The key of all this.
@@ -113,18 +119,21 @@ impl Asked {
         check_search(&compile, &here)?;
         let compiler = Compiler::find(program, &config.dir, hashes)?;
         let linker = compile.links().then(|| Linker::find(&compile, hashes)).transpose()?;
-        let inputs = inputs(&compile, &here, hashes)?;
+        let mut inputs = inputs(&compile, &here, hashes)?;
+        let behind = behind(config, &compile, &here, &mut inputs, hashes)?;
         let unread = Reason::new("source that can't be read");
         let source = hashes.of(&here.place.absolute(&compile.source)).ok_or(unread)?;
+        let package = package::digest(&here, behind.has_programs, hashes)?;
         let mut said = Said::default();
         said.all(&[FORMAT, env!("CARGO_PKG_VERSION"), &hex::encode(compiler.digest), &hex::encode(source)]);
         of_place(&mut said, &compile, &here);
         of_inputs(&mut said, &compile, &inputs);
         of_linker(&mut said, linker.as_ref());
+        said.all(&["package", &hex::encode(package)]);
         of_environment(&mut said, &compile, &here);
         let key = ManifestKey::of_kind(FORMAT, &said.0);
         let (program, arguments) = (program.to_owned(), arguments.to_vec());
-        Ok(Self { program, arguments, compile, here, compiler, linker, inputs, source, key })
+        Ok(Self { program, arguments, compile, here, compiler, linker, inputs, behind, package, source, key })
     }
 
     /// What tells this compiler from another, for reports.
@@ -135,6 +144,17 @@ impl Asked {
     /// Whether nothing that was known beforehand has changed since.
     pub fn is_current(&self) -> bool {
         self.inputs.iter().all(|input| stamp_of(&input.path) == Some(input.stamp))
+    }
+
+    /// Checks that nothing of the package has changed since either.
+    ///
+    /// # Errors
+    /// The reason to keep nothing.
+    pub fn check_package(&self, hashes: &mut Hashes) -> Result<(), Reason> {
+        if package::digest(&self.here, self.behind.has_programs, hashes)? == self.package {
+            return Ok(());
+        }
+        Err("file changed while compiling".into())
     }
 
     /// The words to run rustc with.
@@ -187,6 +207,29 @@ fn inputs(compile: &Compile, here: &Situation, hashes: &mut Hashes) -> Result<Ve
         add("manifest".to_owned(), manifest, "manifest that can't be read")?;
     }
     Ok(inputs)
+}
+
+/// Adds the crates behind those that are named.
+fn behind(
+    config: &Config,
+    compile: &Compile,
+    here: &Situation,
+    inputs: &mut Vec<Input>,
+    hashes: &mut Hashes,
+) -> Result<Behind, Reason> {
+    let absolute = |path: &String| here.place.absolute(path);
+    let named: Vec<String> =
+        compile.externs.iter().filter_map(|named| named.path.as_ref()).map(absolute).collect();
+    let folders: Vec<String> = compile.dependencies.iter().map(absolute).collect();
+    let behind = Behind::find(&named, &folders, &compile.outputs(), &config.dir.join("rustc"), hashes)?;
+    for path in &behind.files {
+        let unread = Reason::new("crate that can't be read");
+        let stamp = stamp_of(path).ok_or(unread.clone())?;
+        let hash = hashes.of(path).ok_or(unread)?;
+        let name = format!("behind {}", path.rsplit('/').next().unwrap_or_default());
+        inputs.push(Input { name, path: path.clone(), hash, stamp });
+    }
+    Ok(behind)
 }
 
 fn of_place(said: &mut Said, compile: &Compile, here: &Situation) {

@@ -14,6 +14,7 @@ use super::archive;
 use super::asked::{Asked, result_key};
 use super::identity::Compiler;
 use super::linking::Watch;
+use super::out_dir::{OUT_DIR, is_only_included};
 use super::texts::{self, DepInfo};
 use crate::answering::{Answered, Source};
 use crate::clock::Start;
@@ -115,6 +116,7 @@ impl Seen<'_> {
             return Err("file changed while compiling".into());
         }
         let compiler = Compiler::find(&self.asked.program, &self.config.dir, &mut hashes);
+        self.asked.check_package(&mut hashes)?;
         if compiler.as_ref() != Ok(&self.asked.compiler) {
             return Err("compiler changed while compiling".into());
         }
@@ -127,7 +129,7 @@ impl Seen<'_> {
             action: String::new(),
             files: self.contents(&read.files, &mut hashes)?,
             absent: read.absent.iter().map(|path| here.place.alias(path)).collect(),
-            variables: self.variables(&info, &read.files)?,
+            variables: self.variables(&info)?,
             place: Vec::new(),
             width: compile.width.clone().filter(|_| messages.are_for_people),
             has_messages: messages.are_for_people,
@@ -187,6 +189,7 @@ impl Seen<'_> {
     /// What the linker read, and the static libraries that were put into a crate.
     fn add_libraries(&self, outputs: &[Output], read: &mut Read) -> Result<(), Reason> {
         let Asked { compile, here, linker, compiler, .. } = self.asked;
+        let sources = read.files.clone();
         if let Some((watch, linker)) = self.watch.zip(linker.as_ref()) {
             let linked = watch.read(linker, compile, &compiler.files)?;
             read.files.extend(linked.files);
@@ -194,7 +197,8 @@ impl Seen<'_> {
         }
         let is_archive = |output: &&Output| has_ending(&output.name, "rlib");
         let archives: Vec<&[u8]> = outputs.iter().filter(is_archive).map(|output| &output.data[..]).collect();
-        let (files, absent) = archive::static_libraries(&archives, compile, Path::new(&here.place.folder))?;
+        let (files, absent) =
+            archive::static_libraries(&archives, compile, Path::new(&here.place.folder), &sources)?;
         read.files.extend(files.iter().map(|path| here.place.absolute(path)));
         read.absent.extend(absent.iter().map(|path| here.place.absolute(path)));
         Ok(())
@@ -226,14 +230,16 @@ impl Seen<'_> {
     }
 
     /// The variables that were asked for.
-    fn variables(&self, info: &DepInfo, files: &BTreeSet<String>) -> Result<Vec<Variable>, Reason> {
+    fn variables(&self, info: &DepInfo) -> Result<Vec<Variable>, Reason> {
         let here = &self.asked.here;
         let mut variables = Vec::new();
         for (name, value) in &info.variables {
             if environment::of_process(name) != *value {
                 return Err("variable that rustc sees otherwise".into());
             }
-            let is_path = name == OUT_DIR && here.is_build_mapped && is_only_included(files);
+            let is_path = name == OUT_DIR
+                && here.is_build_mapped
+                && is_only_included(&info.sources, &self.asked.behind.asking, here);
             let value = value_of(name, is_path, &here.place, &environment::of_process);
             variables.push(Variable { name: name.clone(), value, is_path });
         }
@@ -259,32 +265,6 @@ fn other_module(path: &str) -> Option<String> {
 
 fn has_ending(name: &str, ending: &str) -> bool {
     Path::new(name).extension().is_some_and(|found| found == ending)
-}
-
-/// The folder of what a build script made.
-const OUT_DIR: &str = "OUT_DIR";
-
-/// Macros that take a path and leave nothing of it behind.
-const INCLUDING: [&str; 3] = ["include!(", "include_str!(", "include_bytes!("];
-
-/// Whether the name of that folder is used for nothing but to include what is in it.
-fn is_only_included(files: &BTreeSet<String>) -> bool {
-    let mut uses = 0;
-    for path in files.iter().filter(|path| has_ending(path, "rs")) {
-        let Ok(text) = std::fs::read_to_string(path) else { return false };
-        if !text.contains(OUT_DIR) {
-            continue;
-        }
-        let text: String = text.chars().filter(|letter| !letter.is_whitespace()).collect();
-        for (at, _) in text.match_indices(OUT_DIR) {
-            let before = text[..at].strip_suffix("concat!(env!(\"");
-            if !before.is_some_and(|before| INCLUDING.iter().any(|macro_| before.ends_with(macro_))) {
-                return false;
-            }
-            uses += 1;
-        }
-    }
-    uses > 0
 }
 
 /// Whether a folder of this place is named in what was made.
@@ -322,23 +302,5 @@ mod tests {
         assert_eq!(other_module("/x/a.rs").as_deref(), Some("/x/a/mod.rs"));
         assert_eq!(other_module("/x/a/mod.rs").as_deref(), Some("/x/a.rs"));
         assert_eq!(other_module("/x/data.txt"), None);
-    }
-
-    #[test]
-    fn a_folder_that_is_used_for_more_than_to_include_is_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("a.rs");
-        let holds = |text: &str| {
-            std::fs::write(&file, text).unwrap();
-            is_only_included(&BTreeSet::from([file.to_str().unwrap().to_owned()]))
-        };
-        let include = "include!(concat!(env!(\"OUT_DIR\"), \"/x.rs\"));\n";
-        assert!(holds(include));
-        assert!(holds(&format!(
-            "{include}const A: &str = include_str!(\n concat!(env!(\"OUT_DIR\"), \"/y\"));"
-        )));
-        assert!(!holds(&format!("{include}const A: &str = env!(\"OUT_DIR\");")));
-        assert!(!holds(&format!("{include}const A: &str = concat!(env!(\"OUT_DIR\"), \"/x\");")));
-        assert!(!holds("fn main() {}"), "another crate's macro asks for it");
     }
 }

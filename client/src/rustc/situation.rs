@@ -97,10 +97,20 @@ impl Situation {
         !self.is_build_mapped && below(&name, BUILD)
     }
 
+    /// The build's folder, if it isn't the working folder.
+    pub fn build(&self) -> Option<&str> {
+        self.place.mounts().iter().find(|mount| mount.name == BUILD).map(|mount| mount.real.as_str())
+    }
+
     /// The names that belong to this place, and are virtual elsewhere.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.place.mounts().iter().map(|mount| mount.real.as_str())
     }
+}
+
+/// Whether a folder has sources that nobody changes.
+pub fn is_shared(folder: &str) -> bool {
+    SHARED.iter().any(|shared| folder.contains(shared))
 }
 
 fn below(name: &str, mount: &str) -> bool {

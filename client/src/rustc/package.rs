@@ -1,0 +1,122 @@
+//! What cargo runs a compile again for, though nothing of it may be in dep-info: macros are programs, and read what they like.
+//!
+//! What a build script says that it depends on counts. If there are macros in play, or the script says nothing, all files of
+//! the package do, unless it is of a registry or a checkout that nobody changes.
+
+use std::path::Path;
+
+use super::situation::{self, Situation};
+use crate::direct::Hashes;
+use crate::direct::hashes::hash_of;
+use crate::direct::key::Said;
+use crate::direct::memo::Hash;
+use crate::environment;
+use crate::local::Platform;
+use crate::reason::Reason;
+
+/// Most files that are looked at.
+const FILES_MAX: usize = 10_000;
+
+/// How many folders within each other are looked at; links are followed.
+const LEVELS_MAX: usize = 32;
+
+/// Most bytes of what a build script says.
+const SAID_BYTES_MAX: u64 = 16 << 20;
+
+/// Folders that hold what was, not what is.
+const HISTORIES: [&str; 3] = [".git", ".hg", ".jj"];
+
+/// What lies in a folder that can be made anew.
+const CACHE_MARK: &str = "CACHEDIR.TAG";
+
+/// The digest of all that, as it is now. Whether there are `programs` in play says the caller.
+///
+/// # Errors
+/// The reason to pass the call through.
+pub fn digest(here: &Situation, programs: bool, hashes: &mut Hashes) -> Result<Hash, Reason> {
+    let mut walk = Walk { here, hashes, said: Said::default(), left: FILES_MAX };
+    let Some(folder) = environment::of_process("CARGO_MANIFEST_DIR").filter(|path| path.starts_with('/'))
+    else {
+        return Ok(hash_of(b""));
+    };
+    let script = environment::of_process("OUT_DIR").map(|out| walk.script(&folder, &out)).transpose()?;
+    if !situation::is_shared(&folder) && (programs || script == Some(false)) {
+        walk.said.part("package");
+        walk.look("", &folder, LEVELS_MAX)?;
+    }
+    Ok(hash_of(walk.said.0.as_bytes()))
+}
+
+struct Walk<'a> {
+    here: &'a Situation,
+    hashes: &'a mut Hashes,
+    said: Said,
+    left: usize,
+}
+
+impl Walk<'_> {
+    /// What a build script depends on; `false` if it doesn't say.
+    fn script(&mut self, folder: &str, out: &str) -> Result<bool, Reason> {
+        let Some(parent) = Path::new(out).parent() else { return Ok(false) };
+        let file = parent.join("output");
+        if file.metadata().is_ok_and(|metadata| metadata.len() > SAID_BYTES_MAX) {
+            return Err("build script that says too much".into());
+        }
+        let Ok(said) = std::fs::read(file) else { return Ok(false) };
+        let mut says = false;
+        for line in String::from_utf8_lossy(&said).lines() {
+            let Some(line) = line.strip_prefix("cargo:") else { continue };
+            let line = line.strip_prefix(':').unwrap_or(line);
+            if let Some(path) = line.strip_prefix("rerun-if-changed=") {
+                says = true;
+                let path = path.trim_end();
+                let name = self.here.alias(path);
+                let real = if path.starts_with('/') { path.to_owned() } else { format!("{folder}/{path}") };
+                self.look(&name, &real, LEVELS_MAX)?;
+            } else if let Some(name) = line.strip_prefix("rerun-if-env-changed=") {
+                says = true;
+                let value = environment::of_process(name.trim_end()).map(|value| self.here.alias(&value));
+                self.said.all(&["variable", name, value.as_deref().unwrap_or("(not set)")]);
+            }
+        }
+        Ok(says)
+    }
+
+    /// A file or folder with what it holds.
+    fn look(&mut self, name: &str, path: &str, levels: usize) -> Result<(), Reason> {
+        let too_many = Reason::new("package of too many files");
+        self.left = self.left.checked_sub(1).ok_or(too_many.clone())?;
+        let Ok(metadata) = Path::new(path).metadata() else {
+            self.said.all(&["nothing", name]);
+            return Ok(());
+        };
+        if !metadata.is_dir() {
+            let hash = self.hashes.of(path).map(hex::encode);
+            // What can't be read is told by its stamp.
+            let hash = hash.unwrap_or_else(|| format!("{:?}", Platform::stamp(&metadata)));
+            self.said.all(&["file", name, &hash]);
+            return Ok(());
+        }
+        let levels = levels.checked_sub(1).ok_or(too_many)?;
+        let mut names = Vec::new();
+        for entry in
+            Path::new(path).read_dir().map_err(|_| Reason::new("folder that can't be read"))?.flatten()
+        {
+            let unusual = |_| Reason::new("folder with an unusual name");
+            names.push(entry.file_name().into_string().map_err(unusual)?);
+        }
+        names.sort_unstable();
+        self.said.all(&["folder", name]);
+        for entry in names {
+            let below = format!("{}/{entry}", path.trim_end_matches('/'));
+            let is_made = || {
+                Path::new(&below).join(CACHE_MARK).is_file()
+                    || self.here.build().is_some_and(|it| it == below)
+            };
+            if !HISTORIES.contains(&entry.as_str()) && !is_made() {
+                self.look(&format!("{name}/{entry}"), &below, levels)?;
+            }
+        }
+        Ok(())
+    }
+}
