@@ -146,7 +146,7 @@ mod tests {
         let search =
             vec![("native".to_owned(), format!("{path}/empty")), ("native".to_owned(), path.to_owned())];
         let compile = Compile { search, ..Compile::default() };
-        let of = |name: &str, sources| {
+        let of = |name: &str, sources: &BTreeSet<String>| {
             static_libraries(&[&archive(&[(name, "x")])], &compile, Path::new("/"), sources)
         };
         assert!(of("x.rcgu.o/", &BTreeSet::new()).unwrap().0.is_empty());
