@@ -143,3 +143,10 @@ pub fn rustc() -> String {
     let said = Command::new("rustc").args(["--print", "sysroot"]).output().unwrap();
     format!("{}/bin/rustc", text(&said.stdout).trim())
 }
+
+/// The target that a rustc makes programs for, unless it is told otherwise.
+pub fn host(rustc: &str) -> String {
+    let said = Command::new(rustc).arg("-vV").output().unwrap();
+    let said = text(&said.stdout);
+    said.lines().find_map(|line| line.strip_prefix("host: ")).unwrap().to_owned()
+}
