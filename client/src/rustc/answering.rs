@@ -42,7 +42,7 @@ fn recognise(config: &Config, asked: &Asked, stack: &mut Stack<'_>, hashes: &mut
         variable: &environment::of_process,
     };
     let mut fits = |manifest: &Manifest| {
-        let found = manifest.calls.iter().find_map(|call| match call.check(&here, hashes) {
+        manifest.calls.iter().find_map(|call| match call.check(&here, hashes) {
             Ok(()) => {
                 let read = Call { action: String::new(), ..call.clone() };
                 let action = result_key(&asked.key, &read).digest;
@@ -53,8 +53,7 @@ fn recognise(config: &Config, asked: &Asked, stack: &mut Stack<'_>, hashes: &mut
                 tracing::debug!(?misfit, "a call that was seen doesn't fit");
                 None
             }
-        });
-        found
+        })
     };
     let known = stack.local_manifest(&asked.key).and_then(|manifest| fits(&manifest));
     if let Some((action, _)) = &known

@@ -20,7 +20,7 @@ use crate::local::{Platform, Stamp};
 use crate::reason::Reason;
 
 /// Raised when what an older client kept must not be read by this one.
-const FORMAT: &str = "castwork rustc 1";
+const FORMAT: &str = "castwork rustc 2";
 
 /// Variables with which rustc does what is not understood.
 const REFUSED: [&str; 4] = ["RUST_TARGET_PATH", "RUSTC_LOG", "RUSTC_OVERRIDE_VERSION_STRING", "RUSTC_ICE"];
@@ -46,7 +46,10 @@ const COLORS: [&str; 3] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"];
 const PACKAGE: &str = "CARGO_PKG_";
 
 /// Variables that are paths.
-const PATHS: [&str; 3] = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "OUT_DIR"];
+const PATHS: [&str; 4] = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_TARGET_TMPDIR", "OUT_DIR"];
+
+/// The beginning of those that are paths of a package's programs, for its tests.
+const PROGRAM: &str = "CARGO_BIN_EXE_";
 
 /// A call of rustc.
 pub struct Asked {
@@ -277,9 +280,13 @@ fn of_environment(said: &mut Said, compile: &Compile, here: &Situation) {
             said.all(&[&name, &value]);
         }
     }
-    for name in PATHS {
-        if let Some(value) = environment::of_process(name) {
-            said.all(&[name, &here.alias(&value)]);
+    let of_tests = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut paths: Vec<String> = of_tests.filter(|name| name.starts_with(PROGRAM)).collect();
+    paths.extend(PATHS.map(str::to_owned));
+    paths.sort_unstable();
+    for name in paths {
+        if let Some(value) = environment::of_process(&name) {
+            said.all(&[&name, &here.alias(&value)]);
         }
     }
     // Hints in messages differ if cargo is there to be told something.

@@ -127,17 +127,14 @@ impl There {
                     continue;
                 }
                 let path = format!("{folder}/{name}");
-                match ending_of(name) {
-                    // What both hold of the crate is the same; a whole crate may still be on its way.
-                    Some(_) if name.ends_with(".rlib") && has_metadata(&path) => {}
-                    Some(ending) => {
-                        there.by_ending.entry(ending.to_owned()).or_default().insert(path);
-                    }
-                    None if name.ends_with(".rlib") && has_metadata(&path) => {}
-                    None => {
-                        there.others.insert(path);
-                    }
+                // What both hold of the crate is the same; a whole crate may still be on its way.
+                if Path::new(name).extension().is_some_and(|ending| ending == "rlib") && has_metadata(&path) {
+                    continue;
                 }
+                match ending_of(name) {
+                    Some(ending) => there.by_ending.entry(ending.to_owned()).or_default().insert(path),
+                    None => there.others.insert(path),
+                };
             }
         }
         Ok(there)

@@ -64,6 +64,9 @@ impl Compiler {
         let mut names = String::new();
         let libraries = known.libraries.iter().map(PathBuf::clone);
         let mut files: BTreeSet<PathBuf> = libraries.chain([real]).collect();
+        if !Platform::HAS_ELF_LOADER {
+            files.extend(dylibs(&known.sysroot));
+        }
         for folder in targets(&known.sysroot) {
             list(&folder, LEVELS_MAX, &mut files)?;
         }
@@ -127,6 +130,13 @@ fn check_library_path(known: &Known) -> Result<(), Reason> {
         }
     }
     Ok(())
+}
+
+/// The libraries that may be rustc's own, where nothing tells which it runs with.
+fn dylibs(sysroot: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = sysroot.join("lib").read_dir();
+    let files = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+    files.filter(|path| path.is_file() && path.extension().is_some_and(|ending| ending == "dylib"))
 }
 
 /// The folders of the standard libraries, by target.

@@ -227,6 +227,11 @@ pub fn parts(result: &reapi::ActionResult) -> Result<Parts, TierError> {
         Ok((Output { name, data: Bytes::new(), is_executable }, part))
     };
     let outputs = result.output_files.iter().map(file).collect::<Result<_, TierError>>()?;
+    let size = |file: &reapi::OutputFile| file.digest.as_ref().map_or(0, |digest| digest.size_bytes);
+    let bytes = result.output_files.iter().map(size).try_fold(0_i64, i64::checked_add);
+    if bytes.and_then(|bytes| u64::try_from(bytes).ok()).is_none_or(|bytes| bytes > 2 * OUTPUT_BYTES_MAX) {
+        return Err(TierError::Unfit("result with outputs that are too large"));
+    }
     let stream = |raw: &Bytes, blob: &Option<reapi::Digest>| match blob {
         Some(blob) if raw.is_empty() => digest(blob).map(Part::Blob),
         _ => Ok(Part::Inline(raw.clone())),
