@@ -10,6 +10,7 @@ use std::path::Path;
 use crate::answering::{Answered, Answering, Source, run_here};
 use crate::clock::Start;
 use crate::dependencies::Watch;
+use crate::independence::is_proven;
 use crate::local::Platform;
 use crate::paths::LEADS_OUT;
 use crate::prepare::{Prepared, Understood};
@@ -65,7 +66,13 @@ pub fn answer(
     call.memory.save();
     let code = Platform::exit_code(ran.status);
     let is_preprocessed = found.as_ref().is_ok_and(|(_, is_preprocessed)| *is_preprocessed);
-    let prepared: Result<Prepared, Reason> = found.and_then(|(closure, _)| call.with(closure));
+    let found = found.map(|(mut closure, _)| {
+        if closure.holds_isolated_alone && is_proven(&call) {
+            closure.holds_place = false;
+        }
+        closure
+    });
+    let prepared: Result<Prepared, Reason> = found.and_then(|closure| call.with(closure));
     match prepared {
         Ok(prepared) => {
             let mut answering = Answering {

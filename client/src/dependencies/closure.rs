@@ -16,7 +16,7 @@ use super::text::{self, Looking, Text};
 use crate::clock::Start;
 use crate::command_line::{Argument, Compile};
 use crate::local::{Platform, Stamp};
-use crate::paths::{Located, Place};
+use crate::paths::{ISOLATED, Located, Place};
 use crate::reason::Reason;
 use crate::toolchain::{Family, IncludeDirs, ToolchainMemory};
 
@@ -66,6 +66,8 @@ pub struct Closure {
     pub is_predefined_shadowed: bool,
     /// Whether the object may hold the name of the folder outside of debug information.
     pub holds_place: bool,
+    /// Whether it may hold no more than that of an isolated build, and may well not: compiling once more tells.
+    pub holds_isolated_alone: bool,
     /// Whether dates get into the object.
     pub holds_date: bool,
     /// Folders, by their name below the input root, that are no links: the way to a file goes out of them again.
@@ -106,10 +108,12 @@ pub fn gather(
     search.check_links(place)?;
     let standard = last_standard(compile);
     let places: Vec<&str> = place.names().collect();
+    let isolated = place.mounts().iter().find(|mount| mount.name == ISOLATED);
     let looking = Looking {
         language: compile.language_for(memory.toolchain.is_cxx_driver),
         standard: standard.as_deref(),
         places: &places,
+        isolated: isolated.map(|mount| mount.real.as_str()),
         seconds: preprocessed.seconds,
     };
     let text = text::read(&preprocessed.text, &looking)?;
@@ -136,7 +140,8 @@ pub fn gather(
     closure.rules = compile.dependency_file.with_system_headers.map(|_| preprocessed.rules);
     closure.has_predefined = text.predefined.is_some();
     closure.is_predefined_shadowed = text.predefined.is_some_and(|found| is_shadowed(&found, &search));
-    closure.holds_place = text.holds_place;
+    closure.holds_place = text.holds_place || text.holds_isolated;
+    closure.holds_isolated_alone = text.holds_isolated && !text.holds_place;
     closure.holds_date = text.holds_date || gathering.scans.values().any(|scan| scan.has_date);
     Ok(closure)
 }

@@ -22,7 +22,7 @@ use crate::clock::Start;
 use crate::command_line::flags::Search;
 use crate::command_line::{Argument, Compile};
 use crate::local::{MemoryFile, Platform, Stamp};
-use crate::paths::Place;
+use crate::paths::{ISOLATED, Place};
 use crate::reason::Reason;
 use crate::toolchain::{Family, IncludeDirs, Toolchain, ToolchainMemory};
 
@@ -207,11 +207,16 @@ impl<'a> Watch<'a> {
         }
         let any = |is_so: fn(&super::scan::Scan) -> bool| gathering.scans.values().any(is_so);
         let says_file = any(|scan| scan.has_name_of_file) || pieces.make_name_of_file();
+        let is_place_unproven = says_file
+            && entered.iter().chain([&self.compile.source]).any(|name| self.is_named_by_place(name));
+        if is_place_unproven && self.place.mounts().iter().any(|mount| mount.name == ISOLATED) {
+            // Its folder is never called so again.
+            return Err(Unclear::UntilPreprocessed("a file of an isolated build may name itself"));
+        }
         let holds_date = any(|scan| scan.has_date);
         let mut closure = gathering.closure;
         closure.holds_date = holds_date;
-        closure.is_place_unproven = says_file
-            && entered.iter().chain([&self.compile.source]).any(|name| self.is_named_by_place(name));
+        closure.is_place_unproven = is_place_unproven;
         closure.has_predefined = predefined.is_some();
         closure.is_predefined_shadowed = predefined.is_some_and(|found| is_shadowed(&found, search));
         closure.rules = self.compile.dependency_file.with_system_headers.map(|_| rules);

@@ -1,7 +1,7 @@
 //! What literals of C and C++ stand for.
 
 /// Where `needle` begins in `hay`.
-pub(super) fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
+pub(crate) fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
     let (first, rest) = needle.split_first()?;
     let mut from = 0;
     while let Some(at) = hay[from..].iter().position(|byte| byte == first) {

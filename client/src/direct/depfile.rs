@@ -54,7 +54,7 @@ impl Depfile {
         // Such names are escaped, each compiler in its own way.
         let is_plain =
             |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '_' | '-' | '+');
-        if place.root.is_none() || !place.mounts().iter().all(|mount| mount.real.chars().all(is_plain)) {
+        if !place.mounts().iter().all(|mount| mount.real.chars().all(is_plain)) {
             return verbatim();
         }
         let Some(words) = Words::read(text) else { return verbatim() };

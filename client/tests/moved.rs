@@ -1,0 +1,177 @@
+//! Debug information in other folders than it was made in: what a hit gives is, byte by byte, what the compiler gives there.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use support::{Project, castwork, shown, text};
+
+const FILES: [(&str, &str); 4] = [
+    ("src/a.cc", "#include <vector>\n#include \"h.h\"\n#include <far.h>\n#include \"made.h\"\nint f(std::vector<int> &v) { v.push_back(H + MADE); return far(static_cast<int>(v.size())); }\n"),
+    ("src/b.c", "#include <stdio.h>\n#include \"h.h\"\n#include <far.h>\nstatic int g(int x) { return far(x) + H; }\nint f(int x) { printf(\"%d\", x); return g(x); }\n"),
+    ("include/h.h", "#define H 1\n"),
+    ("unused", ""),
+];
+
+/// A project, a folder that it is built in, and a folder with what the build requires: apart from each other.
+struct Places {
+    project: Project,
+    _folders: [tempfile::TempDir; 2],
+    build: PathBuf,
+    required: PathBuf,
+}
+
+impl Places {
+    /// In folders with such names.
+    fn new(from: Option<&Places>, source: &str, build: &str) -> Self {
+        let project = from.map_or_else(|| Project::with(&FILES), |other| other.project.copy(source));
+        let folders = [build, "pip-build-env-"].map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
+        let [build, required] = [&folders[0], &folders[1]].map(|folder| folder.path().canonicalize().unwrap());
+        let build = build.join("build");
+        std::fs::create_dir_all(build.join("dir")).unwrap();
+        std::fs::create_dir_all(required.join("include")).unwrap();
+        let places = Self { project, _folders: folders, build, required };
+        let sources = shown(&places.project.root);
+        places.write(&places.build, "CMakeCache.txt", &format!("CMAKE_HOME_DIRECTORY:INTERNAL={sources}\n"));
+        places.write(&places.build, "made.h", "#define MADE 2\n");
+        places.write(&places.required, "include/far.h", "static inline int far(int x) { return x * 3; }\n");
+        places
+    }
+
+    fn write(&self, folder: &Path, name: &str, text: &str) {
+        self.project.write(&shown(&folder.join(name)), text);
+    }
+
+    /// Compiles as `CMake` has it done, through the wrapper and without, and compares. Returns whether it was a hit.
+    fn compile(&self, compiler: &str, source: &str, flags: &str) -> bool {
+        let (root, required) = (shown(&self.project.root), shown(&self.required));
+        let line = format!(
+            "{compiler} {flags} -I{root}/include -I{} -isystem {required}/include -MD -MF dir/a.d -o dir/a.o -c {source}",
+            shown(&self.build)
+        );
+        let line = line.replace("ROOT", &root).replace("REQUIRED", &required);
+        let ran = |program: Option<&str>| {
+            let mut words = line.split(' ');
+            let mut command = self.project.command(program.unwrap_or_else(|| words.next().unwrap()));
+            command.env_remove("CASTWORK_PROJECT_ROOT").current_dir(&self.build).env("PWD", &self.build);
+            let output = command.args(words).output().unwrap();
+            assert!(output.status.success(), "{line}\n{}", text(&output.stderr));
+            let file = |name: &str| std::fs::read(self.build.join(name)).unwrap();
+            (file("dir/a.o"), text(&file("dir/a.d")), text(&output.stderr))
+        };
+        let plain = ran(None);
+        let _ = self.project.counters();
+        let cached = ran(Some(castwork()));
+        assert!(cached.0 == plain.0, "another object: {line}");
+        assert_eq!((cached.1, cached.2), (plain.1, plain.2), "{line}");
+        self.project.counters().number("local_hits") == 1
+    }
+}
+
+#[test]
+fn objects_with_debug_information_move() {
+    let here = Places::new(None, "", "tmp");
+    // Of more lengths than gcc's table of its own two paths has slots.
+    let others: Vec<Places> = (0..15)
+        .map(|n| Places::new(Some(&here), &"another-checkout-"[n..], &"of-a-build-of-it-"[..=n]))
+        .collect();
+    for (compiler, source, flags) in [
+        ("g++", "ROOT/src/a.cc", "-g"),
+        ("gcc", "ROOT/src/b.c", "-g -O2"),
+        ("gcc", "ROOT/src/../src/b.c", "-O1 -ggdb -fPIC"),
+        ("gcc", "ROOT//src/b.c", "-g1"),
+        ("gcc", "ROOT/src/b.c", "-gdwarf-5 -ffunction-sections -gno-column-info -fno-asynchronous-unwind-tables"),
+    ] {
+        assert!(!here.compile(compiler, source, flags), "{source} {flags}");
+        assert!(here.compile(compiler, source, flags), "{source} {flags}");
+        for other in &others {
+            assert!(other.compile(compiler, source, flags), "{source} {flags}");
+        }
+    }
+    others[0].write(&others[0].required, "include/far.h", "static inline int far(int x) { return x * 4; }\n");
+    assert!(!others[0].compile("gcc", "ROOT/src/b.c", "-g -O2"), "what is required counts");
+}
+
+#[test]
+fn debug_information_of_other_forms_stays() {
+    let here = Places::new(None, "", "tmp");
+    let there = Places::new(Some(&here), "another-checkout", "of-a-build");
+    for flags in [
+        "-g3",
+        "-gdwarf-4",
+        "-g -gz",
+        "-g -m32",
+        "-g -gno-as-loc-support",
+        "-g -fdebug-prefix-map=/usr=/other",
+        "-g -Wa,--compress-debug-sections=zlib",
+    ] {
+        if flags.contains("-m32") && !Path::new("/usr/include/gnu/stubs-32.h").exists() {
+            continue;
+        }
+        // What the command doesn't tell is seen in the object, so it takes one compile more.
+        let tries = (0..3).position(|_| here.compile("gcc", "ROOT/src/b.c", flags));
+        assert!(tries.is_some_and(|tries| tries > 0), "{flags}: {tries:?}");
+        assert!(!there.compile("gcc", "ROOT/src/b.c", flags), "{flags}");
+    }
+}
+
+#[test]
+fn a_debugger_finds_the_sources_of_the_folder_it_was_delivered_to() {
+    let here = Places::new(None, "", "tmp");
+    let there = Places::new(Some(&here), "another-checkout", "of-a-build");
+    assert!(!here.compile("gcc", "ROOT/src/b.c", "-g"));
+    assert!(there.compile("gcc", "ROOT/src/b.c", "-g"));
+    let object = std::fs::read(there.build.join("dir/a.o")).unwrap();
+    let holds = |path: &Path| {
+        let name = [shown(path).as_bytes(), b"\0"].concat();
+        object.windows(name.len()).any(|window| window == name)
+    };
+    assert!(holds(&there.build) && holds(&there.project.root.join("src/b.c")));
+    assert!(holds(&there.required.join("include")));
+    assert!(!holds(&here.build) && !holds(&here.project.root.join("src/b.c")));
+    assert!(!object.windows(8).any(|window| window == b"/build/p"));
+}
+
+/// A header that names itself, in a function that a source calls or doesn't.
+fn naming(said: &str) -> String {
+    format!(
+        "#include <stdexcept>\n#include <stdlib.h>\n#include <string.h>\n[[noreturn]] inline void fail(const char *why) {{ {said} }}\n\
+         inline void nobody(int x) {{ if (x) {{ fail(\"not here: \" __FILE__); }} }}\n\
+         inline int far(int x) {{ return x; }}\n"
+    )
+}
+
+#[test]
+fn a_header_that_names_itself_where_nothing_comes_of_it_is_no_reason_for_a_miss() {
+    const THROWS: &str = "throw std::runtime_error(why);";
+    for (said, called, is_shared) in [
+        (THROWS, "far(1)", true),
+        (THROWS, "(nobody(1), far(1))", false),
+        ("exit((int)strlen(why));", "(nobody(1), far(1))", false),
+        ("exit(why[20]);", "(nobody(1), far(1))", false),
+        ("abort();", "(nobody(1), far(1))", true),
+        (THROWS, "far(sizeof(LENGTH))", false),
+    ] {
+        for debug in ["", " -g"] {
+            let here = Places::new(None, "", "tmp");
+            let prepare = |places: &Places| {
+                let length = "#define LENGTH __FILE__\ninline int length() { return sizeof(__FILE__); }\n";
+                let length = if called.contains("LENGTH") { length } else { "" };
+                let source = format!("#include <far.h>\n#include <vector>\n#define LENGTH length()\nint f() {{ return {called}; }}\n");
+                places.write(&places.required, "include/far.h", &naming(said));
+                places.project.write("src/a.cc", &format!("{source}{length}").replace("#define LENGTH __FILE__", ""));
+            };
+            prepare(&here);
+            let there = Places::new(Some(&here), "another-checkout", "of-a-build");
+            prepare(&there);
+            let flags = format!("-O2{debug}");
+            assert!(!here.compile("g++", "ROOT/src/a.cc", &flags), "{said} {called}");
+            // What a debugger is told of an argument that is never used is its text.
+            let is_shared = is_shared && (debug.is_empty() || called == "far(1)");
+            assert_eq!(there.compile("g++", "ROOT/src/a.cc", &flags), is_shared, "{said} {called}{debug}");
+        }
+    }
+}
