@@ -95,3 +95,31 @@ fn a_build_folder_whose_files_climb_out_of_it_keeps_its_own_name() {
     let there = here.copy("another-checkout");
     assert!(compile(&there, &there.root.join("build"), "-O2 -DNDEBUG"), "the same name is known");
 }
+
+#[test]
+fn a_header_that_is_found_through_another_folder_is_not_taken_for_one_of_the_build() {
+    let (here, build) = checkout(None, "", "build");
+    here.write("src/a.c", "#include <build/made.h>\nint f(void) { return MADE; }\n");
+    here.write("other/made.h", "#define MADE 7\n");
+    let moved = |project: &Project, build: &PathBuf| {
+        let root = shown(&project.root);
+        let line = format!("gcc -O1 -w -I{root} -I{root}/other -o a.o -c {root}/src/a.c");
+        let ran = |program: &str, words: &str| {
+            let _ = std::fs::remove_file(build.join("a.o"));
+            let mut command = project.command(program);
+            command.args(words.split(' ')).current_dir(build).env("PWD", build);
+            let code = command.output().unwrap().status.code();
+            (code, std::fs::read(build.join("a.o")).ok())
+        };
+        let (compiler, words) = line.split_once(' ').unwrap();
+        assert!(ran(castwork(), &line) == ran(compiler, words));
+    };
+    moved(&here, &build);
+    moved(&here, &build);
+    let there = here.copy("another-checkout");
+    std::fs::rename(there.root.join("build"), there.root.join("out")).unwrap();
+    moved(&there, &there.root.join("out"));
+    // What is called as the build is elsewhere is another folder.
+    there.write("build/made.h", "#define MADE 9\n");
+    moved(&there, &there.root.join("out"));
+}

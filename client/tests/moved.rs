@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 
 use support::{Project, castwork, shown, text};
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 3] = [
     ("src/a.cc", "#include <vector>\n#include \"h.h\"\n#include <far.h>\n#include \"made.h\"\nint f(std::vector<int> &v) { v.push_back(H + MADE); return far(static_cast<int>(v.size())); }\n"),
     ("src/b.c", "#include <stdio.h>\n#include \"h.h\"\n#include <far.h>\nstatic int g(int x) { return far(x) + H; }\nint f(int x) { printf(\"%d\", x); return g(x); }\n"),
     ("include/h.h", "#define H 1\n"),
-    ("unused", ""),
 ];
 
 /// A project, a folder that it is built in, and a folder with what the build requires: apart from each other.
@@ -136,11 +135,12 @@ fn a_debugger_finds_the_sources_of_the_folder_it_was_delivered_to() {
 }
 
 /// A header that names itself, in a function that a source calls or doesn't.
-fn naming(said: &str) -> String {
+fn naming(said: &str, with_length: bool) -> String {
+    let length = if with_length { "inline int length() { return sizeof(__FILE__); }\n" } else { "" };
     format!(
         "#include <stdexcept>\n#include <stdlib.h>\n#include <string.h>\n[[noreturn]] inline void fail(const char *why) {{ {said} }}\n\
          inline void nobody(int x) {{ if (x) {{ fail(\"not here: \" __FILE__); }} }}\n\
-         inline int far(int x) {{ return x; }}\n"
+         inline int far(int x) {{ return x; }}\n{length}"
     )
 }
 
@@ -153,16 +153,14 @@ fn a_header_that_names_itself_where_nothing_comes_of_it_is_no_reason_for_a_miss(
         ("exit((int)strlen(why));", "(nobody(1), far(1))", false),
         ("exit(why[20]);", "(nobody(1), far(1))", false),
         ("abort();", "(nobody(1), far(1))", true),
-        (THROWS, "far(sizeof(LENGTH))", false),
+        (THROWS, "far(length())", false),
     ] {
         for debug in ["", " -g"] {
             let here = Places::new(None, "", "tmp");
             let prepare = |places: &Places| {
-                let length = "#define LENGTH __FILE__\ninline int length() { return sizeof(__FILE__); }\n";
-                let length = if called.contains("LENGTH") { length } else { "" };
-                let source = format!("#include <far.h>\n#include <vector>\n#define LENGTH length()\nint f() {{ return {called}; }}\n");
-                places.write(&places.required, "include/far.h", &naming(said));
-                places.project.write("src/a.cc", &format!("{source}{length}").replace("#define LENGTH __FILE__", ""));
+                let source = format!("#include <far.h>\n#include <vector>\nint f() {{ return {called}; }}\n");
+                places.write(&places.required, "include/far.h", &naming(said, called.contains("length")));
+                places.project.write("src/a.cc", &source);
             };
             prepare(&here);
             let there = Places::new(Some(&here), "another-checkout", "of-a-build");

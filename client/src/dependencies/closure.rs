@@ -7,6 +7,7 @@ use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 
 use super::has_include;
+use super::literal::position;
 use super::looked::{Looked, Search, is_file_for_compilers};
 use super::moved::links_on_ways;
 use super::preprocess::{Preprocessed, preprocess};
@@ -16,7 +17,7 @@ use super::text::{self, Looking, Text};
 use crate::clock::Start;
 use crate::command_line::{Argument, Compile};
 use crate::local::{Platform, Stamp};
-use crate::paths::{ISOLATED, Located, Place};
+use crate::paths::{ISOLATED, LEADS_OUT, Located, Place};
 use crate::reason::Reason;
 use crate::toolchain::{Family, IncludeDirs, ToolchainMemory};
 
@@ -120,6 +121,7 @@ pub fn gather(
     let mut gathering = Gathering::new(compile, memory.toolchain.family, own_folders, place, start);
     gathering.add_all(compile, &text, &preprocessed)?;
     gathering.add_folders(&search)?;
+    gathering.check_ways(&search)?;
     gathering.add_links(&text, &search);
     gathering.check_twins()?;
     gathering.add_tested(&search)?;
@@ -359,6 +361,27 @@ impl<'a> Gathering<'a> {
             self.closure.folders.insert(name);
         }
         self.closure.folders.insert(self.place.virtual_folder());
+        Ok(())
+    }
+
+    /// Checks that no header is named through a folder that one with a name of its own lies in: `#include <build/made.h>` is
+    /// another where the build is called otherwise.
+    pub(super) fn check_ways(&self, search: &SearchPath) -> Result<(), Reason> {
+        let named = search.all().filter(|folder| folder.starts_with('/'));
+        let mut folders: BTreeSet<PathBuf> =
+            named.filter_map(|folder| Some(self.place.locate(folder).ok()?.real)).collect();
+        folders.extend(self.closure.inputs.values().filter_map(|input| input.real.parent().map(Path::to_owned)));
+        for mount in self.place.mounts() {
+            let mut above = Path::new(&mount.real).ancestors().skip(1);
+            if !above.any(|folder| folders.contains(folder)) {
+                continue;
+            }
+            let way = format!("{}/", mount.real.rsplit('/').next().unwrap_or_default());
+            let says = |text: &[u8]| position(text, way.as_bytes()).is_some();
+            if self.closure.inputs.values().any(|input| says(&input.bytes)) {
+                return Err(LEADS_OUT);
+            }
+        }
         Ok(())
     }
 

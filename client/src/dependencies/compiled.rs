@@ -159,6 +159,7 @@ impl<'a> Watch<'a> {
             gathering.add(name)?;
         }
         gathering.add_folders(&search)?;
+        gathering.check_ways(&search)?;
         gathering.check_twins()?;
         if gathering.scans.values().any(|scan| scan.has_markers || scan.has_computed_include) {
             return Err(Unclear::UntilPreprocessed("computed or marked"));
