@@ -23,7 +23,9 @@ pub fn is_proven(call: &Understood) -> bool {
     if position(shown.as_ref().unwrap_or(&object), folder.real.as_bytes()).is_some() {
         return false;
     }
-    let Ok(other) = tempfile::Builder::new().prefix("castwork-").suffix(".o").tempfile() else { return false };
+    let Ok(other) = tempfile::Builder::new().prefix("castwork-").suffix(".o").tempfile() else {
+        return false;
+    };
     let compile = &call.compile;
     let mut command = call.toolchain().command();
     for argument in &compile.arguments {

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cibuildwheel;
 use crate::commands::print;
 use crate::config::Config;
 use crate::invocation::is_compiler;
@@ -28,6 +29,8 @@ pub enum For {
     GitHub,
     /// GitLab: `variables:` of a job.
     GitLab,
+    /// cibuildwheel: lines to `eval` before it is started.
+    CiBuildWheel,
 }
 
 /// Runs a command in which every compiler on `PATH` is called through us, and returns its exit code.
@@ -92,13 +95,14 @@ pub fn env(config: &Config, whom: For) -> u8 {
             let lines = launchers.map(|launcher| format!("  {launcher}: \"{us}\"\n"));
             format!("variables:\n{}", lines.concat())
         }
+        For::CiBuildWheel => cibuildwheel::settings(config),
     };
     print(&text);
     0
 }
 
 /// The text as one word for a shell.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=".contains(letter);
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -10,6 +10,7 @@
 pub mod action;
 pub mod answering;
 pub mod builds;
+pub mod cibuildwheel;
 pub mod clock;
 pub mod command_line;
 pub mod commands;

@@ -6,7 +6,7 @@
 
 use crate::builds::Build;
 use crate::command_line::{Argument, Compile};
-use crate::paths::{BUILD, BUILD_INSIDE, ISOLATED, Mount, PROJECT, Place, UNPACKED};
+use crate::paths::{BUILD, BUILD_INSIDE, ISOLATED, Mount, PROJECT, PYTHON, Place, UNPACKED};
 
 /// How folders begin that pip, `build` and uv make in the folder for temporary files, or in their cache.
 const ISOLATED_BEGINNINGS: [&str; 3] = ["pip-build-env-", "build-env-", "cibw-run-"];
@@ -28,23 +28,23 @@ pub fn of(compile: &Compile, place: &Place, moves: bool) -> Vec<Mount> {
         std::iter::once(place.folder.as_str()).chain(names(compile).filter(|name| name.starts_with('/')));
     for path in named {
         mounts.extend(random_folder(path));
+        mounts.extend(python_folder(path).filter(|_| is_without_assertions(compile)));
     }
-    mounts.extend(Build::of(&place.folder).map(|build| of_build(compile, place, build)).unwrap_or_default());
+    mounts.extend(Build::of(&place.folder).map(|build| of_build(compile, place, &build)).unwrap_or_default());
     // Two of a kind would be one.
     let is_alone =
         |mount: &Mount| mounts.iter().all(|other| other.name != mount.name || other.real == mount.real);
     let mut alone: Vec<Mount> = mounts.iter().filter(|mount| is_alone(mount)).cloned().collect();
     alone.dedup();
-    if compile.has_debug { apart(alone, place) } else { alone }
+    if compile.has_debug { apart(&alone, place) } else { alone }
 }
 
 /// The folder of a build and that of its sources.
-fn of_build(compile: &Compile, place: &Place, build: Build) -> Vec<Mount> {
+fn of_build(compile: &Compile, place: &Place, build: &Build) -> Vec<Mount> {
     let mount = |name: &'static str, real: &str| Mount { name, real: real.to_owned() };
     let sources = if place.is_guess { build.sources() } else { None };
     let project = sources.filter(|sources| !is_below(sources, &build.folder) && sources.len() > 1);
-    let climbs =
-        |name: &str| !name.starts_with('/') && name.split('/').any(|part| part == "..");
+    let climbs = |name: &str| !name.starts_with('/') && name.split('/').any(|part| part == "..");
     if !names(compile).any(climbs) {
         let project = project.map(|sources| mount(PROJECT, &sources));
         return [mount(BUILD, &build.folder)].into_iter().chain(project).collect();
@@ -61,14 +61,16 @@ fn of_build(compile: &Compile, place: &Place, build: Build) -> Vec<Mount> {
 ///
 /// The assembler compares the names of folders letter by letter, so of two within each other one has no name of its own: debug
 /// information depends on no more than that they differ.
-fn apart(mounts: Vec<Mount>, place: &Place) -> Vec<Mount> {
+fn apart(mounts: &[Mount], place: &Place) -> Vec<Mount> {
     let given = mounts.iter().find(|mount| mount.name == PROJECT).map(|mount| mount.real.as_str());
     let Some(project) = given.or(place.root.as_deref()).map(str::to_owned) else { return Vec::new() };
     let is_kept = |mount: &Mount| {
         let begins = |other: &str| other.starts_with(&mount.real) || mount.real.starts_with(other);
         [PROJECT, BUILD_INSIDE].contains(&mount.name)
             || !begins(&project)
-                && mounts.iter().all(|other| [PROJECT, mount.name].contains(&other.name) || !begins(&other.real))
+                && mounts
+                    .iter()
+                    .all(|other| [PROJECT, mount.name].contains(&other.name) || !begins(&other.real))
     };
     mounts.iter().filter(|mount| is_kept(mount)).cloned().collect()
 }
@@ -110,6 +112,28 @@ fn random_folder(path: &str) -> Option<Mount> {
         end += 1;
     }
     None
+}
+
+/// Whether assertions are left out: those of Python's headers name these, and with a name of its own the folder would count
+/// where it shows.
+fn is_without_assertions(compile: &Compile) -> bool {
+    let says = |word: &String| matches!(word.as_str(), "-DNDEBUG" | "NDEBUG" | "-DNDEBUG=1");
+    compile.arguments.iter().any(|argument| match argument {
+        Argument::Words(words) => words.iter().any(says),
+        _ => false,
+    })
+}
+
+/// The folder of a Python's headers, if a path is one: `/opt/python/cp312-cp312/include/python3.12`.
+///
+/// Most sources are handed it, and few include anything from it. The system's own is one of many in its folder, and is
+/// called so by what lies beside it.
+fn python_folder(path: &str) -> Option<Mount> {
+    let (above, name) = path.rsplit_once('/')?;
+    let is_python = (name.starts_with("python3.") || name.starts_with("pypy3."))
+        && above.ends_with("/include")
+        && above != "/usr/include";
+    is_python.then(|| Mount { name: PYTHON, real: path.to_owned() })
 }
 
 #[cfg(test)]

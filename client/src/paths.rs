@@ -34,8 +34,11 @@ pub const UNPACKED: &str = "s";
 /// No project may have a folder of this name.
 pub const BUILD_INSIDE: &str = "p/.castwork-build";
 
+/// What the folder with Python's own headers is called, of whichever version.
+pub const PYTHON: &str = "y";
+
 /// All that have names of their own; a name within another comes before it.
-pub const MOUNTS: [&str; 5] = [BUILD_INSIDE, PROJECT, BUILD, ISOLATED, UNPACKED];
+pub const MOUNTS: [&str; 6] = [BUILD_INSIDE, PROJECT, BUILD, ISOLATED, UNPACKED, PYTHON];
 
 /// Why a path has no virtual name: it climbs out of a folder that is called something of its own.
 pub const LEADS_OUT: Reason = Reason::new("path that leads out of the project and back");

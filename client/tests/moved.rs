@@ -10,8 +10,14 @@ use std::path::{Path, PathBuf};
 use support::{Project, castwork, shown, text};
 
 const FILES: [(&str, &str); 3] = [
-    ("src/a.cc", "#include <vector>\n#include \"h.h\"\n#include <far.h>\n#include \"made.h\"\nint f(std::vector<int> &v) { v.push_back(H + MADE); return far(static_cast<int>(v.size())); }\n"),
-    ("src/b.c", "#include <stdio.h>\n#include \"h.h\"\n#include <far.h>\nstatic int g(int x) { return far(x) + H; }\nint f(int x) { printf(\"%d\", x); return g(x); }\n"),
+    (
+        "src/a.cc",
+        "#include <vector>\n#include \"h.h\"\n#include <far.h>\n#include \"made.h\"\nint f(std::vector<int> &v) { v.push_back(H + MADE); return far(static_cast<int>(v.size())); }\n",
+    ),
+    (
+        "src/b.c",
+        "#include <stdio.h>\n#include \"h.h\"\n#include <far.h>\nstatic int g(int x) { return far(x) + H; }\nint f(int x) { printf(\"%d\", x); return g(x); }\n",
+    ),
     ("include/h.h", "#define H 1\n"),
 ];
 
@@ -27,8 +33,10 @@ impl Places {
     /// In folders with such names.
     fn new(from: Option<&Places>, source: &str, build: &str) -> Self {
         let project = from.map_or_else(|| Project::with(&FILES), |other| other.project.copy(source));
-        let folders = [build, "pip-build-env-"].map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
-        let [build, required] = [&folders[0], &folders[1]].map(|folder| folder.path().canonicalize().unwrap());
+        let folders =
+            [build, "pip-build-env-"].map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
+        let [build, required] =
+            [&folders[0], &folders[1]].map(|folder| folder.path().canonicalize().unwrap());
         let build = build.join("build");
         std::fs::create_dir_all(build.join("dir")).unwrap();
         std::fs::create_dir_all(required.join("include")).unwrap();
@@ -82,7 +90,11 @@ fn objects_with_debug_information_move() {
         ("gcc", "ROOT/src/b.c", "-g -O2"),
         ("gcc", "ROOT/src/../src/b.c", "-O1 -ggdb -fPIC"),
         ("gcc", "ROOT//src/b.c", "-g1"),
-        ("gcc", "ROOT/src/b.c", "-gdwarf-5 -ffunction-sections -gno-column-info -fno-asynchronous-unwind-tables"),
+        (
+            "gcc",
+            "ROOT/src/b.c",
+            "-gdwarf-5 -ffunction-sections -gno-column-info -fno-asynchronous-unwind-tables",
+        ),
     ] {
         assert!(!here.compile(compiler, source, flags), "{source} {flags}");
         assert!(here.compile(compiler, source, flags), "{source} {flags}");

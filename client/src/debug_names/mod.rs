@@ -47,10 +47,7 @@ pub fn may_move(compile: &Compile, toolchain: &Toolchain) -> bool {
         Argument::PrefixMap { .. } => false,
         Argument::SearchDir { .. } | Argument::IncludeFile { .. } | Argument::LinkOnly(_) => true,
     };
-    compile.has_debug
-        && is_known
-        && compile.place_matters.is_none()
-        && compile.arguments.iter().all(is_plain)
+    compile.has_debug && is_known && compile.place_matters.is_none() && compile.arguments.iter().all(is_plain)
 }
 
 /// Whether all paths in a folder are in the table.
@@ -61,7 +58,8 @@ pub const fn is_in_table(mount: &Mount) -> bool {
 /// An object of this place, as it is kept. `None` if it doesn't come back as it was.
 pub fn to_virtual(object: &[u8], place: &Place) -> Option<Vec<u8>> {
     let parts = Parts::of(object)?;
-    let is_named = |text: &[u8]| place.mounts().iter().any(|mount| position(text, mount.real.as_bytes()).is_some());
+    let is_named =
+        |text: &[u8]| place.mounts().iter().any(|mount| position(text, mount.real.as_bytes()).is_some());
     if parts.debug().any(|(name, text)| name != table::NAME && is_named(text)) {
         return None;
     }

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use object::elf::{R_AARCH64_ABS32, R_X86_64_32, EM_X86_64, SHF_MERGE, SHF_STRINGS, SHT_RELA, SHT_SYMTAB, STT_SECTION};
+use object::elf::{
+    EM_X86_64, R_AARCH64_ABS32, R_X86_64_32, SHF_MERGE, SHF_STRINGS, SHT_RELA, SHT_SYMTAB, STT_SECTION,
+};
 
 use super::parts::{Parts, u32_at, u64_at};
 
@@ -158,7 +160,8 @@ fn order(table: &Table<'_>, renamed: &mut [(usize, String)], references: &[Refer
 /// Whether the first of two texts, put in before the second, is in an earlier slot.
 fn comes_first(first: &str, second: &str) -> bool {
     let hash = |text: &str| {
-        text.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(67).wrapping_add(byte.into()).wrapping_sub(113))
+        text.bytes()
+            .fold(0_u32, |hash, byte| hash.wrapping_mul(67).wrapping_add(byte.into()).wrapping_sub(113))
     };
     let (first, hashed) = (hash(first) % SLOTS, hash(second));
     let mut second = hashed % SLOTS;

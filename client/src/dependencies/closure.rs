@@ -370,7 +370,8 @@ impl<'a> Gathering<'a> {
         let named = search.all().filter(|folder| folder.starts_with('/'));
         let mut folders: BTreeSet<PathBuf> =
             named.filter_map(|folder| Some(self.place.locate(folder).ok()?.real)).collect();
-        folders.extend(self.closure.inputs.values().filter_map(|input| input.real.parent().map(Path::to_owned)));
+        folders
+            .extend(self.closure.inputs.values().filter_map(|input| input.real.parent().map(Path::to_owned)));
         for mount in self.place.mounts() {
             let mut above = Path::new(&mount.real).ancestors().skip(1);
             if !above.any(|folder| folders.contains(folder)) {

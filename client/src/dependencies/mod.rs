@@ -17,6 +17,6 @@ mod text;
 
 pub use closure::{Closure, Input, Link, gather};
 pub use compiled::{Unclear, Watch};
-pub use looked::{Looked, is_file_for_compilers};
 pub(crate) use literal::position;
+pub use looked::{Looked, is_file_for_compilers};
 pub(crate) use makefile::prerequisites;

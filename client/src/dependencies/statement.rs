@@ -31,7 +31,8 @@ fn never_returns(text: &[u8], name: &[u8]) -> bool {
     while let Some(at) = position(rest, MARK) {
         rest = &rest[at + MARK.len()..];
         let declaration = &rest[..rest.len().min(DECLARATION_BYTES_MAX)];
-        let end = declaration.iter().position(|byte| matches!(byte, b';' | b'{')).unwrap_or(declaration.len());
+        let end =
+            declaration.iter().position(|byte| matches!(byte, b';' | b'{')).unwrap_or(declaration.len());
         if position(&declaration[..end], &call).is_some() {
             return true;
         }
