@@ -223,16 +223,21 @@ fn object_of_here(
     how: &Delivery<'_>,
     stack: &mut Stack<'_>,
 ) -> Option<Bytes> {
+    let Some(object) = answer.object() else {
+        stack.reasons.push("result without its object".into());
+        return None;
+    };
     let object = if how.moves_debug {
-        let Some(object) = debug_names::to_real(&answer.object, &call.place) else {
+        let Some(object) = debug_names::to_real(object, &call.place) else {
             stack.reasons.push(STAYS);
             return None;
         };
         object.into()
     } else {
-        answer.object.clone()
+        object.clone()
     };
     if how.is_foreign && worker_names::shows(&object, &call.place) {
+        stack.is_foreign = true;
         stack.reasons.push("object that names a worker's folders".into());
         return None;
     }
@@ -285,7 +290,8 @@ impl Answering<'_> {
             self.remember(false);
             return (Source::LocalHit, 0);
         }
-        if let Some(answer) = self.stack.remote_answer(&action)
+        if !self.stack.is_foreign
+            && let Some(answer) = self.stack.remote_answer(&action)
             && self.deliver(&answer, true)
         {
             self.stack.keep_locally(&action, &answer);
@@ -336,6 +342,9 @@ impl Answering<'_> {
     /// Has the first server that runs actions run this one.
     fn remote_run(&mut self) -> Option<Answer> {
         let Self { prepared, stack, inputs, .. } = self;
+        if stack.is_foreign {
+            return None;
+        }
         stack.at_servers(|tier, stack| {
             if let Some(reason) = &prepared.action.is_bound_here {
                 stack.reasons.push(Reason::of(format!("run here: {reason}")));
@@ -413,7 +422,7 @@ impl Answering<'_> {
         } else {
             object
         };
-        Ok(Answer { object: object.into(), stdout: stdout.into(), stderr: Bytes::from(stderr) })
+        Ok(Answer::of_object(object.into(), stdout.into(), Bytes::from(stderr)))
     }
 
     /// Writes down what this compile was made of, to explain why it was no hit.

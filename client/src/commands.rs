@@ -34,13 +34,13 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] doctor [--json]
        castwork [SETTINGS] toolchain show|pack|check ...   (what goes along with a compiler's compiles)
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
-       castwork [SETTINGS] env [--cmake|--make|--github|--gitlab|--cibuildwheel]
+       castwork [SETTINGS] env [--cmake|--make|--cargo|--github|--gitlab|--cibuildwheel]
        castwork completions SHELL
        castwork man
        castwork [SETTINGS] status|workers|runs|action|drain|undrain|cancel ...   (a farm, for its operators)
 
 A link to this program, or a copy, that is named like a compiler (gcc, clang++, ...) stands for
-that compiler: the next one of the name on PATH.
+that compiler: the next one of the name on PATH. For cargo, RUSTC_WRAPPER=castwork (`castwork env --cargo`).
 
 Settings, also as CASTWORK_... in the environment and in ~/.config/castwork/config.toml:
 ";
@@ -155,6 +155,9 @@ struct EnvFlags {
     /// Words for the command line of Make, or of Autotools' `configure`.
     #[arg(long)]
     make: bool,
+    /// Variables for cargo, one a line: it calls rustc through us.
+    #[arg(long)]
+    cargo: bool,
     /// Lines for the file $`GITHUB_ENV`.
     #[arg(long)]
     github: bool,
@@ -171,6 +174,7 @@ impl EnvFlags {
         match self {
             Self { cmake: true, .. } => For::CMake,
             Self { make: true, .. } => For::Make,
+            Self { cargo: true, .. } => For::Cargo,
             Self { github: true, .. } => For::GitHub,
             Self { gitlab: true, .. } => For::GitLab,
             Self { cibuildwheel: true, .. } => For::CiBuildWheel,

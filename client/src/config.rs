@@ -59,6 +59,12 @@ pub const KEYS: &[Key] = &[
         default: "",
     },
     Key {
+        name: "remap",
+        variable: "CASTWORK_REMAP",
+        about: "rustc: `yes` has it write fixed names for the folders of a build, so that builds in other folders share all",
+        default: "no",
+    },
+    Key {
         name: "log",
         variable: "CASTWORK_LOG",
         about: "what to log to standard error, e.g. debug",
@@ -132,6 +138,8 @@ pub struct Config {
     pub project: Option<String>,
     /// The project's root, if set; absolute.
     pub project_root: Option<PathBuf>,
+    /// Whether rustc is to write fixed names for the folders of a build.
+    pub remaps: bool,
     /// Filter of the log, if set.
     pub log: Option<String>,
     /// Each setting as it was written, with where that was.
@@ -302,6 +310,14 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
     if text("token").chars().any(|letter| !letter.is_ascii_graphic()) {
         complain("token", "holds a character that no token has".to_owned());
     }
+    let remaps = match text("remap").as_str() {
+        "yes" | "true" | "1" => true,
+        "no" | "false" | "0" => false,
+        other => {
+            complain("remap", format!("is `{other}`; known are yes and no"));
+            false
+        }
+    };
     Config {
         remotes,
         dir: absolute(text("dir")),
@@ -310,6 +326,7 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
         run_id: optional("run_id"),
         project: optional("project"),
         project_root: optional("project_root").map(absolute),
+        remaps,
         log: optional("log"),
         origins,
     }

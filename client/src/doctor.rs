@@ -76,7 +76,7 @@ fn local_cache(config: &Config) -> Outcome {
     let folder = config.dir.join("cache");
     let try_out = || -> Result<u64, TierError> {
         let tier = FolderTier::open(&folder, config.max_size_bytes).map_err(TierError::at("open"))?;
-        let probe = Answer { object: "doctor".into(), stdout: "".into(), stderr: "".into() };
+        let probe = Answer::of_object("doctor".into(), "".into(), "".into());
         let action = Digest::of(DigestFunction::Sha256, b"castwork doctor");
         tier.put(&action, &probe)?;
         if tier.get(&action)? != Some(probe) {
@@ -198,7 +198,9 @@ pub fn compile_there(config: &Config, server: &Server, compiler: &Path, mode: Op
         return Ok("not tried, since the server is a cache only".to_owned());
     }
     match tier.execute(&prepared.action.digest, &prepared.inputs()) {
-        Ok(answer) if answer.object == here => Ok("came back byte for byte as compiled here".to_owned()),
+        Ok(answer) if answer.object().is_some_and(|object| *object == here) => {
+            Ok("came back byte for byte as compiled here".to_owned())
+        }
         Ok(_) => Err((
             "came back with other bytes than compiled here".to_owned(),
             "please report this: nothing wrong should ever be cached",

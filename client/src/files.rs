@@ -33,9 +33,25 @@ pub fn write_output(path: &Path, bytes: &[u8]) -> io::Result<()> {
     replace(path, bytes)
 }
 
+/// Writes a file in place of an old one, as one that may be run if it `is_executable`; makes its folder if it is not there.
+pub fn write_made(path: &Path, bytes: &[u8], is_executable: bool) -> io::Result<()> {
+    let make = || put(path, bytes, is_executable);
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            std::fs::create_dir_all(path.parent().ok_or(error)?)?;
+            make()
+        }
+        made => made,
+    }
+}
+
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    put(path, bytes, false)
+}
+
+fn put(path: &Path, bytes: &[u8], is_executable: bool) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = Platform::new_output(folder)?;
+    let mut file = Platform::new_output(folder, is_executable)?;
     file.write_all(bytes)?;
     file.persist(path)?;
     Ok(())

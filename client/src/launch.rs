@@ -31,6 +31,8 @@ pub enum For {
     GitLab,
     /// cibuildwheel: lines to `eval` before it is started.
     CiBuildWheel,
+    /// Cargo: variables, for `env` or a file of them.
+    Cargo,
 }
 
 /// Runs a command in which every compiler on `PATH` is called through us, and returns its exit code.
@@ -46,7 +48,14 @@ pub fn exec(config: &Config, words: &[OsString]) -> u8 {
             return run(Command::new(program).args(arguments), program);
         }
     };
-    let code = run(Command::new(program).args(arguments).env("PATH", path_with(&links)), program);
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", path_with(&links));
+    if let Ok(us) = std::env::current_exe() {
+        for (name, value) in for_cargo(&us).into_iter().filter(|(name, _)| std::env::var_os(name).is_none()) {
+            command.env(name, value);
+        }
+    }
+    let code = run(&mut command, program);
     // That the rest could not be sent is no fault of the command's.
     upload::run(config);
     code
@@ -90,6 +99,9 @@ pub fn env(config: &Config, whom: For) -> u8 {
                 .map(|(name, compiler)| format!("{name}={}", quoted(&format!("{us} {compiler}"))));
             format!("{}\n", words.join(" "))
         }
+        For::Cargo => for_cargo(&ourselves)
+            .map(|(name, value)| format!("{name}={}\n", quoted(&value.to_string_lossy())))
+            .concat(),
         For::GitHub => launchers.map(|launcher| format!("{launcher}={us}\n")).concat(),
         For::GitLab => {
             let lines = launchers.map(|launcher| format!("  {launcher}: \"{us}\"\n"));
@@ -99,6 +111,11 @@ pub fn env(config: &Config, whom: For) -> u8 {
     };
     print(&text);
     0
+}
+
+/// What has cargo call rustc through us, and not keep to itself what it compiles.
+fn for_cargo(us: &Path) -> [(&'static str, OsString); 2] {
+    [("RUSTC_WRAPPER", us.into()), ("CARGO_INCREMENTAL", "0".into())]
 }
 
 /// The text as one word for a shell.

@@ -36,6 +36,7 @@ pub mod prepare;
 pub mod reason;
 mod report;
 pub mod run;
+pub mod rustc;
 pub mod spans;
 pub mod tiers;
 pub mod toolchain;

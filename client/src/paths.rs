@@ -306,7 +306,7 @@ fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
 }
 
 /// The path without `.`, `..` and doubled slashes, by its letters alone.
-fn normal(path: &str) -> String {
+pub(crate) fn normal(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

@@ -26,14 +26,28 @@ pub struct Ran {
 
 /// Runs a compiler, with our standard input.
 pub fn run(program: &Path, arguments: &[OsString]) -> io::Result<Ran> {
+    run_telling(program, arguments, io::stdout(), io::stderr())
+}
+
+/// The same, but nothing of what it says is passed on yet: whoever asks may want to run it again.
+pub fn run_held(program: &Path, arguments: &[OsString]) -> io::Result<Ran> {
+    run_telling(program, arguments, io::sink(), io::sink())
+}
+
+fn run_telling(
+    program: &Path,
+    arguments: &[OsString],
+    mut to_stdout: impl Write + Send,
+    mut to_stderr: impl Write + Send,
+) -> io::Result<Ran> {
     let begun = Instant::now();
     let mut child =
         Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let forwarding = Forwarding::to(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
-        let stdout = scope.spawn(move || stdout.and_then(|pipe| tee(pipe, &mut io::stdout())));
-        let stderr = scope.spawn(move || stderr.and_then(|pipe| tee(pipe, &mut io::stderr())));
+        let stdout = scope.spawn(move || stdout.and_then(|pipe| tee(pipe, &mut to_stdout)));
+        let stderr = scope.spawn(move || stderr.and_then(|pipe| tee(pipe, &mut to_stderr)));
         // Before its outputs are closed: what it has started may hold them longer than it lives.
         let status = child.wait();
         forwarding.end(*status.as_ref().unwrap_or(&ExitStatus::default()));

@@ -6,9 +6,11 @@ use std::path::Path;
 use crate::answering::{self, Answered, Source};
 use crate::config::{Config, Wrong};
 use crate::counters::{Configuration, Counters, Tag};
+use crate::direct::Hashes;
 use crate::prepare::Understood;
 use crate::reason::Reason;
 use crate::run;
+use crate::rustc::{self, asked::Asked};
 use crate::spans;
 use crate::toolchain::resolve::{self, Found};
 use crate::why::Last;
@@ -41,6 +43,9 @@ pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
     let answered =
         config.map_err(|_| Reason::new("configuration is wrong; see `castwork config`")).and_then(|config| {
             let compiler = compiler?;
+            if rustc::is_rustc(&call.name) {
+                return answer_for_rustc(&config, &compiler, call, &mut configuration);
+            }
             let understood = Understood::new(&config, &compiler, &call.arguments)?;
             configuration.understood(&understood);
             answering::answer(&config, &compiler, &call.arguments, understood, &configuration)
@@ -66,6 +71,19 @@ pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
             run::pass_through(&program, &call.arguments)
         }
     }
+}
+
+/// Answers a call of rustc.
+fn answer_for_rustc(
+    config: &Config,
+    compiler: &Path,
+    call: &Call,
+    configuration: &mut Configuration,
+) -> Result<Answered, Reason> {
+    let mut hashes = Hashes::new(&config.dir.join("memo"));
+    let asked = Asked::new(config, compiler, &call.arguments, &mut hashes)?;
+    configuration.toolchain = asked.toolchain();
+    rustc::answering::answer(config, &asked, hashes, configuration)
 }
 
 /// Says to who traces us what came of a compile.

@@ -85,9 +85,51 @@ fn an_object_that_may_hold_its_place_is_preprocessed_in_another_and_shared_if_it
 }
 
 #[test]
+fn hooks_that_nobody_uses_and_headers_that_the_command_names_need_no_preprocessing() {
+    let hooked = "#include \"h.h\"\n#ifdef HOOK\n#include HOOK\n#endif\nint f(void) { return H; }\n";
+    let project = Project::with(&[
+        ("a.c", hooked),
+        ("h.h", "#define H 1\n"),
+        ("inc/hook.h", "#undef H\n#define H 2\n"),
+        ("early/other.h", ""),
+    ]);
+    let check = |flags: &str, is_hit: bool| {
+        project.check(&format!("gcc {flags} -Iearly -Iinc -c a.c"));
+        let counters = project.counters();
+        assert_eq!(
+            counters.local(),
+            if is_hit { [1, 1, 0, 0] } else { [1, 0, 1, 0] },
+            "{flags}: {}",
+            counters.0
+        );
+        assert_eq!(counters.number("preprocessed"), 0, "{flags}: {}", counters.0);
+    };
+    let named = "-DHOOK=\"hook.h\"";
+    check("", false);
+    check("", true);
+    check(named, false);
+    check(named, true);
+    // What is named so is read, and may come to be found elsewhere.
+    project.write("inc/hook.h", "#undef H\n#define H 3\n");
+    check(named, false);
+    project.write("early/hook.h", "#undef H\n#define H 4\n");
+    check(named, false);
+    check(named, true);
+    check("", true);
+    // A header defines the hook now.
+    project.write("h.h", "#define H 1\n#define HOOK \"hook.h\"\n");
+    check("", false);
+    check("", true);
+    project.write("early/hook.h", "#undef H\n#define H 5\n");
+    check("", false);
+    std::fs::remove_file(project.root.join("early/hook.h")).unwrap();
+    check("", false);
+}
+
+#[test]
 fn headers_that_macros_name_are_found_by_preprocessing_afterwards() {
     let project = Project::with(&[
-        ("a.c", "#define HEADER \"h.h\"\n#include HEADER\nint f(void) { return H; }\n"),
+        ("a.c", "#define HEADER <h.h>\n#include HEADER\nint f(void) { return H; }\n"),
         ("i/h.h", "#define H 1\n"),
     ]);
     let line = "gcc -Ij -Ii -c a.c";

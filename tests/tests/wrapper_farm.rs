@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::process::Command;
+use std::time::Instant;
 
 use castwork_tests::code::{COMPILE_MAX, Code, number};
 use castwork_tests::{Farm, binary, finish, progress};
@@ -68,5 +69,27 @@ fn a_scheduler_killed_and_restarted_in_the_middle_changes_nothing_but_time() {
 
         let again = code.compile(&address, run, None);
         assert_eq!([again.of("compiles"), again.of("fallbacks")], [code.files, 0], "{}", again.0);
+    }
+}
+
+#[test]
+fn a_scheduler_that_freezes_in_the_middle_is_waited_for_once() {
+    let Some(code) = Code::new("the wrapper, the scheduler frozen") else { return };
+    let mut farm = Farm::start(2, 2);
+    let address = farm.address();
+    for run in 0..number("CASTWORK_TESTS_RUNS", 1) {
+        progress(&format!("run {run}: {} files, the scheduler frozen on the way", code.files));
+        code.plain(run);
+        let begun = Instant::now();
+        let counts = code.compile(&address, run, Some(&mut || farm.scheduler().signal("STOP")));
+        progress(&format!("run {run}: {:.1} s", begun.elapsed().as_secs_f64()));
+        farm.scheduler().signal("CONT");
+        let answered = ["remote_runs", "local_runs"].map(|key| counts.of(key));
+        assert_eq!(answered.iter().sum::<usize>(), code.files, "{}", counts.0);
+        // Those that were under way found out, and told the others.
+        let reasons = &counts.0["reasons"];
+        let silent = reasons["wait for the server: took too long"].as_u64().unwrap_or_default();
+        let told = reasons["server that was down a moment ago"].as_u64().unwrap_or_default();
+        assert!(silent > 0 && told > silent, "{}", counts.0);
     }
 }

@@ -164,14 +164,16 @@ impl<'a> Watch<'a> {
         if gathering.scans.values().any(|scan| scan.has_markers || scan.has_computed_include) {
             return Err(Unclear::UntilPreprocessed("computed or marked"));
         }
+        // Specs may define anything.
+        let is_settled =
+            memory.toolchain.specs.is_empty() && gathering.settle_computed(&self.compile.arguments);
+        if !is_settled {
+            return Err(Unclear::UntilPreprocessed("a header that a macro names"));
+        }
         gathering.add_tested(&search)?;
         let source = self.place.locate(&self.compile.source)?.name;
         let direct = gathering.scans[&source].includes.clone();
-        gathering.check_precompiled(
-            self.compile,
-            direct.iter().filter_map(|include| include.name.as_ref()),
-            &search,
-        )?;
+        gathering.check_precompiled(self.compile, direct.iter().map(|include| &include.name), &search)?;
         let mut tracing = Tracing {
             watch: self,
             chains: &chains,
@@ -426,8 +428,7 @@ impl<'a> Tracing<'a> {
                 return Err(Unclear::UntilPreprocessed("a file without a scan"));
             };
             for include in &scan.includes {
-                let header =
-                    include.name.as_deref().ok_or(Unclear::UntilPreprocessed("a computed header"))?;
+                let header = include.name.as_str();
                 match include.form {
                     _ if header.starts_with('/') => {
                         return Err(Unclear::UntilPreprocessed("an absolute header"));

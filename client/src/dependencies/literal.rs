@@ -1,16 +1,8 @@
 //! What literals of C and C++ stand for.
 
-/// Where `needle` begins in `hay`.
+/// Where `needle` begins in `hay`; nowhere, if it is empty.
 pub(crate) fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
-    let (first, rest) = needle.split_first()?;
-    let mut from = 0;
-    while let Some(at) = hay[from..].iter().position(|byte| byte == first) {
-        from += at + 1;
-        if hay[from..].starts_with(rest) {
-            return Some(from - 1);
-        }
-    }
-    None
+    memchr::memmem::find(hay, needle).filter(|_| !needle.is_empty())
 }
 
 /// What a literal stands for, its escapes replaced; those that name a letter of Unicode stay.

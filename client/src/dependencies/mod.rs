@@ -2,11 +2,12 @@
 
 mod closure;
 mod compiled;
+mod computed;
 mod has_include;
 mod includes;
 mod literal;
 mod looked;
-mod makefile;
+pub(crate) mod makefile;
 mod moved;
 mod pasted;
 mod preprocess;

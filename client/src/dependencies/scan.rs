@@ -5,8 +5,9 @@
 
 use std::borrow::Cow;
 
+use super::computed::Computed;
 use super::has_include::Tests;
-use super::includes::{Include, include};
+use super::includes::{Include, Line, include};
 use super::literal::position;
 use super::pasted::Pieces;
 use crate::reason::Reason;
@@ -29,13 +30,39 @@ pub(super) struct Scan {
     pub tests: Tests,
     /// The headers that it names in `#include` lines, each once.
     pub includes: Vec<Include>,
-    /// Whether a macro says what an `#include` line names.
+    /// Those for which a macro stands in the line.
+    pub computed: Vec<Computed>,
+    /// Whether there is an `#include` line that is neither.
     pub has_computed_include: bool,
     /// Whether a word is in it that stands for the name of a file.
     pub has_name_of_file: bool,
     /// Pieces of words that macros could paste together.
     pub pieces: Pieces,
 }
+
+/// What a byte means to the scan: most mean nothing, and all are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Other,
+    Word,
+    Sign,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut byte = 0_u8;
+    loop {
+        classes[byte as usize] = match byte {
+            b'#' | b'%' | b'?' | b'/' | b'"' | b'\'' => Class::Sign,
+            byte if is_word_byte(byte) => Class::Word,
+            _ => Class::Other,
+        };
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
 
 /// Scans the bytes of a source or header.
 ///
@@ -51,6 +78,7 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
         match byte {
+            _ if CLASSES[usize::from(*byte)] == Class::Other => {}
             b'#' => {
                 let rest = bytes[at + 1..].trim_ascii_start();
                 if rest.starts_with(b"embed") && !rest.get(5).is_some_and(|byte| is_word_byte(*byte)) {
@@ -65,7 +93,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
             b'/' | b'"' | b'\'' => hidden.come_to(&bytes, at),
             _ if is_word_byte(*byte) => {
                 let rest = &bytes[at..];
-                let length = rest.iter().position(|byte| !is_word_byte(*byte)).unwrap_or(rest.len());
+                let is_word = |byte: &u8| CLASSES[usize::from(*byte)] == Class::Word;
+                let length = rest.iter().position(|byte| !is_word(byte)).unwrap_or(rest.len());
                 scan.word(&bytes, at, length)?;
                 if at >= hidden.until {
                     scan.pieces.see(&rest[..length]);
@@ -106,7 +135,7 @@ impl Hidden {
             return;
         }
         let rest = &bytes[at..];
-        let line = || position(rest, b"\n").unwrap_or(rest.len());
+        let line = || memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let length = match rest {
             [b'/', b'*', inside @ ..] => position(inside, b"*/").map_or(rest.len(), |end| end + 4),
             [b'/', b'/', ..] => line(),
@@ -130,9 +159,10 @@ impl Scan {
     fn directive(&mut self, bytes: &[u8], hash: usize, after: usize) {
         self.has_markers |= begins_with_number(&bytes[after..]) && may_begin_line(bytes, hash);
         match include(bytes, hash, after) {
-            Some(include) if include.name.is_none() => self.has_computed_include = true,
-            Some(include) if !self.includes.contains(&include) => self.includes.push(include),
-            _ => {}
+            Some(Line::Names(include)) if !self.includes.contains(&include) => self.includes.push(include),
+            Some(Line::Computes(computed)) => self.computed.push(computed),
+            Some(Line::Unclear) => self.has_computed_include = true,
+            Some(Line::Names(_)) | None => {}
         }
     }
 
@@ -226,7 +256,7 @@ pub(super) fn unspliced(bytes: &[u8]) -> Cow<'_, [u8]> {
     let mut joined: Option<Vec<u8>> = None;
     let mut taken = 0;
     let mut at = 0;
-    while let Some(found) = bytes[at..].iter().position(|byte| *byte == b'\\') {
+    while let Some(found) = memchr::memchr(b'\\', &bytes[at..]) {
         at += found;
         match is_splice(at) {
             Some(after) => {

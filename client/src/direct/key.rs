@@ -51,9 +51,13 @@ impl ManifestKey {
     }
 
     fn of(text: &str) -> Self {
+        Self::of_kind(FORMAT, text)
+    }
+
+    /// The key of anything else that is kept like this: its kind, and all that decides it.
+    pub fn of_kind(kind: &str, text: &str) -> Self {
         let hash = Digest::of(DigestFunction::Sha256, text.as_bytes()).hash_hex();
-        let command =
-            reapi::Command { arguments: vec![FORMAT.to_owned(), hash], ..reapi::Command::default() };
+        let command = reapi::Command { arguments: vec![kind.to_owned(), hash], ..reapi::Command::default() };
         let blob = |data: Vec<u8>| (Digest::of(DigestFunction::Sha256, &data), bytes::Bytes::from(data));
         let command = blob(command.encode_to_vec());
         let action = reapi::Action {
@@ -144,23 +148,27 @@ fn of_dependency_file(said: &mut Said, compile: &Compile, place: &Place) {
     }
 }
 
+/// What a key is made of: each part with its length, so that no two read alike.
 #[derive(Default)]
-struct Said(String);
+pub struct Said(pub String);
 
 impl Said {
-    fn part(&mut self, part: &str) {
+    /// Adds a part.
+    pub fn part(&mut self, part: &str) {
         use std::fmt::Write as _;
         writeln!(self.0, "{}:{part}", part.len()).expect("a text takes what is written to it");
     }
 
-    fn all(&mut self, parts: &[&str]) {
+    /// Adds parts, and how many they are.
+    pub fn all(&mut self, parts: &[&str]) {
         self.part(&parts.len().to_string());
         for part in parts {
             self.part(part);
         }
     }
 
-    fn list(&mut self, kind: &str, words: &[String]) {
+    /// Adds words of a kind.
+    pub fn list(&mut self, kind: &str, words: &[String]) {
         self.part(kind);
         self.all(&words.iter().map(String::as_str).collect::<Vec<_>>());
     }

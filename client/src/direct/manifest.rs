@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use castwork_cas::{Digest, DigestFunction, Hasher};
 use prost::Message as _;
 
+use super::call::Call;
 use super::check::{Looks, identities};
 use super::depfile::Depfile;
 use super::hashes::hash_of;
@@ -34,6 +35,9 @@ pub struct Manifest {
     /// move: such calls are known by the key that they have without such folders.
     #[prost(bool, tag = "3")]
     pub leads_out: bool,
+    /// The same of calls of other tools, which are not preprocessed.
+    #[prost(message, repeated, tag = "4")]
+    pub calls: Vec<Call>,
 }
 
 /// A set of headers, with all that the search for them depended on. Paths are virtual.
@@ -246,6 +250,13 @@ impl Manifest {
         self.entries.retain(is_other);
         self.entries.insert(0, entry);
         self.entries.truncate(ENTRIES_MAX);
+    }
+
+    /// Adds what was seen with a call of another tool, in place of what says the same.
+    pub fn add_call(&mut self, call: Call) {
+        self.calls.retain(|known| !known.reads_the_same(&call));
+        self.calls.insert(0, call);
+        self.calls.truncate(ENTRIES_MAX);
     }
 
     /// The manifest as bytes. `None` if it is too large to be kept.

@@ -9,6 +9,7 @@
 //! Whether a file is what it was is asked of the file system ([`check`]); what it holds is read once per change and
 //! remembered by its stamp ([`memo`]).
 
+pub mod call;
 pub mod check;
 pub mod depfile;
 pub mod hashes;

@@ -67,15 +67,20 @@ impl Platform {
             || kind.is_dir())
     }
 
-    /// A new file with a compiler's permissions, `0666` less the mask, to be given its name when it is whole.
-    pub fn new_output(folder: &Path) -> io::Result<NamedTempFile> {
-        let permissions = Permissions::from_mode(0o666);
+    /// A new file with a compiler's permissions, `0666` or `0777` less the mask, to be given its name when it is whole.
+    pub fn new_output(folder: &Path, is_executable: bool) -> io::Result<NamedTempFile> {
+        let permissions = Permissions::from_mode(if is_executable { 0o777 } else { 0o666 });
         tempfile::Builder::new().prefix(".castwork-").permissions(permissions).tempfile_in(folder)
     }
 
     /// Whether the file may be run as a program.
     pub fn is_program(path: &Path) -> bool {
-        path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        path.metadata().is_ok_and(|metadata| metadata.is_file() && Self::is_executable(&metadata))
+    }
+
+    /// Whether its permissions say that it may be run.
+    pub fn is_executable(metadata: &Metadata) -> bool {
+        metadata.permissions().mode() & 0o111 != 0
     }
 
     /// Reads at a place in a file, and tells how many bytes; fewer than there is room for at its end.

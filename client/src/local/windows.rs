@@ -79,13 +79,18 @@ impl Platform {
     }
 
     /// A new file, to be given its name when it is whole.
-    pub fn new_output(folder: &Path) -> io::Result<NamedTempFile> {
+    pub fn new_output(folder: &Path, _: bool) -> io::Result<NamedTempFile> {
         tempfile::Builder::new().prefix(".castwork-").tempfile_in(folder)
     }
 
     /// Whether the file may be run as a program.
     pub fn is_program(path: &Path) -> bool {
         path.is_file()
+    }
+
+    /// Whether its permissions say that it may be run; no such are here.
+    pub const fn is_executable(_: &Metadata) -> bool {
+        false
     }
 
     /// Reads at a place in a file, and tells how many bytes; fewer than there is room for at its end.

@@ -24,6 +24,11 @@ impl Breaker {
         Self { file: folder.join("down").join(&name[..32]) }
     }
 
+    /// How often in a row it failed.
+    pub fn failures(&self) -> u64 {
+        self.file.metadata().map_or(0, |metadata| metadata.len())
+    }
+
     /// Whether it may be tried now. When a pause is over, only who asks first may: for the others it begins anew.
     pub fn allows(&self) -> bool {
         let Ok(metadata) = self.file.metadata() else { return true };

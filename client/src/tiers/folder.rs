@@ -132,7 +132,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tier = FolderTier::open(folder.path(), 1 << 20).unwrap();
         let action = Digest::of(DigestFunction::Sha256, b"action");
-        let answer = Answer { object: "object".into(), stdout: Bytes::new(), stderr: "warning".into() };
+        let answer = Answer::of_object("object".into(), Bytes::new(), "warning".into());
         assert_eq!(tier.get(&action).unwrap(), None);
         tier.put(&action, &answer).unwrap();
         assert_eq!(tier.get(&action).unwrap(), Some(answer));
@@ -161,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tier = FolderTier::open(folder.path(), 1 << 30).unwrap();
         let action = Digest::of(DigestFunction::Sha256, b"action");
-        let answer = Answer { object: vec![7; 1 << 20].into(), stdout: "out".into(), stderr: Bytes::new() };
+        let answer = Answer::of_object(vec![7; 1 << 20].into(), "out".into(), Bytes::new());
         tier.put(&action, &answer).unwrap();
         assert!(tier.usage_bytes() < 10_000);
         assert_eq!(tier.get(&action).unwrap(), Some(answer));

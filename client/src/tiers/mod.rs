@@ -10,6 +10,7 @@ mod progress;
 mod server;
 mod stack;
 mod upload;
+mod watch;
 
 use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
@@ -26,15 +27,47 @@ pub use stack::{Remote, Stack};
 /// Most bytes of an object or of messages that are taken from anywhere.
 pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
 
-/// What came of a compile that succeeded.
+/// Most files of an answer.
+const OUTPUTS_MAX: usize = 256;
+
+/// What came of a call that succeeded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// The object.
-    pub object: Bytes,
-    /// What the compiler printed to standard output.
+    /// The files that it left; of a compile of C or C++ the object alone.
+    pub outputs: Vec<Output>,
+    /// What it printed to standard output.
     pub stdout: Bytes,
     /// What it printed to standard error, with virtual names of files.
     pub stderr: Bytes,
+}
+
+/// A file that a call left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Output {
+    /// What it is called in the result.
+    pub name: String,
+    /// What it holds.
+    pub data: Bytes,
+    /// Whether it may be run as a program.
+    pub is_executable: bool,
+}
+
+impl Answer {
+    /// What came of a compile of C or C++.
+    pub fn of_object(object: Bytes, stdout: Bytes, stderr: Bytes) -> Self {
+        let outputs = vec![Output { name: OBJECT.to_owned(), data: object, is_executable: false }];
+        Self { outputs, stdout, stderr }
+    }
+
+    /// The file of a name.
+    pub fn output(&self, name: &str) -> Option<&Output> {
+        self.outputs.iter().find(|output| output.name == name)
+    }
+
+    /// The object, if it came of a compile of C or C++.
+    pub fn object(&self) -> Option<&Bytes> {
+        self.output(OBJECT).map(|output| &output.data)
+    }
 }
 
 /// Why a tier has no answer where it might have had one; the next is asked.
@@ -76,6 +109,14 @@ impl TierError {
         move |source| Self::Store { step, source }
     }
 
+    /// Whether the server or store is not there, so that there is no use in asking it for something else.
+    pub const fn is_down(&self) -> bool {
+        let Self::Store { source: castwork_cas::StoreError::Remote { .. }, .. } = self else {
+            return matches!(self, Self::TooLate { .. });
+        };
+        true
+    }
+
     /// The name to count it under.
     pub fn reason(&self) -> Reason {
         match self {
@@ -115,11 +156,16 @@ pub fn to_result(answer: &Answer) -> (reapi::ActionResult, Vec<(Digest, Bytes)>)
         Some(digest.to_proto())
     };
     let result = reapi::ActionResult {
-        output_files: vec![reapi::OutputFile {
-            path: OBJECT.to_owned(),
-            digest: named(&answer.object),
-            ..reapi::OutputFile::default()
-        }],
+        output_files: answer
+            .outputs
+            .iter()
+            .map(|output| reapi::OutputFile {
+                path: output.name.clone(),
+                digest: named(&output.data),
+                is_executable: output.is_executable,
+                ..reapi::OutputFile::default()
+            })
+            .collect(),
         stdout_digest: Some(&answer.stdout).filter(|data| !data.is_empty()).and_then(&mut named),
         stderr_digest: Some(&answer.stderr).filter(|data| !data.is_empty()).and_then(&mut named),
         ..made_here()
@@ -146,32 +192,48 @@ pub enum Part {
     Blob(Digest),
 }
 
-/// Reads where the parts of an answer are, object, standard output and standard error.
+/// The parts of an answer.
+pub struct Parts {
+    /// The files, without what they hold, and where that is.
+    pub outputs: Vec<(Output, Part)>,
+    /// Standard output.
+    pub stdout: Part,
+    /// Standard error.
+    pub stderr: Part,
+}
+
+/// Reads where the parts of an answer are.
 ///
 /// # Errors
-/// [`TierError::Unfit`] if it isn't the result of a compile that succeeded, with its object.
-pub fn parts(result: &reapi::ActionResult) -> Result<[Part; 3], TierError> {
+/// [`TierError::Unfit`] if it isn't the result of a call that succeeded and left files.
+pub fn parts(result: &reapi::ActionResult) -> Result<Parts, TierError> {
     if result.exit_code != 0 {
         return Err(TierError::Unfit("remote compile that failed"));
     }
-    let object = result.output_files.iter().find(|file| file.path == OBJECT);
-    let object = object.ok_or(TierError::Unfit("result without its object"))?;
+    if !(1..=OUTPUTS_MAX).contains(&result.output_files.len()) {
+        return Err(TierError::Unfit("result without its object"));
+    }
     let digest = |digest: &reapi::Digest| {
         let unfit = TierError::Unfit("result with a digest that is none");
         let digest = Digest::from_proto(digest, DigestFunction::Sha256).map_err(|_| unfit)?;
         let is_small = digest.size_bytes() <= OUTPUT_BYTES_MAX;
         is_small.then_some(digest).ok_or(TierError::Unfit("result with an output that is too large"))
     };
-    let object_digest = digest(object.digest.as_ref().ok_or(TierError::Unfit("result without its object"))?)?;
-    let is_here = Digest::of(DigestFunction::Sha256, &object.contents) == object_digest;
-    let object = if is_here { Part::Inline(object.contents.clone()) } else { Part::Blob(object_digest) };
+    let file = |file: &reapi::OutputFile| {
+        let said = digest(file.digest.as_ref().ok_or(TierError::Unfit("result without its object"))?)?;
+        let is_here = Digest::of(DigestFunction::Sha256, &file.contents) == said;
+        let part = if is_here { Part::Inline(file.contents.clone()) } else { Part::Blob(said) };
+        let (name, is_executable) = (file.path.clone(), file.is_executable);
+        Ok((Output { name, data: Bytes::new(), is_executable }, part))
+    };
+    let outputs = result.output_files.iter().map(file).collect::<Result<_, TierError>>()?;
     let stream = |raw: &Bytes, blob: &Option<reapi::Digest>| match blob {
         Some(blob) if raw.is_empty() => digest(blob).map(Part::Blob),
         _ => Ok(Part::Inline(raw.clone())),
     };
     let stdout = stream(&result.stdout_raw, &result.stdout_digest)?;
     let stderr = stream(&result.stderr_raw, &result.stderr_digest)?;
-    Ok([object, stdout, stderr])
+    Ok(Parts { outputs, stdout, stderr })
 }
 
 #[cfg(test)]
@@ -180,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_result_without_its_object_or_with_a_failure_is_no_answer() {
-        let answer = Answer { object: "o".into(), stdout: Bytes::new(), stderr: "w".into() };
+        let answer = Answer::of_object("o".into(), Bytes::new(), "w".into());
         let (result, blobs) = to_result(&answer);
         assert_eq!(blobs.len(), 2);
         assert!(parts(&result).is_ok());
@@ -189,7 +251,7 @@ mod tests {
         let mut lying = result;
         lying.output_files[0].contents = "not o".into();
         assert!(
-            matches!(parts(&lying).unwrap()[0], Part::Blob(_)),
+            matches!(parts(&lying).unwrap().outputs[0].1, Part::Blob(_)),
             "bytes that are not the digest's don't count"
         );
     }

@@ -14,7 +14,8 @@ use tokio::runtime::Runtime;
 
 use super::breaker::Breaker;
 use super::upload::{Source, upload};
-use super::{Answer, Part, TierError, execute, made_here, parts, to_result};
+use super::watch::while_there;
+use super::{Answer, Output, Part, Parts, TierError, execute, made_here, parts, to_result};
 use crate::action::OBJECT;
 use crate::config::{Address, Config};
 use crate::counters::Configuration;
@@ -27,6 +28,9 @@ const MANIFEST_BYTES_MAX: usize = 1 << 20;
 
 /// The longest wait for the answer to a question, connecting included.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The same, of a server that was found to be down before.
+const ASK_AGAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The longest wait for the next bytes of a transfer.
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -160,14 +164,12 @@ impl ServerTier {
     /// If it can't be reached within bounds, or answers what it must not.
     pub fn get(&self, action: &Digest) -> Result<Option<Answer>, TierError> {
         let (runtime, remote) = &self.connection_for(action, COMPILE)?;
-        let found = runtime.block_on(async {
+        self.wait(runtime, async {
             match self.result(remote, action).await? {
                 Some(result) => self.download(remote, &result).await,
                 None => Ok(None),
             }
-        });
-        self.note(&found);
-        found
+        })
     }
 
     /// Returns the manifest that is kept under a key.
@@ -176,8 +178,7 @@ impl ServerTier {
     /// As [`ServerTier::get`].
     pub fn manifest(&self, key: &ManifestKey) -> Result<Option<Manifest>, TierError> {
         let (runtime, remote) = &self.connection_for(&key.digest, MANIFEST)?;
-        let found = runtime.block_on(self.result(remote, &key.digest));
-        self.note(&found);
+        let found = self.wait(runtime, self.result(remote, &key.digest));
         Ok(found?.and_then(|result| Manifest::from_bytes(&result.stdout_raw)))
     }
 
@@ -191,12 +192,10 @@ impl ServerTier {
         };
         let (runtime, remote) = &self.connection_for(&key.digest, MANIFEST)?;
         let result = reapi::ActionResult { stdout_raw: bytes.into(), ..made_here() };
-        let kept = runtime.block_on(async {
+        self.wait(runtime, async {
             self.give(remote, key.messages.iter()).await?;
             self.put_result(remote, &key.digest, result).await
-        });
-        self.note(&kept);
-        kept
+        })
     }
 
     async fn result(
@@ -206,7 +205,7 @@ impl ServerTier {
     ) -> Result<Option<reapi::ActionResult>, TierError> {
         let step = "ask the server's cache";
         let key = self.key(action);
-        let asked = tokio::time::timeout(ASK_TIMEOUT, remote.result_with(&key, &[OBJECT])).await;
+        let asked = tokio::time::timeout(self.ask_timeout(), remote.result_with(&key, &[OBJECT])).await;
         asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
     }
 
@@ -240,7 +239,7 @@ impl ServerTier {
         let (runtime, remote) = self.connection()?;
         let step = "ask what the server can do";
         let asked = runtime.block_on(async {
-            let asked = tokio::time::timeout(ASK_TIMEOUT, remote.capabilities()).await;
+            let asked = tokio::time::timeout(self.ask_timeout(), remote.capabilities()).await;
             let known = asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))?;
             Ok((known.executes(), known.takes_results()))
         });
@@ -254,7 +253,7 @@ impl ServerTier {
     /// If it could not be, or did not end with 0: then the compiler is to be run here.
     pub fn execute(&self, action: &Digest, inputs: &Inputs) -> Result<Answer, TierError> {
         let (runtime, remote) = &self.connection_for(action, COMPILE)?;
-        let ran = runtime.block_on(async {
+        let ran = runtime.block_on(while_there(&self.server, &self.breaker, async {
             upload(remote, inputs.sources(), &self.folder).await?;
             let result = match execute::execute(remote, action).await {
                 // Lost between upload and use: once more.
@@ -266,7 +265,7 @@ impl ServerTier {
             };
             let result = result.map_err(execute::Failure::into_error)?;
             self.download(remote, &result).await?.ok_or(TierError::Unfit("remote result that is gone"))
-        });
+        }));
         match &ran {
             Err(TierError::Execution { is_lasting: true, .. }) => self.execution_breaker.failed(),
             Ok(_) => self.execution_breaker.worked(),
@@ -307,13 +306,27 @@ impl ServerTier {
         let now = SystemTime::now();
         metadata.execution_start_timestamp = now.checked_sub(took).map(Into::into);
         metadata.execution_completed_timestamp = Some(now.into());
-        let kept = runtime.block_on(async {
+        self.wait(runtime, async {
             // A result's action and command have to be there; what the action reads need not.
             self.give(remote, inputs.messages.iter().take(2).chain(&blobs)).await?;
             self.put_result(remote, action, result).await
-        });
-        self.note(&kept);
-        kept
+        })
+    }
+
+    /// Waits for what the server does, as long as it is there; and remembers if it is not.
+    fn wait<T>(
+        &self,
+        runtime: &Runtime,
+        work: impl Future<Output = Result<T, TierError>>,
+    ) -> Result<T, TierError> {
+        let ended = runtime.block_on(while_there(&self.server, &self.breaker, work));
+        self.note(&ended);
+        ended
+    }
+
+    /// The longest wait for the answer to a question.
+    fn ask_timeout(&self) -> Duration {
+        if self.breaker.failures() == 0 { ASK_TIMEOUT } else { ASK_AGAIN_TIMEOUT }
     }
 
     fn connection(&self) -> Result<&(Runtime, Remote), TierError> {
@@ -353,9 +366,7 @@ impl ServerTier {
     fn note<T>(&self, outcome: &Result<T, TierError>) {
         match outcome {
             Ok(_) => self.breaker.worked(),
-            Err(TierError::TooLate { .. } | TierError::Store { source: StoreError::Remote { .. }, .. }) => {
-                self.breaker.failed();
-            }
+            Err(error) if error.is_down() => self.breaker.failed(),
             Err(_) => {}
         }
     }
@@ -366,9 +377,9 @@ impl ServerTier {
         remote: &Remote,
         result: &reapi::ActionResult,
     ) -> Result<Option<Answer>, TierError> {
-        let parts = parts(result)?;
-        let wanted: Vec<Digest> = parts
-            .iter()
+        let Parts { outputs, stdout, stderr } = parts(result)?;
+        let all = outputs.iter().map(|(_, part)| part).chain([&stdout, &stderr]);
+        let wanted: Vec<Digest> = all
             .filter_map(|part| match part {
                 Part::Blob(digest) => Some(*digest),
                 Part::Inline(_) => None,
@@ -389,8 +400,9 @@ impl ServerTier {
             Part::Blob(digest) if digest.is_empty_blob() => Some(Bytes::new()),
             Part::Blob(digest) => got.get(&digest).cloned(),
         };
-        let [object, stdout, stderr] = parts.map(data);
-        let answer = object.zip(stdout).zip(stderr);
-        Ok(answer.map(|((object, stdout), stderr)| Answer { object, stdout, stderr }))
+        let outputs = outputs.into_iter().map(|(output, part)| Some(Output { data: data(part)?, ..output }));
+        let outputs: Option<Vec<Output>> = outputs.collect();
+        let answer = outputs.zip(data(stdout)).zip(data(stderr));
+        Ok(answer.map(|((outputs, stdout), stderr)| Answer { outputs, stdout, stderr }))
     }
 }

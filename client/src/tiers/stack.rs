@@ -70,6 +70,8 @@ pub struct Stack<'a> {
     pub reasons: Vec<Reason>,
     /// Whether a remote tier failed.
     pub has_fallen_back: bool,
+    /// Whether the answer from elsewhere is none for this place, so that asking for it again is of no use.
+    pub is_foreign: bool,
 }
 
 impl<'a> Stack<'a> {
@@ -84,7 +86,15 @@ impl<'a> Stack<'a> {
                 None
             }
         };
-        Self { config, configuration, local, remotes: None, reasons, has_fallen_back: false }
+        Self {
+            config,
+            configuration,
+            local,
+            remotes: None,
+            reasons,
+            has_fallen_back: false,
+            is_foreign: false,
+        }
     }
 
     /// The answer of the local tier.
@@ -171,7 +181,8 @@ impl<'a> Stack<'a> {
         answer
     }
 
-    /// Has each server that may be written to tried in order, until one gives an answer.
+    /// Has each server that may be written to tried in order, until one gives an answer. Those that are down are not asked
+    /// again.
     pub fn at_servers(
         &mut self,
         mut run: impl FnMut(&ServerTier, &mut Self) -> Result<Option<Answer>, TierError>,
@@ -181,7 +192,12 @@ impl<'a> Stack<'a> {
             if let (Remote::Server(tier), false, None) = (&remote, is_read_only, &answer) {
                 match run(tier, self) {
                     Ok(ran) => answer = ran,
-                    Err(error) => self.failed(&error),
+                    Err(error) => {
+                        self.failed(&error);
+                        if error.is_down() {
+                            continue;
+                        }
+                    }
                 }
             }
             self.put_back(remote, is_read_only);

@@ -16,12 +16,15 @@ const FOREIGN: [&str; 2] = ["LD_PRELOAD", "LD_AUDIT"];
 /// Where it is told to look first.
 pub(super) const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 
+/// With which the loader lists versions as well.
+const VERBOSE: &str = "LD_VERBOSE";
+
 /// What the kernel puts into every program, which is no file.
 const KERNELS: [&str; 2] = ["linux-vdso", "linux-gate"];
 
 /// Under which variables a loader is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Under {
+pub enum Under {
     /// As they are set here.
     Everything,
     /// Without those that put in foreign libraries.
@@ -34,13 +37,13 @@ pub(super) enum Under {
 ///
 /// # Errors
 /// The reason to pass through, if it doesn't find everything.
-pub(super) fn listed(program: &Path, under: Under) -> Result<BTreeSet<PathBuf>, Reason> {
+pub fn listed(program: &Path, under: Under) -> Result<BTreeSet<PathBuf>, Reason> {
     let Some(loader) = elf::read(program).and_then(|elf| elf.interpreter) else {
         return Ok(BTreeSet::new());
     };
     let unknown = Reason::new("compiler's libraries are not known");
     let mut command = Command::new(&loader);
-    command.arg("--list").arg(program).env("LC_ALL", "C").stdin(Stdio::null());
+    command.arg("--list").arg(program).env("LC_ALL", "C").env_remove(VERBOSE).stdin(Stdio::null());
     let left_out: &[&str] = match under {
         Under::Everything => &[],
         Under::LibraryPath => &FOREIGN,
@@ -55,7 +58,8 @@ pub(super) fn listed(program: &Path, under: Under) -> Result<BTreeSet<PathBuf>, 
         return Err(unknown);
     }
     let mut paths = BTreeSet::from([PathBuf::from(loader)]);
-    for line in text.lines().map(str::trim) {
+    // Where an object is loaded stands behind it; what is said otherwise names none.
+    for line in text.lines().map(str::trim).filter(|line| line.contains("(0x")) {
         let path = line.split_once("=>").map_or(line, |(_, path)| path);
         let path = path.split('(').next().unwrap_or_default().trim();
         if path.starts_with('/') {
@@ -201,7 +205,7 @@ pub(super) fn expand(folder: &str, origin: &str) -> Option<String> {
 }
 
 /// The folders that a loader searches by itself, read out of it: they differ between distributions.
-fn system_folders(loader: &Path) -> Vec<String> {
+pub(super) fn system_folders(loader: &Path) -> Vec<String> {
     let bytes = std::fs::read(loader).unwrap_or_default();
     let holds = |text: &str| find(&bytes, text.as_bytes()).is_some();
     // musl has them as one text.

@@ -112,8 +112,10 @@ impl ToolchainMemory {
     pub fn save(&mut self) {
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let now_ns = i128::try_from(now_ns).unwrap_or(0);
+        let stamps = self.toolchain.tools.iter().map(|tool| &tool.stamp);
+        let watched = self.toolchain.watched.iter().filter_map(|(_, stamp)| stamp.as_ref());
         let is_settled =
-            self.toolchain.tools.iter().all(|tool| tool.stamp.is_settled_before(now_ns - SETTLED_AFTER_NS));
+            stamps.chain(watched).all(|stamp| stamp.is_settled_before(now_ns - SETTLED_AFTER_NS));
         if !self.is_changed || !is_settled {
             return;
         }

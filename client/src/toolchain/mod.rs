@@ -4,7 +4,7 @@ mod appearing;
 pub(crate) mod command;
 mod elf;
 mod linking;
-mod loader;
+pub mod loader;
 mod luggage;
 mod memory;
 mod multitool;

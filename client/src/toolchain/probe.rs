@@ -281,9 +281,11 @@ fn specs_read(about: &str) -> impl Iterator<Item = &str> {
 /// Adds the shared libraries of each program; whether nothing foreign is among them.
 fn libraries(toolchain: &mut Toolchain, programs: &mut Roles) -> Result<bool, Reason> {
     let mut all = BTreeMap::<PathBuf, BTreeSet<String>>::new();
+    let mut listed = Vec::new();
     let mut is_itself = true;
     for (program, role) in programs.iter() {
         let here = loader::listed(program, Under::Everything)?;
+        listed.push((program.clone(), here.clone()));
         if here != loader::listed(program, Under::Nothing)? {
             toolchain.is_bound_here = Some("variables choose the compiler's libraries".to_owned());
         }
@@ -295,11 +297,16 @@ fn libraries(toolchain: &mut Toolchain, programs: &mut Roles) -> Result<bool, Re
     programs.extend(all.into_iter().map(|(path, roles)| (path, library_of(roles))));
     let objects = programs.keys().cloned().collect();
     let library_path = std::env::var_os(loader::LIBRARY_PATH).unwrap_or_default();
-    for file in
-        LOADER_FILES.map(PathBuf::from).into_iter().chain(appearing::libraries(&objects, &library_path))
-    {
+    let appearing = appearing::libraries(&objects, &library_path)?;
+    for file in LOADER_FILES.map(PathBuf::from).into_iter().chain(appearing) {
         let stamp = file.metadata().ok().map(|metadata| Platform::stamp(&metadata));
         toolchain.watched.push((file, stamp));
+    }
+    // What has appeared between the question and the look would be seen by neither.
+    for (program, known) in listed {
+        if loader::listed(&program, Under::Everything)? != known {
+            return Err("compiler's libraries changed while it was looked at".into());
+        }
     }
     Ok(is_itself)
 }

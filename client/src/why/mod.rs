@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-pub use account::{Account, Accounts};
+pub use account::{Account, Accounts, Part};
 pub use explain::{Culprit, explain};
 
 use crate::commands::print;

@@ -3,6 +3,9 @@
 #![allow(dead_code, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+#[cfg(unix)]
+pub mod rust;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -95,6 +95,15 @@ impl Conduct {
         true
     }
 
+    /// It could not run what it was tried with, which nobody waits for.
+    fn failed_trial(&mut self, now: Moment, cause: &str) -> bool {
+        let is_trial = self.is_on_probation();
+        if is_trial {
+            self.leave_out(now, format!("failed when it was tried again, because {cause}").into());
+        }
+        is_trial
+    }
+
     fn leave_out(&mut self, now: Moment, reason: Arc<str>) {
         let wait = (LEFT_OUT_FIRST * 2_u32.saturating_pow(self.times)).min(LEFT_OUT_MAX);
         self.times = (self.times + 1).min(16);
@@ -153,6 +162,12 @@ impl Queue {
     /// not left out: then nobody can say whose fault it is.
     pub(super) fn blame(&mut self, worker: WorkerId, task: TaskId, cause: &str) {
         self.mark_down(worker, |conduct, now| conduct.failed(now, task, cause));
+    }
+
+    /// Notes that a worker could not run what is only compared. That counts if it is tried again: else it may be any
+    /// number of failures of one action.
+    pub(super) fn blame_trial(&mut self, worker: WorkerId, cause: &str) {
+        self.mark_down(worker, |conduct, now| conduct.failed_trial(now, cause));
     }
 
     /// Notes that a worker's result of an action is one that two others did not get.

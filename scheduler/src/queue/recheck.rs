@@ -19,6 +19,8 @@ use super::{Effect, LeaseId, Moment, Origin, Queue, Report, Response, Spec, Work
 const WAITING_MAX: usize = 256;
 /// Findings that are remembered, at most.
 const FINDINGS_MAX: usize = 256;
+/// Workers that may fail to run an action once more before it is let be.
+const TRIES_MAX: u8 = 3;
 /// Paths that a finding names, at most.
 const PATHS_MAX: usize = 5;
 
@@ -81,6 +83,8 @@ struct Recheck {
     origin: Arc<Origin>,
     /// The result that clients got, and then what another worker made of it.
     results: Vec<(WorkerId, Response)>,
+    /// How often a worker could not run it.
+    failures: u8,
 }
 
 /// The actions that are run once more, and what that has shown.
@@ -125,8 +129,8 @@ impl Queue {
         let lot = mixed(self.incarnation ^ self.rechecks.seen) % 1_000_000;
         if lot < u64::from(self.limits.recheck_per_million) && self.rechecks.waiting.len() < WAITING_MAX {
             let results = vec![(worker, Arc::clone(response))];
-            let recheck =
-                Recheck { key: key.clone(), spec: spec.clone(), origin: Arc::clone(origin), results };
+            let (spec, origin) = (spec.clone(), Arc::clone(origin));
+            let recheck = Recheck { key: key.clone(), spec, origin, results, failures: 0 };
             self.rechecks.waiting.push_back(recheck);
         }
     }
@@ -201,9 +205,13 @@ impl Queue {
 
     /// Takes a run away from its worker, to be made later.
     pub(super) fn postpone_recheck(&mut self, lease: LeaseId) {
-        if let Some(recheck) = self.remove_recheck(lease)
-            && self.rechecks.waiting.len() < WAITING_MAX
-        {
+        if let Some(recheck) = self.remove_recheck(lease) {
+            self.make_later(recheck);
+        }
+    }
+
+    fn make_later(&mut self, recheck: Recheck) {
+        if self.rechecks.waiting.len() < WAITING_MAX {
             self.rechecks.waiting.push_back(recheck);
         }
     }
@@ -212,14 +220,28 @@ impl Queue {
     pub(super) fn rechecked(&mut self, worker: WorkerId, lease: LeaseId, report: Report) {
         self.effect(Effect::Keep(worker, lease));
         let Some(mut recheck) = self.remove_recheck(lease) else { return };
-        // What can't be run any more, as its inputs are gone for instance, shows nothing.
-        if let Report::Final(response) = report
-            && response.result.is_some()
-        {
-            recheck.results.push((worker, response));
-            self.compare(recheck);
+        match report {
+            Report::Final(response) if response.result.is_some() => {
+                recheck.results.push((worker, response));
+                self.compare(recheck);
+            }
+            Report::Retry(cause) => self.could_not_recheck(worker, recheck, &cause),
+            // What can't be run any more, as its inputs are gone for instance, shows nothing.
+            Report::Final(_) | Report::OutOfMemory(_) => {}
         }
         self.place_worker(worker);
+    }
+
+    /// Notes that a worker could not run an action for no fault of the action. One that is tried again has failed the
+    /// trial: it would be given all that waits to be compared otherwise, and lose it.
+    fn could_not_recheck(&mut self, worker: WorkerId, mut recheck: Recheck, cause: &str) {
+        if !self.workers.get(worker).is_some_and(|worker| worker.draining) {
+            self.blame_trial(worker, cause);
+        }
+        recheck.failures += 1;
+        if recheck.failures < TRIES_MAX {
+            self.make_later(recheck);
+        }
     }
 
     fn compare(&mut self, recheck: Recheck) {

@@ -250,8 +250,8 @@ fn what_another_worker_says_of_a_run_for_comparison_counts_for_nothing() {
     assert_eq!(bench.queue.tally().rechecks.same, 1);
 }
 
-#[test]
-fn a_worker_that_is_tried_again_is_tried_with_what_nobody_waits_for() {
+/// A farm of a good worker and of one that was left out, had its time, and has just been given what is to be compared.
+fn on_trial() -> (Bench, WorkerId) {
     let mut bench = Bench::with(Limits { recheck_per_million: 1_000_000, ..Limits::default() });
     bench.attach(1, 2, &[]);
     let doubtful = bench.attach(2, 1, &[("kind", "doubtful")]);
@@ -263,7 +263,6 @@ fn a_worker_that_is_tried_again_is_tried_with_what_nobody_waits_for() {
         bench.say(doubtful, Saying::Outcome { lease, report, memory_bytes: 0 });
         bench.apply(Event::Cancelled(operation));
     }
-    let remark = |bench: &Bench| bench.queue.view().workers[1].remark.clone();
     assert!(remark(&bench).is_some_and(|remark| remark.contains("failed 3 actions in a row")));
     live(&mut bench, 40);
     bench.submit("a", |_| ());
@@ -272,8 +271,60 @@ fn a_worker_that_is_tried_again_is_tried_with_what_nobody_waits_for() {
     bench.say(holder, outcome(lease, made("x")));
     bench.publish();
     live(&mut bench, 1);
-    let (holder, lease, action) = bench.granted.last().unwrap().clone();
+    let (holder, _, action) = bench.granted.last().unwrap().clone();
     assert_eq!((holder, action), (doubtful, key("a")));
-    bench.say(holder, outcome(lease, made("x")));
+    (bench, doubtful)
+}
+
+/// What is said of the second worker.
+fn remark(bench: &Bench) -> Option<String> {
+    bench.queue.view().workers[1].remark.clone()
+}
+
+#[test]
+fn a_worker_that_is_tried_again_is_tried_with_what_nobody_waits_for() {
+    let (mut bench, doubtful) = on_trial();
+    let lease = bench.granted.last().unwrap().1;
+    bench.say(doubtful, outcome(lease, made("x")));
     assert_eq!((bench.queue.tally().rechecks.same, remark(&bench)), (1, None), "and is trusted");
+}
+
+#[test]
+fn a_worker_that_fails_its_trial_is_left_out_again_and_the_comparison_is_made_later() {
+    let (mut bench, doubtful) = on_trial();
+    let lease = bench.granted.last().unwrap().1;
+    let report = Report::Retry("its disk fails still".to_owned());
+    bench.say(doubtful, Saying::Outcome { lease, report, memory_bytes: 0 });
+    let said = remark(&bench).unwrap();
+    assert!(said.contains("failed when it was tried again, because its disk fails still"), "{said}");
+    let before = bench.granted.len();
+    // The other can't tell more than whether it gets the same result twice.
+    live(&mut bench, 2);
+    let (holder, lease, action) = bench.granted[before].clone();
+    assert_eq!((holder, action, bench.granted.len()), (WorkerId(1), key("a"), before + 1));
+    bench.say(holder, outcome(lease, made("x")));
+    assert_eq!(bench.queue.tally().rechecks.same, 1);
+    live(&mut bench, 5);
+    assert_eq!(bench.granted.len(), before + 1, "there is nothing left to be compared");
+}
+
+#[test]
+fn what_workers_can_not_run_again_is_let_be_after_some_tries() {
+    let mut bench = Bench::with(Limits { recheck_per_million: 1_000_000, ..Limits::default() });
+    bench.attach(1, 1, &[]);
+    bench.attach(2, 1, &[]);
+    bench.submit("a", |_| ());
+    let (holder, lease, _) = bench.granted[0].clone();
+    bench.say(holder, outcome(lease, made("x")));
+    bench.publish();
+    for _ in 0..10 {
+        live(&mut bench, 1);
+        let Some((holder, lease, _)) = bench.granted.get(1..).and_then(|later| later.last().cloned()) else {
+            continue;
+        };
+        let report = Report::Retry("no".to_owned());
+        bench.say(holder, Saying::Outcome { lease, report, memory_bytes: 0 });
+    }
+    assert_eq!(bench.granted.len(), 1 + 3);
+    assert_eq!(remark(&bench), None, "one action says nothing of a worker that is trusted");
 }
