@@ -65,7 +65,7 @@ impl Action {
     pub fn make(making: &Making<'_>) -> Result<Self, Reason> {
         let mut is_bound_here = bound_here(making);
         // With the project's name in it, it is right in one folder anyway.
-        let moves_debug = making.may_move_debug && !making.closure.holds_place;
+        let moves_debug = making.may_move_debug && !making.closure.holds_place && !making.closure.names_lines;
         let maps = Mapping::new(making, moves_debug, &mut is_bound_here);
         let is_place_in_key = is_bound_here.is_some() || making.compile.place_matters.is_some();
         let reader = environment::Reader {

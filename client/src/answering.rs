@@ -411,6 +411,9 @@ impl Answering<'_> {
         {
             return Err("messages of the driver".into());
         }
+        if closure.names_lines && !stderr.is_empty() {
+            return Err("messages of lines that say where they are from".into());
+        }
         let stderr =
             messages::to_virtual(&stderr, place).ok_or(Reason::new("messages that name the folder"))?;
         let stdout_moves = messages::to_virtual(&stdout, place).is_some_and(|moved| moved == stdout);

@@ -172,6 +172,18 @@ impl Place {
         self.mounts.iter().find_map(|mount| below(path, &mount.real).map(|rest| (mount, rest)))
     }
 
+    /// Whether a normal path is called by the name of one of the folders.
+    pub fn is_named(&self, path: &str) -> bool {
+        self.mount_of(path).is_some()
+    }
+
+    /// Whether a path, found through a folder, is called by another folder's name than that one: where folders lie otherwise
+    /// to each other, the same way leads elsewhere.
+    pub fn crosses(&self, folder: &str, path: &str) -> bool {
+        let named = |path: &str| self.mount_of(&normal(path)).map(|(mount, _)| mount.name);
+        named(&self.absolute(folder)) != named(path)
+    }
+
     /// The working folder below the input root.
     pub fn virtual_folder(&self) -> String {
         self.name_of(&self.folder)

@@ -190,3 +190,34 @@ fn a_build_folder_of_mesons_may_have_any_name_in_its_project() {
     }
     assert_eq!(hits, [0, 2, 2]);
 }
+
+#[test]
+fn a_header_that_the_command_finds_through_the_folder_above_a_build_is_the_one_that_is_there() {
+    let (here, build) = checkout(None, "", "build");
+    let (there, other) = checkout(Some(&here), "another-checkout", "out");
+    there.write("build/made.h", "#define MADE 9\n");
+    for project in [&here, &there] {
+        project.write("src/b.c", "#ifdef HDR\n#include HDR\n#endif\nint f(void) { return MADE; }\n");
+        project.write("src/c.c", "#include <build\\\n/made.h>\nint f(void) { return MADE; }\n");
+    }
+    let compile = |project: &Project, build: &PathBuf, line: &str| {
+        let line = line.replace("ROOT", &shown(&project.root));
+        let ran = |program: &str| {
+            let mut command = project.command(program);
+            command.args(line.split(' ').skip(usize::from(program == "gcc")));
+            let output = command.current_dir(build).env("PWD", build).output().unwrap();
+            (output.status.code(), std::fs::read(build.join("a.o")).unwrap_or_default())
+        };
+        let plain = ran("gcc");
+        assert!(ran(castwork()) == plain, "{line}");
+    };
+    for line in [
+        "gcc -DHDR=<build/made.h> -IROOT -o a.o -c ROOT/src/b.c",
+        "gcc -include build/made.h -IROOT -o a.o -c ROOT/src/b.c",
+        "gcc -IROOT -o a.o -c ROOT/src/c.c",
+    ] {
+        for (project, build) in [(&here, &build), (&here, &build), (&there, &other), (&there, &other)] {
+            compile(project, build, line);
+        }
+    }
+}

@@ -17,20 +17,32 @@ use parts::Parts;
 /// Fewest bytes in the name of a folder: gcc puts shorter texts where they are needed, and not into the table.
 const NAME_BYTES_MIN: usize = 4;
 
-/// Words that put paths elsewhere, or that make another format of it, by how they begin.
-const STAYING: [&str; 12] = [
-    "-g3",
-    "-ggdb3",
-    "-gz",
-    "-gdwarf64",
-    "-gpubnames",
-    "-ggnu-pubnames",
-    "-gno-as-loc",
-    "-fdebug-types-section",
-    "-m32",
-    "-mx32",
-    "-flto",
-    "-ffat-lto",
+/// Words beside those of debug information that put paths elsewhere, or make another format of it, by how they begin.
+const STAYING: [&str; 5] = ["-fdebug-types-section", "-m32", "-mx32", "-flto", "-ffat-lto"];
+
+/// Words of debug information with which all paths are in the table.
+const MOVING: [&str; 21] = [
+    "-g",
+    "-g0",
+    "-g1",
+    "-g2",
+    "-ggdb",
+    "-ggdb0",
+    "-ggdb1",
+    "-ggdb2",
+    "-gdwarf",
+    "-gdwarf-5",
+    "-gcolumn-info",
+    "-gno-column-info",
+    "-gstatement-frontiers",
+    "-gno-statement-frontiers",
+    "-gvariable-location-views",
+    "-gno-variable-location-views",
+    "-ginline-points",
+    "-gno-inline-points",
+    "-gstrict-dwarf",
+    "-gno-strict-dwarf",
+    "-grecord-gcc-switches",
 ];
 
 /// Whether the debug information of a compile may move: if not, its object is right in one folder only.
@@ -41,9 +53,10 @@ pub fn may_move(compile: &Compile, toolchain: &Toolchain) -> bool {
         && toolchain.assembler.as_ref().is_some_and(|assembler| assembler.is_gnu)
         && compile.dwarf_version.unwrap_or(toolchain.default_dwarf_version()) == 5;
     let is_plain = |argument: &Argument| match argument {
-        Argument::Words(words) => {
-            !words.iter().any(|word| STAYING.iter().any(|staying| word.starts_with(staying)))
-        }
+        Argument::Words(words) => !words.iter().any(|word| {
+            word.starts_with("-g") && !MOVING.contains(&word.as_str())
+                || STAYING.iter().any(|staying| word.starts_with(staying))
+        }),
         Argument::PrefixMap { .. } => false,
         Argument::SearchDir { .. } | Argument::IncludeFile { .. } | Argument::LinkOnly(_) => true,
     };
@@ -60,7 +73,7 @@ pub fn to_virtual(object: &[u8], place: &Place) -> Option<Vec<u8>> {
     let parts = Parts::of(object)?;
     let is_named =
         |text: &[u8]| place.mounts().iter().any(|mount| position(text, mount.real.as_bytes()).is_some());
-    if parts.debug().any(|(name, text)| name != table::NAME && is_named(text)) {
+    if parts.unloaded().any(|(name, text)| name != table::NAME && is_named(text)) {
         return None;
     }
     let kept = table::rename(&parts, |path| place.virtual_name(path))?;

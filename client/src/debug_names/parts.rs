@@ -1,11 +1,14 @@
 //! [`Parts`]: an object file taken apart into its sections, and put together again with other contents.
 
 use object::elf::{
-    EM_AARCH64, EM_X86_64, ET_REL, SHF_COMPRESSED, SHT_NOBITS, SHT_NULL, SHT_REL, SHT_SYMTAB_SHNDX,
+    EM_AARCH64, EM_X86_64, ET_REL, SHF_ALLOC, SHF_COMPRESSED, SHT_NOBITS, SHT_NULL, SHT_REL, SHT_SYMTAB_SHNDX,
 };
 
 const HEADER_BYTES: usize = 64;
 const SECTION_BYTES: usize = 64;
+
+/// Longest name of a section, which templates make long.
+const NAME_BYTES_MAX: usize = 16 << 10;
 
 /// Where things are in the header of the file, and of a section.
 const SECTIONS_AT: usize = 40;
@@ -76,8 +79,16 @@ impl<'a> Parts<'a> {
         let names = contents(object, header(names)?)?;
         let sections = (0..count).map(|at| Section::of(object, header(at)?, names));
         let parts = Self { object, machine, sections: sections.collect::<Option<_>>()? };
-        let is_understood = parts.sections.iter().all(Section::is_understood);
+        // No two lie over each other, so that what is put together is no larger.
+        let bytes = parts.sections.iter().try_fold(0_usize, |sum, it| sum.checked_add(it.contents.len()))?;
+        let is_understood = bytes <= object.len() && parts.sections.iter().all(Section::is_understood);
         (is_understood && parts.with(None)? == object).then_some(parts)
+    }
+
+    /// The sections that no program has in memory, by their names: the others are the code's own.
+    pub(super) fn unloaded(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let is_unloaded = |section: &&Section<'_>| section.flags & u64::from(SHF_ALLOC) == 0;
+        self.sections.iter().filter(is_unloaded).map(|section| (section.name, section.contents))
     }
 
     /// The sections of debug information, by their names.
@@ -120,7 +131,7 @@ impl<'a> Section<'a> {
     fn of(object: &'a [u8], header: &'a [u8], names: &'a [u8]) -> Option<Self> {
         let kind = u32_at(header, 4)?;
         let name = names.get(u32_at(header, 0)? as usize..)?;
-        let name = name.get(..name.iter().position(|byte| *byte == 0)?)?;
+        let name = name.get(..name.iter().take(NAME_BYTES_MAX).position(|byte| *byte == 0)?)?;
         let alignment = usize_at(header, 48)?.max(1);
         let is_sane = alignment.is_power_of_two() && alignment <= 1 << 16;
         is_sane.then_some(())?;

@@ -11,6 +11,9 @@ use super::parts::{Parts, u32_at, u64_at};
 /// Its name.
 pub(super) const NAME: &str = ".debug_line_str";
 
+/// Most bytes of a table.
+const TABLE_BYTES_MAX: usize = 16 << 20;
+
 const SYMBOL_BYTES: usize = 24;
 const RELOCATION_BYTES: usize = 24;
 const ADDEND_AT: usize = 16;
@@ -54,7 +57,9 @@ pub(super) fn rename(parts: &Parts<'_>, rename: impl Fn(&str) -> Option<String>)
     let table = Table::of(section.contents)?;
     let references = references(parts, at)?;
     let begins: BTreeSet<usize> = table.texts.iter().map(|(begin, _)| *begin).collect();
-    if !references.iter().all(|reference| begins.contains(&reference.to)) {
+    // What nobody refers to is no path of the compiler's.
+    let named: BTreeSet<usize> = references.iter().map(|reference| reference.to).collect();
+    if named != begins {
         return None;
     }
     let renamed = table.texts.iter().map(|(begin, text)| {
@@ -69,6 +74,9 @@ pub(super) fn rename(parts: &Parts<'_>, rename: impl Fn(&str) -> Option<String>)
         places.insert(*begin, contents.len());
         contents.extend_from_slice(name.as_bytes());
         contents.push(0);
+        if contents.len() > TABLE_BYTES_MAX {
+            return None;
+        }
     }
     let mut changed: BTreeMap<usize, Vec<u8>> = BTreeMap::from([(at, contents)]);
     for reference in &references {

@@ -7,17 +7,17 @@ use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 
 use super::has_include;
-use super::literal::position;
-use super::looked::{Looked, Search, is_file_for_compilers};
+use super::looked::{self, Looked, is_file_for_compilers};
 use super::moved::links_on_ways;
 use super::preprocess::{Preprocessed, preprocess};
 use super::scan::{Scan, scan};
 use super::search::SearchPath;
 use super::text::{self, Looking, Text};
 use crate::clock::Start;
+use crate::command_line::flags::Search;
 use crate::command_line::{Argument, Compile};
 use crate::local::{Platform, Stamp};
-use crate::paths::{ISOLATED, LEADS_OUT, Located, Place};
+use crate::paths::{ISOLATED, LEADS_OUT, Located, Place, normal};
 use crate::reason::Reason;
 use crate::toolchain::{Family, IncludeDirs, ToolchainMemory};
 
@@ -69,6 +69,8 @@ pub struct Closure {
     pub holds_place: bool,
     /// Whether it may hold no more than that of an isolated build, and may well not: compiling once more tells.
     pub holds_isolated_alone: bool,
+    /// Whether a file says by itself, with a path, which file its lines are from.
+    pub names_lines: bool,
     /// Whether dates get into the object.
     pub holds_date: bool,
     /// Folders, by their name below the input root, that are no links: the way to a file goes out of them again.
@@ -121,12 +123,11 @@ pub fn gather(
     let mut gathering = Gathering::new(compile, memory.toolchain.family, own_folders, place, start);
     gathering.add_all(compile, &text, &preprocessed)?;
     gathering.add_folders(&search)?;
-    gathering.check_ways(&search)?;
     gathering.add_links(&text, &search);
     gathering.check_twins()?;
     gathering.add_tested(&search)?;
     gathering.check_precompiled(compile, text.direct_includes.iter(), &search)?;
-    let looked = Search {
+    let looked = looked::Search {
         compile,
         toolchain: &memory.toolchain,
         place,
@@ -135,15 +136,23 @@ pub fn gather(
         path: &search,
         is_known: &|file| gathering.is_known(file),
     };
-    let looked = looked.repeat().and_then(|looked| gathering.with_links(looked, &search));
+    let looked = looked.repeat();
+    if looked.as_ref().is_err_and(|reason| *reason == LEADS_OUT) {
+        return Err(LEADS_OUT);
+    }
+    let looked = looked.and_then(|looked| gathering.with_links(looked, &search));
     let looked = gathering.looked(looked);
+    let links_cross = gathering.links_cross(compile);
+    let names_lines = gathering.scans.values().any(Scan::names_lines);
     let mut closure = gathering.closure;
     closure.looked = Some(looked);
     closure.rules = compile.dependency_file.with_system_headers.map(|_| preprocessed.rules);
     closure.has_predefined = text.predefined.is_some();
     closure.is_predefined_shadowed = text.predefined.is_some_and(|found| is_shadowed(&found, &search));
-    closure.holds_place = text.holds_place || text.holds_isolated;
-    closure.holds_isolated_alone = text.holds_isolated && !text.holds_place;
+    let holds_more = text.holds_place || links_cross;
+    closure.holds_place = holds_more || text.holds_isolated;
+    closure.holds_isolated_alone = text.holds_isolated && !holds_more;
+    closure.names_lines = names_lines;
     closure.holds_date = text.holds_date || gathering.scans.values().any(|scan| scan.has_date);
     Ok(closure)
 }
@@ -364,28 +373,6 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    /// Checks that no header is named through a folder that one with a name of its own lies in: `#include <build/made.h>` is
-    /// another where the build is called otherwise.
-    pub(super) fn check_ways(&self, search: &SearchPath) -> Result<(), Reason> {
-        let named = search.all().filter(|folder| folder.starts_with('/'));
-        let mut folders: BTreeSet<PathBuf> =
-            named.filter_map(|folder| Some(self.place.locate(folder).ok()?.real)).collect();
-        folders
-            .extend(self.closure.inputs.values().filter_map(|input| input.real.parent().map(Path::to_owned)));
-        for mount in self.place.mounts() {
-            let mut above = Path::new(&mount.real).ancestors().skip(1);
-            if !above.any(|folder| folders.contains(folder)) {
-                continue;
-            }
-            let way = format!("{}/", mount.real.rsplit('/').next().unwrap_or_default());
-            let says = |text: &[u8]| position(text, way.as_bytes()).is_some();
-            if self.closure.inputs.values().any(|input| says(&input.bytes)) {
-                return Err(LEADS_OUT);
-            }
-        }
-        Ok(())
-    }
-
     /// Adds the links behind which gcc found headers: in the folders of the system it calls a header by its real path,
     /// if that is shorter.
     fn add_links(&mut self, text: &Text, search: &SearchPath) {
@@ -410,6 +397,39 @@ impl<'a> Gathering<'a> {
                 self.closure.links.insert(spelled.name, Link { real, to: target.name });
             }
         }
+    }
+
+    /// Whether links lead from a folder of the system's headers with a name of its own to elsewhere: gcc calls such a header
+    /// by its real path if that is shorter, which is not so in each place.
+    pub(super) fn links_cross(&self, compile: &Compile) -> bool {
+        let first = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+        if self.closure.links.iter().any(|(name, link)| first(name) != first(&link.to)) {
+            return true;
+        }
+        let of_system = compile.arguments.iter().filter_map(|argument| match argument {
+            Argument::SearchDir { search: Search::System | Search::After, folder } => {
+                Some(normal(&self.place.absolute(folder)))
+            }
+            _ => None,
+        });
+        let of_system: BTreeSet<String> = of_system.filter(|folder| self.place.is_named(folder)).collect();
+        if of_system.is_empty() {
+            return false;
+        }
+        let mut ways = BTreeSet::new();
+        for input in self.closure.inputs.values() {
+            if of_system.iter().any(|folder| input.real.starts_with(folder)) {
+                ways.extend(input.real.parent().map(Path::to_owned));
+                if input.real.is_symlink() {
+                    ways.insert(input.real.clone());
+                }
+            }
+        }
+        let leads_on = |way: &PathBuf| {
+            let real = way.canonicalize().ok().and_then(|real| real.to_str().map(str::to_owned));
+            real.zip(way.to_str()).is_none_or(|(real, way)| self.place.crosses(way, &real))
+        };
+        ways.iter().any(leads_on)
     }
 
     /// Refuses equal files under two names where compilers tell files apart by more than their names: gcc compares
@@ -457,6 +477,9 @@ impl<'a> Gathering<'a> {
             };
             for folder in folders {
                 let path = format!("{}/{header}", folder.trim_end_matches('/'));
+                if self.place.crosses(folder, &self.place.absolute(&path)) {
+                    return Err(LEADS_OUT);
+                }
                 if Path::new(&path).is_file() {
                     self.add_existing(&path)?;
                 } else {

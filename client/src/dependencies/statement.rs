@@ -17,27 +17,58 @@ pub(super) fn ends_over(text: &[u8], literal: std::ops::Range<usize>) -> bool {
     let after = text[literal.end..].trim_ascii_start();
     let Some(call) = before.strip_suffix(b"(") else { return false };
     let Some(after) = after.strip_prefix(b")") else { return false };
-    let is_of_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let begin = call.iter().rposition(|byte| !is_of_name(byte)).map_or(0, |at| at + 1);
+    let begin = call.iter().rposition(|byte| !is_of_name(*byte)).map_or(0, |at| at + 1);
     let (before, name) = call.split_at(begin);
     let begins = before.trim_ascii_end().last().is_none_or(|byte| matches!(byte, b'{' | b'}' | b';'));
     begins && !name.is_empty() && after.trim_ascii_start().starts_with(b";") && never_returns(text, name)
 }
 
-/// Whether a function of this name is declared as one that never returns.
+/// Whether all functions of this name are declared as ones that never return and are not put in where they are called; none is
+/// a template, which would have a text's length in its type.
 fn never_returns(text: &[u8], name: &[u8]) -> bool {
-    let call = [b" ", name, b"("].concat();
-    let mut rest = text;
-    while let Some(at) = position(rest, MARK) {
-        rest = &rest[at + MARK.len()..];
-        let declaration = &rest[..rest.len().min(DECLARATION_BYTES_MAX)];
-        let end =
-            declaration.iter().position(|byte| matches!(byte, b';' | b'{')).unwrap_or(declaration.len());
-        if position(&declaration[..end], &call).is_some() {
-            return true;
+    let mut from = 0;
+    let mut is_declared = false;
+    while let Some(at) = position(&text[from..], name).map(|at| from + at) {
+        from = at + name.len();
+        let (before, after) = (&text[..at], text[from..].trim_ascii_start());
+        if before.last().copied().is_some_and(is_of_name) || !after.starts_with(b"(") {
+            continue;
+        }
+        match kind(before.trim_ascii_end()) {
+            Kind::Use => {}
+            Kind::Declaration if is_of_one_that_ends(before) => is_declared = true,
+            Kind::Declaration => return false,
         }
     }
-    false
+    is_declared
+}
+
+/// What a name with a parenthesis behind it is, by what stands before it.
+enum Kind {
+    Use,
+    Declaration,
+}
+
+fn kind(before: &[u8]) -> Kind {
+    let word = before.iter().rposition(|byte| !is_of_name(*byte)).map_or(before, |at| &before[at + 1..]);
+    match word {
+        b"return" | b"else" | b"throw" | b"do" | b"co_return" => Kind::Use,
+        b"" if !before.last().is_some_and(|byte| matches!(byte, b'>' | b'*' | b'&')) => Kind::Use,
+        _ => Kind::Declaration,
+    }
+}
+
+/// Whether a declaration is marked, from where the last statement ended.
+fn is_of_one_that_ends(before: &[u8]) -> bool {
+    let least = before.len().saturating_sub(DECLARATION_BYTES_MAX);
+    let ended = before[least..].iter().rposition(|byte| matches!(byte, b';' | b'{' | b'}'));
+    let declaration = &before[least + ended.unwrap_or_default()..];
+    let has = |word: &[u8]| position(declaration, word).is_some();
+    has(MARK) && has(b"noinline") && !has(b"template")
+}
+
+const fn is_of_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
 #[cfg(test)]
@@ -46,7 +77,7 @@ mod tests {
 
     #[test]
     fn only_a_text_by_itself_in_a_call_that_never_returns_is_nobodys() {
-        let declared = "[[noreturn]] __attribute__((noinline)) void fail(const char *reason) {\n";
+        let declared = "; [[noreturn]] __attribute__((noinline)) void fail(const char *reason) {\n";
         for (statement, expected) in [
             ("; fail(@);", true),
             ("{\n  fail( @ ) ;", true),
@@ -64,6 +95,14 @@ mod tests {
             let begin = text.find('"').unwrap();
             assert_eq!(ends_over(text.as_bytes(), begin..begin + 8), expected, "{statement}");
         }
-        assert!(!ends_over(b"void fail(const char *); ; fail(\"\");", 31..33));
+        for declared in [
+            "void fail(const char *);",
+            "[[noreturn]] inline void fail(const char *);",
+            "[[noreturn]] [[gnu::noinline]] void fail(const char *); template <int N> int fail(const char (&)[N]);",
+            "[[noreturn]] [[gnu::noinline]] void fail(const char *); int *fail(const char *, int = 0);",
+        ] {
+            let text = format!("; {declared} fail(\"\");");
+            assert!(!ends_over(text.as_bytes(), text.len() - 4..text.len() - 2), "{declared}");
+        }
     }
 }
