@@ -34,13 +34,25 @@ fn never_returns(text: &[u8], name: &[u8]) -> bool {
         if before.last().copied().is_some_and(is_of_name) || !after.starts_with(b"(") {
             continue;
         }
-        match kind(before.trim_ascii_end()) {
+        match kind(without_markers(before)) {
             Kind::Use => {}
             Kind::Declaration if is_of_one_that_ends(before) => is_declared = true,
             Kind::Declaration => return false,
         }
     }
     is_declared
+}
+
+/// A text without the lines at its end that say which file the next is from.
+fn without_markers(mut text: &[u8]) -> &[u8] {
+    loop {
+        text = text.trim_ascii_end();
+        let line = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if !text[line..].trim_ascii_start().starts_with(b"#") {
+            return text;
+        }
+        text = &text[..line];
+    }
 }
 
 /// What a name with a parenthesis behind it is, by what stands before it.
@@ -81,6 +93,7 @@ mod tests {
         for (statement, expected) in [
             ("; fail(@);", true),
             ("{\n  fail( @ ) ;", true),
+            ("; if (x)\n# 7 y.h 3 4\n fail(0); fail(@);", true),
             ("; if (x) fail(@);", false),
             ("; int n = fail(@);", false),
             ("; return fail(@);", false),
