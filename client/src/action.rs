@@ -37,6 +37,8 @@ pub struct Making<'a> {
     pub messages: &'a Messages,
     /// Whether messages are coloured.
     pub is_colored: bool,
+    /// Whether debug information may move.
+    pub may_move_debug: bool,
 }
 
 /// A compile to look up, or to have run elsewhere.
@@ -49,6 +51,8 @@ pub struct Action {
     pub messages: Vec<(Digest, Bytes)>,
     /// Whether the name of the project's folder is in it, so that elsewhere it is another action.
     pub is_of_place: bool,
+    /// Whether paths in debug information are virtual in the object as it is kept.
+    pub moves_debug: bool,
     /// Set if it would not come out the same on a worker: then it is run here, though its key is good.
     pub is_bound_here: Option<Reason>,
 }
@@ -60,7 +64,9 @@ impl Action {
     /// The reason to pass through.
     pub fn make(making: &Making<'_>) -> Result<Self, Reason> {
         let mut is_bound_here = bound_here(making);
-        let maps = Mapping::new(making, &mut is_bound_here);
+        // With the project's name in it, it is right in one folder anyway.
+        let moves_debug = making.may_move_debug && !making.closure.holds_place && !making.closure.names_lines;
+        let maps = Mapping::new(making, moves_debug, &mut is_bound_here);
         let is_place_in_key = is_bound_here.is_some() || making.compile.place_matters.is_some();
         let reader = environment::Reader {
             toolchain: making.toolchain,
@@ -95,9 +101,9 @@ impl Action {
         let messages = [action, command].into_iter().chain(tree.directories).collect();
         let is_mapped =
             making.compile.arguments.iter().any(|argument| matches!(argument, Argument::PrefixMap { .. }));
-        let is_of_place =
-            is_place_in_key || is_mapped || making.compile.has_debug || making.closure.holds_place;
-        Ok(Self { digest, messages, is_of_place, is_bound_here })
+        let has_debug_of_place = making.compile.has_debug && !moves_debug;
+        let is_of_place = is_place_in_key || is_mapped || has_debug_of_place || making.closure.holds_place;
+        Ok(Self { digest, messages, is_of_place, moves_debug, is_bound_here })
     }
 }
 
@@ -195,7 +201,7 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn new(making: &Making<'_>, is_bound_here: &mut Option<Reason>) -> Self {
+    fn new(making: &Making<'_>, moves_debug: bool, is_bound_here: &mut Option<Reason>) -> Self {
         let Making { compile, toolchain, closure, place, .. } = making;
         let has_own = compile.arguments.iter().any(|argument| matches!(argument, Argument::PrefixMap { .. }));
         if has_own && toolchain.family == Family::Clang {
@@ -214,7 +220,9 @@ impl Mapping {
                 continue;
             }
             flags.push(format!("{}{absolute}=", map_flag(maps)));
-            for mount in place.mounts().iter().filter(|_| is_needed) {
+            let is_named = is_needed && !(maps == Maps::Debug && moves_debug);
+            // The last comes first: a folder before the one that it is in.
+            for mount in place.mounts().iter().rev().filter(|_| is_named) {
                 if !is_mapped_by_user(compile, maps, &mount.real) {
                     flags.push(format!("{}{INPUT_ROOT}/{}={}", map_flag(maps), mount.name, mount.real));
                 }

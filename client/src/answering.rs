@@ -12,6 +12,7 @@ use castwork_trace::Kind;
 use crate::compile_first;
 use crate::config::Config;
 use crate::counters::Configuration;
+use crate::debug_names;
 use crate::direct::{Entry, Hashes, Manifest};
 use crate::environment;
 use crate::files;
@@ -24,6 +25,9 @@ use crate::spans;
 use crate::tiers::{Answer, Inputs, Remote, Stack};
 use crate::why::Account;
 use crate::worker_names;
+
+/// Why an object is not kept, or not taken: its debug information is of a form that nobody has described.
+const STAYS: Reason = Reason::new("debug information that does not move");
 
 /// Where the answer to a compile came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +138,7 @@ fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>, hints: &
     let local = known.and_then(|manifest| fits(&manifest));
     if let Some((action, entry)) = &local
         && let Some(answer) = stack.local_answer(action)
-        && deliver(call, &answer, Some(entry), stack)
+        && deliver(call, &answer, &Delivery::known(entry, false), stack)
     {
         return Some(Source::LocalHit);
     }
@@ -152,11 +156,11 @@ fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>, hints: &
         });
         found?
     };
-    let answer = match stack.local_answer(&action).filter(|_| is_new) {
-        Some(answer) => answer,
-        None => stack.remote_answer(&action).filter(|answer| is_of_here(call, answer, stack))?,
+    let (answer, is_foreign) = match stack.local_answer(&action).filter(|_| is_new) {
+        Some(answer) => (answer, false),
+        None => (stack.remote_answer(&action)?, true),
     };
-    if !deliver(call, &answer, Some(&entry), stack) {
+    if !deliver(call, &answer, &Delivery::known(&entry, is_foreign), stack) {
         return None;
     }
     stack.keep_locally(&action, &answer);
@@ -166,10 +170,25 @@ fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>, hints: &
     Some(Source::RemoteHit)
 }
 
+/// What is known of an answer that is to be delivered.
+struct Delivery<'a> {
+    /// Tells the dependency file; without one, that is written already.
+    entry: Option<&'a Entry>,
+    /// Whether paths in its object's debug information are virtual.
+    moves_debug: bool,
+    /// Whether it comes from elsewhere.
+    is_foreign: bool,
+}
+
+impl<'a> Delivery<'a> {
+    const fn known(entry: &'a Entry, is_foreign: bool) -> Self {
+        Self { entry: Some(entry), moves_debug: entry.moves_debug, is_foreign }
+    }
+}
+
 /// Leaves an answer where the compiler would have left it. If that fails, the compiler will say why.
-///
-/// An `entry` tells the dependency file; without one, it is written already.
-fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mut Stack<'_>) -> bool {
+fn deliver(call: &Understood, answer: &Answer, how: &Delivery<'_>, stack: &mut Stack<'_>) -> bool {
+    let Some(object) = object_of_here(call, answer, how, stack) else { return false };
     let driver = file_name(&call.toolchain().driver);
     let Some(stderr) = messages::to_real(&answer.stderr, &call.place) else {
         stack.reasons.push("messages that don't fit this folder".into());
@@ -179,18 +198,14 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
         stack.reasons.push("messages of the driver".into());
         return false;
     }
-    if let (Some(entry), Some(path)) = (entry, call.compile.dependency_file_name()) {
+    if let (Some(entry), Some(path)) = (how.entry, call.compile.dependency_file_name()) {
         let text = entry.depfile.as_ref().and_then(|depfile| depfile.text(&call.place));
         if text.is_none_or(|text| files::write_output(Path::new(&path), text.as_bytes()).is_err()) {
             stack.reasons.push("dependency file can't be written".into());
             return false;
         }
     }
-    let Some(object) = answer.object() else {
-        stack.reasons.push("result without its object".into());
-        return false;
-    };
-    if let Err(error) = files::write_object(Path::new(&call.compile.output), object) {
+    if let Err(error) = files::write_object(Path::new(&call.compile.output), &object) {
         tracing::debug!(%error, "the object can't be written");
         stack.reasons.push("object can't be written".into());
         return false;
@@ -201,14 +216,32 @@ fn deliver(call: &Understood, answer: &Answer, entry: Option<&Entry>, stack: &mu
     true
 }
 
-/// Whether an answer from elsewhere is what the compiler would have given here.
-fn is_of_here(call: &Understood, answer: &Answer, stack: &mut Stack<'_>) -> bool {
-    let is_foreign = answer.object().is_some_and(|object| worker_names::shows(object, &call.place));
-    if is_foreign {
+/// The object of an answer, as the compiler would have made it here. `None` if it is not known how.
+fn object_of_here(
+    call: &Understood,
+    answer: &Answer,
+    how: &Delivery<'_>,
+    stack: &mut Stack<'_>,
+) -> Option<Bytes> {
+    let Some(object) = answer.object() else {
+        stack.reasons.push("result without its object".into());
+        return None;
+    };
+    let object = if how.moves_debug {
+        let Some(object) = debug_names::to_real(object, &call.place) else {
+            stack.reasons.push(STAYS);
+            return None;
+        };
+        object.into()
+    } else {
+        object.clone()
+    };
+    if how.is_foreign && worker_names::shows(&object, &call.place) {
         stack.is_foreign = true;
         stack.reasons.push("object that names a worker's folders".into());
+        return None;
     }
-    !is_foreign
+    Some(object)
 }
 
 impl Stack<'_> {
@@ -252,23 +285,21 @@ impl Answering<'_> {
     fn answer(&mut self) -> (Source, u8) {
         let action = self.prepared.action.digest;
         if let Some(answer) = self.stack.local_answer(&action)
-            && self.deliver(&answer)
+            && self.deliver(&answer, false)
         {
             self.remember(false);
             return (Source::LocalHit, 0);
         }
         if !self.stack.is_foreign
             && let Some(answer) = self.stack.remote_answer(&action)
-            && self.is_of_here(&answer)
-            && self.deliver(&answer)
+            && self.deliver(&answer, true)
         {
             self.stack.keep_locally(&action, &answer);
             self.remember(true);
             return (Source::RemoteHit, 0);
         }
         if let Some(answer) = self.remote_run()
-            && self.is_of_here(&answer)
-            && self.deliver(&answer)
+            && self.deliver(&answer, true)
         {
             self.stack.keep_locally(&action, &answer);
             self.account();
@@ -278,12 +309,10 @@ impl Answering<'_> {
         (Source::LocalRun, self.local_run())
     }
 
-    fn is_of_here(&mut self, answer: &Answer) -> bool {
-        is_of_here(&self.prepared.call, answer, &mut self.stack)
-    }
-
-    fn deliver(&mut self, answer: &Answer) -> bool {
-        deliver(&self.prepared.call, answer, None, &mut self.stack)
+    fn deliver(&mut self, answer: &Answer, is_foreign: bool) -> bool {
+        let moves_debug = self.prepared.action.moves_debug;
+        let how = Delivery { entry: None, moves_debug, is_foreign };
+        deliver(&self.prepared.call, answer, &how, &mut self.stack)
     }
 
     /// Keeps what lets the call be recognised the next time.
@@ -354,7 +383,13 @@ impl Answering<'_> {
         let took = ran.took;
         match self.answer_of(ran) {
             Ok(answer) => self.keep(&answer, took),
-            Err(reason) => self.stack.reasons.push(reason),
+            Err(reason) => {
+                // The next such call is one for this folder alone.
+                if let Some(key) = self.prepared.key().filter(|_| reason == STAYS) {
+                    self.stack.amend_manifests(&key, false, |manifest| manifest.leads_out = true);
+                }
+                self.stack.reasons.push(reason);
+            }
         }
     }
 
@@ -376,12 +411,20 @@ impl Answering<'_> {
         {
             return Err("messages of the driver".into());
         }
+        if closure.names_lines && !stderr.is_empty() {
+            return Err("messages of lines that say where they are from".into());
+        }
         let stderr =
             messages::to_virtual(&stderr, place).ok_or(Reason::new("messages that name the folder"))?;
         let stdout_moves = messages::to_virtual(&stdout, place).is_some_and(|moved| moved == stdout);
         if !stdout_moves {
             return Err("messages that name the folder".into());
         }
+        let object = if self.prepared.action.moves_debug {
+            debug_names::to_virtual(&object, place).ok_or(STAYS)?
+        } else {
+            object
+        };
         Ok(Answer::of_object(object.into(), stdout.into(), Bytes::from(stderr)))
     }
 

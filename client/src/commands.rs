@@ -34,7 +34,7 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] doctor [--json]
        castwork [SETTINGS] toolchain show|pack|check ...   (what goes along with a compiler's compiles)
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
-       castwork [SETTINGS] env [--cmake|--make|--cargo|--github|--gitlab]
+       castwork [SETTINGS] env [--cmake|--make|--cargo|--github|--gitlab|--cibuildwheel]
        castwork completions SHELL
        castwork man
        castwork [SETTINGS] status|workers|runs|action|drain|undrain|cancel ...   (a farm, for its operators)
@@ -164,6 +164,9 @@ struct EnvFlags {
     /// Variables of a GitLab job.
     #[arg(long)]
     gitlab: bool,
+    /// What to set for cibuildwheel, for a shell to `eval`; with `CASTWORK_REMOTE` and the run's name as they are set here.
+    #[arg(long)]
+    cibuildwheel: bool,
 }
 
 impl EnvFlags {
@@ -174,6 +177,7 @@ impl EnvFlags {
             Self { cargo: true, .. } => For::Cargo,
             Self { github: true, .. } => For::GitHub,
             Self { gitlab: true, .. } => For::GitLab,
+            Self { cibuildwheel: true, .. } => For::CiBuildWheel,
             _ => For::Shell,
         }
     }

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use crate::answering::{Answered, Answering, Source, run_here};
 use crate::clock::Start;
-use crate::dependencies::Watch;
+use crate::dependencies::{Closure, Watch};
+use crate::independence::is_proven;
 use crate::local::Platform;
 use crate::paths::LEADS_OUT;
 use crate::prepare::{Prepared, Understood};
@@ -65,7 +66,7 @@ pub fn answer(
     call.memory.save();
     let code = Platform::exit_code(ran.status);
     let is_preprocessed = found.as_ref().is_ok_and(|(_, is_preprocessed)| *is_preprocessed);
-    let prepared: Result<Prepared, Reason> = found.and_then(|(closure, _)| call.with(closure));
+    let prepared: Result<Prepared, Reason> = found.and_then(|(closure, _)| with_proof(call, closure));
     match prepared {
         Ok(prepared) => {
             let mut answering = Answering {
@@ -83,4 +84,12 @@ pub fn answer(
             Answered { refused: Some(reason), ..stack.answered(Source::LocalRun, code, is_preprocessed) }
         }
     }
+}
+
+/// Makes the action, for every isolated build if that can be proven.
+fn with_proof(call: Understood, mut closure: Closure) -> Result<Prepared, Reason> {
+    if closure.holds_isolated_alone && is_proven(&call) {
+        closure.holds_place = false;
+    }
+    call.with(closure)
 }

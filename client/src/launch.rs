@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cibuildwheel;
 use crate::commands::print;
 use crate::config::Config;
 use crate::invocation::is_compiler;
@@ -28,6 +29,8 @@ pub enum For {
     GitHub,
     /// GitLab: `variables:` of a job.
     GitLab,
+    /// cibuildwheel: lines to `eval` before it is started.
+    CiBuildWheel,
     /// Cargo: variables, for `env` or a file of them.
     Cargo,
 }
@@ -104,6 +107,7 @@ pub fn env(config: &Config, whom: For) -> u8 {
             let lines = launchers.map(|launcher| format!("  {launcher}: \"{us}\"\n"));
             format!("variables:\n{}", lines.concat())
         }
+        For::CiBuildWheel => cibuildwheel::settings(config),
     };
     print(&text);
     0
@@ -115,7 +119,7 @@ fn for_cargo(us: &Path) -> [(&'static str, OsString); 2] {
 }
 
 /// The text as one word for a shell.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=".contains(letter);
     if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

@@ -9,6 +9,8 @@
 
 pub mod action;
 pub mod answering;
+pub mod builds;
+pub mod cibuildwheel;
 pub mod clock;
 pub mod command_line;
 pub mod commands;
@@ -16,11 +18,13 @@ pub mod compile_first;
 pub mod config;
 pub mod counters;
 pub mod crsh;
+pub mod debug_names;
 pub mod dependencies;
 pub mod direct;
 pub mod doctor;
 pub mod environment;
 pub mod files;
+pub mod independence;
 pub mod invocation;
 pub mod launch;
 pub mod local;

@@ -1,13 +1,12 @@
-//! Folders beside the project that have a name of their own in actions: that of the build, and those with random names that
-//! tools for Python's packages make for each build.
+//! Folders that have a name of their own in actions: that of the build, that of its sources, and those with random names
+//! that tools for Python's packages make for each build.
 //!
-//! Only where the object does not hold its place: with debug information, or with maps of the user's, nothing would be
-//! shared in any case.
+//! Only where the object does not hold its place: with debug information that can't move, or with maps of the user's,
+//! nothing would be shared in any case.
 
-use std::path::Path;
-
+use crate::builds::Build;
 use crate::command_line::{Argument, Compile};
-use crate::paths::{BUILD, ISOLATED, Mount, Place, UNPACKED};
+use crate::paths::{BUILD, BUILD_INSIDE, ISOLATED, Mount, PROJECT, PYTHON, Place, UNPACKED};
 
 /// How folders begin that pip, `build` and uv make in the folder for temporary files, or in their cache.
 const ISOLATED_BEGINNINGS: [&str; 3] = ["pip-build-env-", "build-env-", "cibw-run-"];
@@ -18,13 +17,10 @@ const UNPACKED_BEGINNINGS: [&str; 4] = ["pip-req-build-", "pip-install-", "pip-w
 /// What uv calls the folder in its cache in which it makes a folder for each build.
 const UV_BUILDS: &str = "builds-v0";
 
-/// What lies in a folder that a build was configured in.
-const BUILD_MARK: &str = "CMakeCache.txt";
-
-/// Finds the folders that a compile names, or works in.
-pub fn of(compile: &Compile, place: &Place) -> Vec<Mount> {
+/// Finds the folders that a compile names, or works in; `moves` says whether debug information may move.
+pub fn of(compile: &Compile, place: &Place, moves: bool) -> Vec<Mount> {
     let maps = compile.arguments.iter().any(|argument| matches!(argument, Argument::PrefixMap { .. }));
-    if compile.has_debug || maps || compile.place_matters.is_some() {
+    if compile.has_debug && !moves || maps || compile.place_matters.is_some() {
         return Vec::new();
     }
     let mut mounts = Vec::new();
@@ -32,17 +28,56 @@ pub fn of(compile: &Compile, place: &Place) -> Vec<Mount> {
         std::iter::once(place.folder.as_str()).chain(names(compile).filter(|name| name.starts_with('/')));
     for path in named {
         mounts.extend(random_folder(path));
+        mounts.extend(python_folder(path).filter(|_| is_without_assertions(compile)));
     }
-    // A way out of the folder, relative to it, would lead elsewhere from one with another name.
-    if !names(compile).any(|name| name.split('/').any(|part| part == "..")) {
-        mounts.extend(build_folder(&place.folder).map(|real| Mount { name: BUILD, real }));
-    }
+    mounts.extend(Build::of(&place.folder).map(|build| of_build(compile, place, &build)).unwrap_or_default());
     // Two of a kind would be one.
     let is_alone =
         |mount: &Mount| mounts.iter().all(|other| other.name != mount.name || other.real == mount.real);
     let mut alone: Vec<Mount> = mounts.iter().filter(|mount| is_alone(mount)).cloned().collect();
     alone.dedup();
-    alone
+    if compile.has_debug { apart(&alone, place) } else { alone }
+}
+
+/// The folder of a build and that of its sources.
+fn of_build(compile: &Compile, place: &Place, build: &Build) -> Vec<Mount> {
+    let mount = |name: &'static str, real: &str| Mount { name, real: real.to_owned() };
+    let sources = if place.is_guess { build.sources() } else { None };
+    let project = sources.filter(|sources| !is_below(sources, &build.folder) && sources.len() > 1);
+    let climbs = |name: &str| !name.starts_with('/') && name.split('/').any(|part| part == "..");
+    if !names(compile).any(climbs) {
+        let project = project.map(|sources| mount(PROJECT, &sources));
+        return [mount(BUILD, &build.folder)].into_iter().chain(project).collect();
+    }
+    // A way out of the folder would lead elsewhere from one with another name, unless that lies in the same folder.
+    let root = place.root.as_deref().unwrap_or_default();
+    let is_inside = build.folder.rsplit_once('/').is_some_and(|(above, _)| above == root)
+        && build.folder == place.folder
+        && std::path::Path::new(root).join(&BUILD_INSIDE[PROJECT.len() + 1..]).symlink_metadata().is_err();
+    is_inside.then(|| mount(BUILD_INSIDE, &build.folder)).into_iter().collect()
+}
+
+/// Those that lie apart from each other, and from the project.
+///
+/// The assembler compares the names of folders letter by letter, so of two within each other one has no name of its own: debug
+/// information depends on no more than that they differ.
+fn apart(mounts: &[Mount], place: &Place) -> Vec<Mount> {
+    let given = mounts.iter().find(|mount| mount.name == PROJECT).map(|mount| mount.real.as_str());
+    let Some(project) = given.or(place.root.as_deref()).map(str::to_owned) else { return Vec::new() };
+    let is_kept = |mount: &Mount| {
+        let begins = |other: &str| other.starts_with(&mount.real) || mount.real.starts_with(other);
+        [PROJECT, BUILD_INSIDE].contains(&mount.name)
+            || !begins(&project)
+                && mounts
+                    .iter()
+                    .all(|other| [PROJECT, mount.name].contains(&other.name) || !begins(&other.real))
+    };
+    mounts.iter().filter(|mount| is_kept(mount)).cloned().collect()
+}
+
+/// Whether a path is a folder or in it.
+fn is_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The paths of the command.
@@ -79,22 +114,39 @@ fn random_folder(path: &str) -> Option<Mount> {
     None
 }
 
-/// The folder of the build that a working folder is in.
-fn build_folder(folder: &str) -> Option<String> {
-    let mut ancestors = Path::new(folder).ancestors().filter(|ancestor| ancestor.parent().is_some());
-    let found = ancestors.find(|ancestor| ancestor.join(BUILD_MARK).is_file())?;
-    found.to_str().map(str::to_owned)
+/// Whether assertions are left out: those of Python's headers name these, and with a name of its own the folder would count
+/// where it shows.
+fn is_without_assertions(compile: &Compile) -> bool {
+    let says = |word: &String| matches!(word.as_str(), "-DNDEBUG" | "NDEBUG" | "-DNDEBUG=1");
+    compile.arguments.iter().any(|argument| match argument {
+        Argument::Words(words) => words.iter().any(says),
+        _ => false,
+    })
+}
+
+/// The folder of a Python's headers, if a path is one: `/opt/python/cp312-cp312/include/python3.12`.
+///
+/// Most sources are handed it, and few include anything from it. The system's own is one of many in its folder, and is
+/// called so by what lies beside it.
+fn python_folder(path: &str) -> Option<Mount> {
+    let (above, name) = path.rsplit_once('/')?;
+    let is_python = (name.starts_with("python3.") || name.starts_with("pypy3."))
+        && above.ends_with("/include")
+        && above != "/usr/include";
+    is_python.then(|| Mount { name: PYTHON, real: path.to_owned() })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn found(folder: &str, line: &str) -> Vec<(&'static str, String)> {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
         let compile = Compile::parse(&words, Path::new(folder)).unwrap();
         let place = Place::new(folder.to_owned(), Some("/tmp".to_owned())).unwrap();
-        of(&compile, &place).into_iter().map(|mount| (mount.name, mount.real)).collect()
+        of(&compile, &place, false).into_iter().map(|mount| (mount.name, mount.real)).collect()
     }
 
     #[test]
@@ -121,7 +173,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let build = folder.path().join("out/release");
         std::fs::create_dir_all(build.join("sub")).unwrap();
-        std::fs::write(build.join(BUILD_MARK), "").unwrap();
+        std::fs::write(build.join("CMakeCache.txt"), "").unwrap();
         let (build, sub) = (build.to_str().unwrap(), build.join("sub"));
         let sub = sub.to_str().unwrap();
         assert_eq!(found(sub, "-c /src/a.c"), [(BUILD, build.to_owned())]);

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
+use crate::builds::Build;
 use crate::local::Platform;
 use crate::reason::Reason;
 
@@ -29,8 +30,15 @@ pub const ISOLATED: &str = "e";
 /// What the folder is called that a package's sources were unpacked to.
 pub const UNPACKED: &str = "s";
 
-/// All that have names of their own.
-pub const MOUNTS: [&str; 4] = [PROJECT, BUILD, ISOLATED, UNPACKED];
+/// What the folder of a build is called that lies right in the project's own, from where its command leads back (`../a.c`).
+/// No project may have a folder of this name.
+pub const BUILD_INSIDE: &str = "p/.castwork-build";
+
+/// What the folder with Python's own headers is called, of whichever version.
+pub const PYTHON: &str = "y";
+
+/// All that have names of their own; a name within another comes before it.
+pub const MOUNTS: [&str; 6] = [BUILD_INSIDE, PROJECT, BUILD, ISOLATED, UNPACKED, PYTHON];
 
 /// Why a path has no virtual name: it climbs out of a folder that is called something of its own.
 pub const LEADS_OUT: Reason = Reason::new("path that leads out of the project and back");
@@ -39,9 +47,6 @@ pub const LEADS_OUT: Reason = Reason::new("path that leads out of the project an
 const ROOT_MARKS: [&str; 6] =
     [".git", ".hg", "WORKSPACE", "WORKSPACE.bazel", "MODULE.bazel", "castwork.toml"];
 
-/// Most bytes of a `CMakeCache.txt` that is read.
-const CMAKE_CACHE_BYTES_MAX: u64 = 8 << 20;
-
 /// Where a compile happens: its working folder and the root of its project.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -49,6 +54,8 @@ pub struct Place {
     pub folder: String,
     /// The project's root, in the same form; `None` if nothing is called `p/…`.
     pub root: Option<String>,
+    /// Whether the root is a guess: nobody named it, and nothing marks it.
+    pub is_guess: bool,
     /// All folders that are called the same wherever they lie, the project among them: those with longer names first,
     /// so that one within another is found.
     mounts: Vec<Mount>,
@@ -59,7 +66,8 @@ pub struct Place {
 /// A folder that is called the same wherever it lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mount {
-    /// What it is called below the input root. None is the beginning of another: maps of paths compare letters.
+    /// What it is called below the input root. None is the beginning of another, but for a folder within the project: maps of
+    /// paths compare letters.
     pub name: &'static str,
     /// Where it is: absolute, without `.`, `..` and double slashes.
     pub real: String,
@@ -94,8 +102,10 @@ impl Place {
     /// The reason to pass through, if names of this kind can't be made virtual.
     pub fn of_folder(folder: &Path, root: Option<&Path>) -> Result<Self, Reason> {
         let folder = folder.to_str().ok_or(Reason::new("folder with an unusual name"))?.to_owned();
-        let root = root.map(|root| root.to_string_lossy().into_owned()).or_else(|| project_root(&folder));
-        Self::new(folder, root)
+        let marked = root.map(|root| root.to_string_lossy().into_owned()).or_else(|| marked_root(&folder));
+        let is_guess = marked.is_none();
+        let root = marked.or_else(|| guessed_root(&folder));
+        Ok(Self { is_guess, ..Self::new(folder, root)? })
     }
 
     /// Puts together a place from a working folder and the root of a project; both absolute.
@@ -113,10 +123,11 @@ impl Place {
             }
         }
         let project = root.iter().map(|root| Mount { name: PROJECT, real: root.clone() });
-        Ok(Self { mounts: project.collect(), folder, root, plain: RefCell::default() })
+        Ok(Self { mounts: project.collect(), folder, root, is_guess: false, plain: RefCell::default() })
     }
 
-    /// The same place, with folders beside the project that have names of their own.
+    /// The same place, with folders beside the project that have names of their own; or with another project, where its root
+    /// was a guess.
     #[must_use]
     pub fn with_mounts(mut self, more: Vec<Mount>) -> Self {
         let is_usual = |real: &str| {
@@ -125,6 +136,9 @@ impl Place {
                 && !real.contains(|letter: char| letter.is_control() || matches!(letter, '"' | '\\'))
         };
         for mount in more {
+            if mount.name == PROJECT && self.is_guess && is_usual(&mount.real) {
+                self.mounts.retain(|known| known.name != PROJECT);
+            }
             let is_known =
                 self.mounts.iter().any(|known| known.name == mount.name || known.real == mount.real);
             if !is_known && is_usual(&mount.real) {
@@ -138,8 +152,9 @@ impl Place {
     /// The same place without those beside the project; `None` if there are none.
     #[must_use]
     pub fn without_mounts(&self) -> Option<Self> {
-        let project: Vec<Mount> = self.mounts.iter().filter(|mount| mount.name == PROJECT).cloned().collect();
-        (project.len() < self.mounts.len()).then(|| Self { mounts: project, ..self.clone() })
+        let project: Vec<Mount> =
+            self.root.iter().map(|root| Mount { name: PROJECT, real: root.clone() }).collect();
+        (project != self.mounts).then(|| Self { mounts: project, ..self.clone() })
     }
 
     /// The folders that are called the same wherever they lie; of two within each other the inner one comes first.
@@ -155,6 +170,18 @@ impl Place {
     /// The folder with a name of its own that a path is in, and what comes behind its name.
     fn mount_of<'a>(&self, path: &'a str) -> Option<(&Mount, &'a str)> {
         self.mounts.iter().find_map(|mount| below(path, &mount.real).map(|rest| (mount, rest)))
+    }
+
+    /// Whether a normal path is called by the name of one of the folders.
+    pub fn is_named(&self, path: &str) -> bool {
+        self.mount_of(path).is_some()
+    }
+
+    /// Whether a path, found through a folder, is called by another folder's name than that one: where folders lie otherwise
+    /// to each other, the same way leads elsewhere.
+    pub fn crosses(&self, folder: &str, path: &str) -> bool {
+        let named = |path: &str| self.mount_of(&normal(path)).map(|(mount, _)| mount.name);
+        named(&self.absolute(folder)) != named(path)
     }
 
     /// The working folder below the input root.
@@ -253,6 +280,27 @@ impl Place {
         Ok(Located { real: real.into(), name, passed })
     }
 
+    /// What a path in debug information is called wherever it lies. `None` if that would read like another's name.
+    pub fn virtual_name(&self, path: &str) -> Option<String> {
+        match self.mount_of(path) {
+            Some((mount, _)) => Some(format!("{INPUT_ROOT}/{}{}", mount.name, &path[mount.real.len()..])),
+            None => below(path, INPUT_ROOT).is_none().then(|| path.to_owned()),
+        }
+    }
+
+    /// The path that is called so here: the inverse of [`Place::virtual_name`]. `None` if nothing is called so here.
+    pub fn real_name(&self, name: &str) -> Option<String> {
+        if below(name, INPUT_ROOT).is_none() {
+            return self.mount_of(name).is_none().then(|| name.to_owned());
+        }
+        let in_mount = |called: &&'static str| below(name, &format!("{INPUT_ROOT}/{called}")).is_some();
+        let called = MOUNTS.into_iter().find(in_mount)?;
+        let mount = self.mounts.iter().find(|mount| mount.name == called)?;
+        let path = format!("{}{}", mount.real, &name[INPUT_ROOT.len() + 1 + called.len()..]);
+        // What is called otherwise here was something else where it was called so.
+        self.mount_of(&path).is_some_and(|(inner, _)| inner == mount).then_some(path)
+    }
+
     fn is_plain(&self, folder: &str) -> bool {
         if let Some(known) = self.plain.borrow().get(folder) {
             return *known;
@@ -299,30 +347,23 @@ fn working_folder() -> Result<String, Reason> {
     }
 }
 
-/// The root of the project that a folder belongs to.
-fn project_root(folder: &str) -> Option<String> {
-    let ancestors = || Path::new(folder).ancestors().filter(|ancestor| ancestor.parent().is_some());
-    let text = |path: &Path| path.to_str().map(str::to_owned);
-    if let Some(root) =
-        ancestors().find(|ancestor| ROOT_MARKS.iter().any(|mark| ancestor.join(mark).exists()))
-    {
-        return text(root);
-    }
-    if let Some(build) = ancestors().find(|ancestor| ancestor.join("CMakeCache.txt").is_file()) {
-        let sources = cmake_home(&build.join("CMakeCache.txt"))?;
-        let common = ancestors().find(|ancestor| Path::new(&sources).starts_with(ancestor));
-        return common.and_then(text);
-    }
-    Some(folder.to_owned())
+/// The nearest folder above that is marked as the root of a project.
+fn marked_root(folder: &str) -> Option<String> {
+    let mut ancestors = ancestors(folder);
+    let root = ancestors.find(|ancestor| ROOT_MARKS.iter().any(|mark| ancestor.join(mark).exists()))?;
+    root.to_str().map(str::to_owned)
 }
 
-/// The folder of sources that a build folder of `CMake`'s belongs to.
-fn cmake_home(cache: &Path) -> Option<String> {
-    if cache.metadata().ok()?.len() > CMAKE_CACHE_BYTES_MAX {
-        return None;
-    }
-    let text = std::fs::read_to_string(cache).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("CMAKE_HOME_DIRECTORY:INTERNAL=")).map(str::to_owned)
+/// What may be the root of the project that a folder belongs to: what the sources of a build and its folder lie in.
+fn guessed_root(folder: &str) -> Option<String> {
+    let Some(build) = Build::of(folder) else { return Some(folder.to_owned()) };
+    let sources = build.sources()?;
+    ancestors(folder).find(|ancestor| Path::new(&sources).starts_with(ancestor))?.to_str().map(str::to_owned)
+}
+
+/// A folder and those above it, but for the highest.
+pub fn ancestors(folder: &str) -> impl Iterator<Item = &Path> {
+    Path::new(folder).ancestors().filter(|ancestor| ancestor.parent().is_some())
 }
 
 #[cfg(test)]
@@ -394,13 +435,13 @@ mod tests {
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         std::fs::create_dir_all(path("repo/.git")).unwrap();
         std::fs::create_dir_all(path("repo/build/sub")).unwrap();
-        assert_eq!(project_root(&path("repo/build/sub")), Some(path("repo")));
+        assert_eq!(marked_root(&path("repo/build/sub")), Some(path("repo")));
         std::fs::create_dir_all(path("plain/build/sub")).unwrap();
         std::fs::create_dir_all(path("plain/source")).unwrap();
-        assert_eq!(project_root(&path("plain/build")), Some(path("plain/build")));
+        assert_eq!(guessed_root(&path("plain/build")), Some(path("plain/build")));
         let cache = format!("X=1\nCMAKE_HOME_DIRECTORY:INTERNAL={}\n", path("plain/source"));
         std::fs::write(path("plain/build/CMakeCache.txt"), cache).unwrap();
-        assert_eq!(project_root(&path("plain/build/sub")), Some(path("plain")));
+        assert_eq!(guessed_root(&path("plain/build/sub")), Some(path("plain")));
     }
 
     #[test]

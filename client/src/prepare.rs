@@ -8,6 +8,7 @@ use crate::action::{Action, Making};
 use crate::clock::Start;
 use crate::command_line::{Compile, Language};
 use crate::config::Config;
+use crate::debug_names;
 use crate::dependencies::{Closure, Watch, gather};
 use crate::direct::depfile::Depfile;
 use crate::direct::key::{self, ManifestKey};
@@ -33,8 +34,11 @@ pub struct Understood {
     pub messages: Messages,
     /// Whether they are coloured.
     pub is_colored: bool,
-    /// The place as it would be called, but for files that climb out of its folders.
-    pub left: Option<Place>,
+    /// Whether debug information may move.
+    pub may_move_debug: bool,
+    /// The place as it would be called, and whether debug information might move there, but for files that climb out of its
+    /// folders, or objects that don't move.
+    pub left: Option<(Place, bool)>,
 }
 
 impl Understood {
@@ -55,18 +59,20 @@ impl Understood {
         }
         environment::check(environment::of_process)?;
         let place = Place::find(config.project_root.as_deref())?;
-        let more = mounts::of(&compile, &place);
-        let place = place.with_mounts(more);
         let guessed = guessed_language(&compile, [compiler, &real], mode);
         let mut memory = ToolchainMemory::recall(&config.dir, (compiler, &real), mode, guessed)?;
         check_family(&compile, &memory.toolchain, guessed)?;
+        let may_move = debug_names::may_move(&compile, &memory.toolchain);
+        let more = mounts::of(&compile, &place, may_move);
+        let place = place.with_mounts(more);
+        let may_move_debug = may_move && place.mounts().iter().all(debug_names::is_in_table);
         let messages = memory.messages()?;
         // Now, because a call that is recognised never asks for more.
         memory.save();
         let is_terminal =
             std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let is_colored = compile.color.unwrap_or(is_terminal);
-        Ok(Self { compile, memory, place, messages, is_colored, left: None })
+        Ok(Self { compile, memory, place, messages, is_colored, may_move_debug, left: None })
     }
 
     /// The compiler.
@@ -90,10 +96,16 @@ impl Understood {
         ManifestKey::new(&self.making(source), environment::of_process)
     }
 
-    /// Calls folders beside the project what they are called here; returns whether there were any with other names.
+    /// Calls folders beside the project, and those in debug information, what they are called here; returns whether there
+    /// were any with other names.
     pub fn leave_mounts(&mut self) -> bool {
-        let Some(alone) = self.place.without_mounts() else { return false };
-        self.left = Some(std::mem::replace(&mut self.place, alone));
+        let alone = self.place.without_mounts();
+        if alone.is_none() && !self.may_move_debug {
+            return false;
+        }
+        let alone = alone.unwrap_or_else(|| self.place.clone());
+        let moved = std::mem::take(&mut self.may_move_debug);
+        self.left = Some((std::mem::replace(&mut self.place, alone), moved));
         true
     }
 
@@ -112,6 +124,7 @@ impl Understood {
             messages: &self.messages,
             is_colored: self.is_colored,
             source,
+            may_move_debug: self.may_move_debug,
         }
     }
 
@@ -162,6 +175,7 @@ impl Understood {
             place: &self.place,
             messages: &self.messages,
             is_colored: self.is_colored,
+            may_move_debug: self.may_move_debug,
         })?;
         Ok(Prepared { call: self, closure, action })
     }
@@ -211,6 +225,7 @@ impl Prepared {
             is_bound_to_place: action.is_of_place || closure.is_place_unproven,
             is_unproven: closure.is_place_unproven && !action.is_of_place,
             date: if closure.holds_date { environment::of_process(environment::DATE) } else { None },
+            moves_debug: action.moves_debug,
             depfile: closure.rules.as_deref().map(|text| Depfile::learn(text, self.family(), place)),
         });
         let unnamed = Reason::new("files without a name in every place");
@@ -224,9 +239,10 @@ impl Prepared {
 
     /// The key that such calls are looked for under first, if files turned out to climb out of folders of that place.
     pub fn key_left(&self) -> Option<ManifestKey> {
-        let place = self.call.left.as_ref()?;
+        let (place, may_move_debug) = self.call.left.as_ref()?;
         let source = self.source()?;
-        Some(ManifestKey::new(&key::Making { place, ..self.call.making(&source) }, environment::of_process))
+        let making = key::Making { place, may_move_debug: *may_move_debug, ..self.call.making(&source) };
+        Some(ManifestKey::new(&making, environment::of_process))
     }
 
     /// What the source holds; `None` if it has no name.

@@ -89,7 +89,11 @@ fn run(project: &Project, prepared: &Prepared) -> Option<Vec<u8>> {
         return None;
     }
     assert!(output.status.success(), "{:?}: {said}", command.arguments);
-    Some(std::fs::read(folder.join(&command.output_paths[0])).unwrap())
+    let object = std::fs::read(folder.join(&command.output_paths[0])).unwrap();
+    if prepared.action.moves_debug {
+        return Some(castwork::debug_names::to_real(&object, &prepared.call.place).unwrap());
+    }
+    Some(object)
 }
 
 fn lay_out(

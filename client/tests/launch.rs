@@ -67,6 +67,10 @@ fn a_shell_and_make_take_what_env_prints() {
     );
     assert!(printed("env --gitlab").starts_with("variables:\n  CMAKE_C_COMPILER_LAUNCHER: \""));
     assert_eq!(project.cached("env --cmake --make").status.code(), Some(2));
+    let wheels = printed("env --cibuildwheel");
+    for line in wheels.lines().filter(|line| !line.starts_with('#')) {
+        assert!(line.starts_with("export CIBW_"), "{line}");
+    }
 }
 
 #[test]

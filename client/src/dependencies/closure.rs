@@ -7,16 +7,17 @@ use bytes::Bytes;
 use castwork_cas::{Digest, DigestFunction};
 
 use super::has_include;
-use super::looked::{Looked, Search, is_file_for_compilers};
+use super::looked::{self, Looked, is_file_for_compilers};
 use super::moved::links_on_ways;
 use super::preprocess::{Preprocessed, preprocess};
 use super::scan::{Scan, scan};
 use super::search::SearchPath;
 use super::text::{self, Looking, Text};
 use crate::clock::Start;
+use crate::command_line::flags::Search;
 use crate::command_line::{Argument, Compile};
 use crate::local::{Platform, Stamp};
-use crate::paths::{Located, Place};
+use crate::paths::{ISOLATED, LEADS_OUT, Located, Place, normal};
 use crate::reason::Reason;
 use crate::toolchain::{Family, IncludeDirs, ToolchainMemory};
 
@@ -66,6 +67,10 @@ pub struct Closure {
     pub is_predefined_shadowed: bool,
     /// Whether the object may hold the name of the folder outside of debug information.
     pub holds_place: bool,
+    /// Whether it may hold no more than that of an isolated build, and may well not: compiling once more tells.
+    pub holds_isolated_alone: bool,
+    /// Whether a file says by itself, with a path, which file its lines are from.
+    pub names_lines: bool,
     /// Whether dates get into the object.
     pub holds_date: bool,
     /// Folders, by their name below the input root, that are no links: the way to a file goes out of them again.
@@ -106,10 +111,12 @@ pub fn gather(
     search.check_links(place)?;
     let standard = last_standard(compile);
     let places: Vec<&str> = place.names().collect();
+    let isolated = place.mounts().iter().find(|mount| mount.name == ISOLATED);
     let looking = Looking {
         language: compile.language_for(memory.toolchain.is_cxx_driver),
         standard: standard.as_deref(),
         places: &places,
+        isolated: isolated.map(|mount| mount.real.as_str()),
         seconds: preprocessed.seconds,
     };
     let text = text::read(&preprocessed.text, &looking)?;
@@ -120,7 +127,7 @@ pub fn gather(
     gathering.check_twins()?;
     gathering.add_tested(&search)?;
     gathering.check_precompiled(compile, text.direct_includes.iter(), &search)?;
-    let looked = Search {
+    let looked = looked::Search {
         compile,
         toolchain: &memory.toolchain,
         place,
@@ -129,14 +136,23 @@ pub fn gather(
         path: &search,
         is_known: &|file| gathering.is_known(file),
     };
-    let looked = looked.repeat().and_then(|looked| gathering.with_links(looked, &search));
+    let looked = looked.repeat();
+    if looked.as_ref().is_err_and(|reason| *reason == LEADS_OUT) {
+        return Err(LEADS_OUT);
+    }
+    let looked = looked.and_then(|looked| gathering.with_links(looked, &search));
     let looked = gathering.looked(looked);
+    let links_cross = gathering.links_cross(compile);
+    let names_lines = gathering.scans.values().any(Scan::names_lines);
     let mut closure = gathering.closure;
     closure.looked = Some(looked);
     closure.rules = compile.dependency_file.with_system_headers.map(|_| preprocessed.rules);
     closure.has_predefined = text.predefined.is_some();
     closure.is_predefined_shadowed = text.predefined.is_some_and(|found| is_shadowed(&found, &search));
-    closure.holds_place = text.holds_place;
+    let holds_more = text.holds_place || links_cross;
+    closure.holds_place = holds_more || text.holds_isolated;
+    closure.holds_isolated_alone = text.holds_isolated && !holds_more;
+    closure.names_lines = names_lines;
     closure.holds_date = text.holds_date || gathering.scans.values().any(|scan| scan.has_date);
     Ok(closure)
 }
@@ -383,6 +399,39 @@ impl<'a> Gathering<'a> {
         }
     }
 
+    /// Whether links lead from a folder of the system's headers with a name of its own to elsewhere: gcc calls such a header
+    /// by its real path if that is shorter, which is not so in each place.
+    pub(super) fn links_cross(&self, compile: &Compile) -> bool {
+        let first = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
+        if self.closure.links.iter().any(|(name, link)| first(name) != first(&link.to)) {
+            return true;
+        }
+        let of_system = compile.arguments.iter().filter_map(|argument| match argument {
+            Argument::SearchDir { search: Search::System | Search::After, folder } => {
+                Some(normal(&self.place.absolute(folder)))
+            }
+            _ => None,
+        });
+        let of_system: BTreeSet<String> = of_system.filter(|folder| self.place.is_named(folder)).collect();
+        if of_system.is_empty() {
+            return false;
+        }
+        let mut ways = BTreeSet::new();
+        for input in self.closure.inputs.values() {
+            if of_system.iter().any(|folder| input.real.starts_with(folder)) {
+                ways.extend(input.real.parent().map(Path::to_owned));
+                if input.real.is_symlink() {
+                    ways.insert(input.real.clone());
+                }
+            }
+        }
+        let leads_on = |way: &PathBuf| {
+            let real = way.canonicalize().ok().and_then(|real| real.to_str().map(str::to_owned));
+            real.zip(way.to_str()).is_none_or(|(real, way)| self.place.crosses(way, &real))
+        };
+        ways.iter().any(leads_on)
+    }
+
     /// Refuses equal files under two names where compilers tell files apart by more than their names: gcc compares
     /// times for `#pragma once`, clang inodes for everything, and both may be others on a worker.
     pub(super) fn check_twins(&self) -> Result<(), Reason> {
@@ -428,6 +477,9 @@ impl<'a> Gathering<'a> {
             };
             for folder in folders {
                 let path = format!("{}/{header}", folder.trim_end_matches('/'));
+                if self.place.crosses(folder, &self.place.absolute(&path)) {
+                    return Err(LEADS_OUT);
+                }
                 if Path::new(&path).is_file() {
                     self.add_existing(&path)?;
                 } else {

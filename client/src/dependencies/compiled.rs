@@ -22,7 +22,7 @@ use crate::clock::Start;
 use crate::command_line::flags::Search;
 use crate::command_line::{Argument, Compile};
 use crate::local::{MemoryFile, Platform, Stamp};
-use crate::paths::Place;
+use crate::paths::{ISOLATED, LEADS_OUT, Place};
 use crate::reason::Reason;
 use crate::toolchain::{Family, IncludeDirs, Toolchain, ToolchainMemory};
 
@@ -209,11 +209,20 @@ impl<'a> Watch<'a> {
         }
         let any = |is_so: fn(&super::scan::Scan) -> bool| gathering.scans.values().any(is_so);
         let says_file = any(|scan| scan.has_name_of_file) || pieces.make_name_of_file();
+        let is_place_unproven = says_file
+            && entered.iter().chain([&self.compile.source]).any(|name| self.is_named_by_place(name));
+        if is_place_unproven && self.place.mounts().iter().any(|mount| mount.name == ISOLATED) {
+            // Its folder is never called so again.
+            return Err(Unclear::UntilPreprocessed("a file of an isolated build may name itself"));
+        }
         let holds_date = any(|scan| scan.has_date);
+        let names_lines = any(super::scan::Scan::names_lines);
+        let links_cross = gathering.links_cross(self.compile);
         let mut closure = gathering.closure;
         closure.holds_date = holds_date;
-        closure.is_place_unproven = says_file
-            && entered.iter().chain([&self.compile.source]).any(|name| self.is_named_by_place(name));
+        closure.is_place_unproven = is_place_unproven;
+        closure.names_lines = names_lines;
+        closure.holds_place = links_cross;
         closure.has_predefined = predefined.is_some();
         closure.is_predefined_shadowed = predefined.is_some_and(|found| is_shadowed(&found, search));
         closure.rules = self.compile.dependency_file.with_system_headers.map(|_| rules);
@@ -458,7 +467,7 @@ impl<'a> Tracing<'a> {
     ) -> Result<Option<String>, Unclear> {
         let mut absent = Vec::new();
         for folder in folders {
-            let path = self.path(folder, header);
+            let path = self.path(folder, header)?;
             match self.at(&path)? {
                 There::Nothing => absent.push(path),
                 // It was there all the time, so had the line been obeyed, it would have been entered.
@@ -477,7 +486,7 @@ impl<'a> Tracing<'a> {
     fn next_line(&mut self, header: &str) -> Result<(), Unclear> {
         let chains = self.chains;
         for folder in chains.quoted() {
-            let path = self.path(folder, header);
+            let path = self.path(folder, header)?;
             match self.at(&path)? {
                 There::Nothing => {
                     self.looked.absent.insert(path);
@@ -491,12 +500,13 @@ impl<'a> Tracing<'a> {
         Ok(())
     }
 
-    fn path(&self, folder: &str, header: &str) -> String {
+    fn path(&self, folder: &str, header: &str) -> Result<String, Reason> {
         let spelled = match folder {
             "" => header.to_owned(),
             folder => format!("{}/{header}", folder.trim_end_matches('/')),
         };
-        self.watch.place.absolute(&spelled)
+        let path = self.watch.place.absolute(&spelled);
+        if self.watch.place.crosses(folder, &path) { Err(LEADS_OUT) } else { Ok(path) }
     }
 
     fn at(&mut self, path: &str) -> Result<There, Unclear> {

@@ -1,7 +1,7 @@
 //! What literals of C and C++ stand for.
 
 /// Where `needle` begins in `hay`; nowhere, if it is empty.
-pub(super) fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
+pub(crate) fn position(hay: &[u8], needle: &[u8]) -> Option<usize> {
     memchr::memmem::find(hay, needle).filter(|_| !needle.is_empty())
 }
 

@@ -13,7 +13,7 @@ use super::search::SearchPath;
 use super::text::{Form, Step, Text};
 use crate::command_line::{Argument, Compile};
 use crate::local::Platform;
-use crate::paths::Place;
+use crate::paths::{LEADS_OUT, Place};
 use crate::reason::Reason;
 use crate::toolchain::{Family, Toolchain, ignored_folders, probe_search_list};
 
@@ -248,6 +248,9 @@ impl Walk<'_> {
             "" => name.to_owned(),
             folder => format!("{}/{name}", folder.trim_end_matches('/')),
         };
+        if self.place.crosses(folder, &self.place.absolute(&spelled)) {
+            return Err(LEADS_OUT);
+        }
         self.look(&spelled).map(|is_there| is_there.then(|| spelled.into()))
     }
 

@@ -13,9 +13,11 @@ mod pasted;
 mod preprocess;
 mod scan;
 mod search;
+mod statement;
 mod text;
 
 pub use closure::{Closure, Input, Link, gather};
 pub use compiled::{Unclear, Watch};
+pub(crate) use literal::position;
 pub use looked::{Looked, is_file_for_compilers};
 pub(crate) use makefile::prerequisites;

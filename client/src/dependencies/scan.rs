@@ -26,6 +26,8 @@ pub(super) struct Scan {
     pub has_last_piece: bool,
     /// Whether it says by itself which file a line is from, as preprocessed text does.
     pub has_markers: bool,
+    /// Whether `#line` says, with a path or through a macro, which file a line is from.
+    pub has_line_of_path: bool,
     /// What it tests for with `__has_include`.
     pub tests: Tests,
     /// The headers that it names in `#include` lines, each once.
@@ -155,9 +157,16 @@ impl Hidden {
 }
 
 impl Scan {
+    /// Whether the file may say by itself, with a path, which file its lines are from: it is then called what it is called
+    /// here wherever it is compiled.
+    pub(super) const fn names_lines(&self) -> bool {
+        self.has_markers || self.has_line_of_path
+    }
+
     /// Takes what follows a `#`, which is at `hash` and ends before `after`.
     fn directive(&mut self, bytes: &[u8], hash: usize, after: usize) {
         self.has_markers |= begins_with_number(&bytes[after..]) && may_begin_line(bytes, hash);
+        self.has_line_of_path |= is_line_of_path(&bytes[after..]);
         match include(bytes, hash, after) {
             Some(Line::Names(include)) if !self.includes.contains(&include) => self.includes.push(include),
             Some(Line::Computes(computed)) => self.computed.push(computed),
@@ -203,6 +212,22 @@ pub(super) fn may_begin_line(bytes: &[u8], at: usize) -> bool {
     let is_blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'\x0b' | b'\0');
     // Some editors put a mark of the letters' order before all else.
     before.strip_prefix(b"\xef\xbb\xbf").unwrap_or(before).iter().all(is_blank) || before.ends_with(b"*/")
+}
+
+/// Whether `line` comes next, with more behind it than a number and the name of a file beside.
+fn is_line_of_path(bytes: &[u8]) -> bool {
+    let Some(operand) = blanks_skipped(bytes).strip_prefix(b"line") else { return false };
+    if operand.first().is_some_and(|byte| is_word_byte(*byte)) {
+        return false;
+    }
+    let line = operand.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+    let name = &line[line.iter().take_while(|byte| byte.is_ascii_digit()).count()..];
+    let is_none = name.is_empty() && !line.is_empty();
+    let is_beside = name.trim_ascii_start().strip_prefix(b"\"").is_some_and(|name| {
+        let inside = name.strip_suffix(b"\"").unwrap_or(b"/");
+        !inside.starts_with(b"/") && !inside.iter().any(|byte| matches!(byte, b'\\' | b'"'))
+    });
+    !is_none && !is_beside
 }
 
 /// Whether a number comes next, behind blanks and comments.
@@ -323,6 +348,23 @@ mod tests {
         assert!(scan(b"/* a\n b */ # 3 \"x\"\n").unwrap().has_markers);
         for text in ["#line 3 \"x\"\n#if 1\nx = a %:b;\n", "// see #3\n"] {
             assert!(!scan(text.as_bytes()).unwrap().has_markers, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_said_to_be_of_a_path_are_seen() {
+        let is_so = |text: &str| scan(text.as_bytes()).unwrap().names_lines();
+        for text in [
+            "#line 5 \"/x/gen.y\"\n",
+            "# line 5 NAME\n",
+            "#line LINE\n",
+            "#line 5 \"a\\057b\"\n",
+            "%:line 1 \"/x\"\n",
+        ] {
+            assert!(is_so(text), "{text}");
+        }
+        for text in ["#line 5\n", "#line 5 \"gen.y\"\n", "#  line 7  \"../gen.y\" \r\n", "#lines /x\n"] {
+            assert!(!is_so(text), "{text}");
         }
     }
 

@@ -4,9 +4,11 @@
 //! `.incbin` is seen however many macros spelled it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::literal::{decoded, position, reads_like_now};
+use super::statement::ends_over;
 use crate::command_line::Language;
 use crate::reason::Reason;
 
@@ -19,6 +21,8 @@ pub(super) struct Looking<'a> {
     pub standard: Option<&'a str>,
     /// Names of folders that make the object belong to its place if a literal holds them.
     pub places: &'a [&'a str],
+    /// The one of them that is an isolated build's.
+    pub isolated: Option<&'a str>,
     /// When the compiler was started, and ended, in seconds since 1970: what `__TIME__` may say.
     pub seconds: (u64, u64),
 }
@@ -34,6 +38,8 @@ pub(super) struct Text {
     pub predefined: Option<String>,
     /// Whether the object may hold the name of the folder.
     pub holds_place: bool,
+    /// Whether it may hold that of an isolated build, said where nothing is computed from it.
+    pub holds_isolated: bool,
     /// Whether a literal reads like the present date or time.
     pub holds_date: bool,
     /// What the preprocessor looked for and where it went, in order.
@@ -113,6 +119,7 @@ pub(super) fn read(text: &[u8], looking: &Looking<'_>) -> Result<Text, Reason> {
         within: Vec::new(),
         marked: String::new(),
         joined: None,
+        joined_at: 0..0,
         assembler: Assembler::Outside,
     };
     reader.run()?;
@@ -143,6 +150,8 @@ struct Reader<'a> {
     marked: String,
     /// Literals that stand one after another, decoded.
     joined: Option<Vec<u8>>,
+    /// Where they are.
+    joined_at: Range<usize>,
     assembler: Assembler,
 }
 
@@ -211,7 +220,10 @@ impl<'a> Reader<'a> {
     }
 
     fn string(&mut self) {
+        let begin = self.at;
         let inside = self.quoted(b'"');
+        let begin = if self.joined.is_some() { self.joined_at.start } else { begin };
+        self.joined_at = begin..self.at;
         let decoded = decoded(inside);
         self.literal(&decoded);
     }
@@ -223,6 +235,10 @@ impl<'a> Reader<'a> {
             .is_some_and(|standard| standard.ends_with("98") || standard.ends_with("03"));
         if self.looking.language == Language::C || is_old {
             return Err("raw literal in a language that may not have them".into());
+        }
+        // Where such a one begins doesn't matter to anybody.
+        if self.joined.is_none() {
+            self.joined_at = 0..0;
         }
         let unclosed = Reason::new("raw literal that doesn't end");
         self.at += 1;
@@ -263,7 +279,14 @@ impl<'a> Reader<'a> {
         if holds(&b"=native".as_slice()) {
             return Err("code for this very processor (`native`)".into());
         }
-        self.found.holds_place |= self.looking.places.iter().any(|place| holds(&place.as_bytes()));
+        let mut places = self.looking.places.iter().filter(|place| holds(&place.as_bytes())).peekable();
+        if places.peek().is_some() {
+            let is_isolated = places.all(|place| self.looking.isolated == Some(*place))
+                && self.assembler == Assembler::Outside
+                && ends_over(self.text, self.joined_at.clone());
+            self.found.holds_isolated |= is_isolated;
+            self.found.holds_place |= !is_isolated;
+        }
         Ok(())
     }
 

@@ -51,10 +51,7 @@ impl Depfile {
             breaking: breaking as i32,
             ..Self::default()
         };
-        // Such names are escaped, each compiler in its own way.
-        let is_plain =
-            |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '_' | '-' | '+');
-        if place.root.is_none() || !place.mounts().iter().all(|mount| mount.real.chars().all(is_plain)) {
+        if !is_plain(place) {
             return verbatim();
         }
         let Some(words) = Words::read(text) else { return verbatim() };
@@ -75,6 +72,9 @@ impl Depfile {
         if self.is_verbatim {
             return self.targets.first().cloned();
         }
+        if !is_plain(place) {
+            return None;
+        }
         let real =
             |names: &[String]| names.iter().map(|name| to_real(name, place)).collect::<Option<Vec<_>>>();
         let (targets, files, phony) = (real(&self.targets)?, real(&self.files)?, real(&self.phony)?);
@@ -88,6 +88,13 @@ impl Depfile {
         }
         Some(text)
     }
+}
+
+/// Whether no name of the place's is escaped, which each compiler does in its own way.
+fn is_plain(place: &Place) -> bool {
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '_' | '-' | '+');
+    place.mounts().iter().all(|mount| mount.real.chars().all(is_plain))
 }
 
 fn to_virtual(word: &str, place: &Place) -> String {

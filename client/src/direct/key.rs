@@ -27,6 +27,8 @@ pub struct Making<'a> {
     pub is_colored: bool,
     /// What the source holds.
     pub source: &'a Hash,
+    /// Whether debug information may move.
+    pub may_move_debug: bool,
 }
 
 /// The key, as an action that nobody runs: servers take results of actions only.
@@ -74,13 +76,16 @@ fn said(
     variable: impl Fn(&str) -> Option<String>,
     with_dependency_file: bool,
 ) -> String {
-    let Making { compile, toolchain, place, messages, is_colored, source } = making;
+    let Making { compile, toolchain, place, messages, is_colored, source, may_move_debug } = making;
     let mut said = Said::default();
     said.all(&[FORMAT, env!("CARGO_PKG_VERSION"), &hex::encode(source)]);
     said.all(&[&place.virtual_folder(), &format!("{messages:?} {is_colored}")]);
     let mut mounts: Vec<&str> = place.mounts().iter().map(|mount| mount.name).collect();
     mounts.sort_unstable();
     said.all(&mounts);
+    if *may_move_debug {
+        said.part("debug information moves");
+    }
     of_toolchain(&mut said, toolchain);
     said.all(&[compile.language.name(), &compile.is_language_explicit.to_string()]);
     said.part(&place.spelled_in_action(&compile.source));

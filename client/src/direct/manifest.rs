@@ -31,8 +31,8 @@ pub struct Manifest {
     /// Whether such a call is to be preprocessed before it is compiled: it can't be recognised, but its action can.
     #[prost(bool, tag = "2")]
     pub is_blind: bool,
-    /// Whether files climb out of a folder that has a name of its own beside the project's: such calls are known by the
-    /// key that they have without such folders.
+    /// Whether files climb out of a folder that has a name of its own beside the project's, or debug information does not
+    /// move: such calls are known by the key that they have without such folders.
     #[prost(bool, tag = "3")]
     pub leads_out: bool,
     /// The same of calls of other tools, which are not preprocessed.
@@ -86,6 +86,9 @@ pub struct Entry {
     /// Links on the ways to folders of headers.
     #[prost(message, repeated, tag = "14")]
     pub links: Vec<Link>,
+    /// Whether paths in the object's debug information are virtual.
+    #[prost(bool, tag = "15")]
+    pub moves_debug: bool,
 }
 
 /// A symbolic link.
@@ -137,6 +140,8 @@ pub struct Seen<'a> {
     pub is_unproven: bool,
     /// `SOURCE_DATE_EPOCH`, if the action holds it.
     pub date: Option<String>,
+    /// Whether paths in the object's debug information are virtual.
+    pub moves_debug: bool,
     /// The dependency file, if one is made.
     pub depfile: Option<Depfile>,
 }
@@ -178,6 +183,7 @@ impl Entry {
             place: if is_only_here { place_hash(place).to_vec() } else { Vec::new() },
             date: seen.date,
             is_unproven: seen.is_unproven,
+            moves_debug: seen.moves_debug,
             depfile: seen.depfile,
             links: looked.links.iter().map(|(at, to)| Link { at: place.alias(at), to: to.clone() }).collect(),
         })

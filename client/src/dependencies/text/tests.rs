@@ -4,6 +4,7 @@ const LOOKING: Looking<'static> = Looking {
     language: Language::Cxx,
     standard: Some("c++17"),
     places: &["/home/me/x"],
+    isolated: None,
     seconds: (1000, 1001),
 };
 

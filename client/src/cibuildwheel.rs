@@ -1,0 +1,50 @@
+//! What to set for cibuildwheel, which builds in containers: `castwork env --cibuildwheel`.
+
+use crate::config::Config;
+use crate::environment;
+use crate::launch::quoted;
+
+/// Where links named like compilers are made in the container: cibuildwheel has another `PATH` for each Python, and this folder
+/// comes first in all of them.
+const LINKS: &str = "/opt/castwork";
+
+/// Where cibuildwheel puts the project.
+const PROJECT: &str = "/project";
+
+/// Where it shows the machine's own files.
+const HOST: &str = "/host";
+
+/// Lines for a shell to `eval`.
+pub fn settings(config: &Config) -> String {
+    let before = format!(
+        "pip install --find-links {{project}}/wheels castwork && mkdir -p {LINKS} && \
+         for name in castwork cc c++ gcc g++ clang clang++; do \
+         if command -v $name >/dev/null; then ln -sf \"$(command -v castwork)\" {LINKS}/$name; fi; done"
+    );
+    let mut inside = vec![format!("PATH=\"{LINKS}:$PATH\""), format!("CASTWORK_PROJECT_ROOT={PROJECT}")];
+    let remote = environment::of_process("CASTWORK_REMOTE").filter(|remote| !remote.is_empty());
+    if let Some(remote) = &remote {
+        let remote = remote.replace("file:///", &format!("file://{HOST}/"));
+        inside.push(format!("CASTWORK_REMOTE={}", quoted(&remote)));
+    }
+    if let Some(run) = &config.run_id {
+        // A name for each Python's build, so that each can be asked about.
+        let python = "$(python -c \"import sys; print(sys.implementation.cache_tag)\")";
+        inside.push(format!("CASTWORK_RUN_ID={}-{python}", quoted(run)));
+    }
+    if let Some(project) = &config.project {
+        inside.push(format!("CASTWORK_PROJECT={}", quoted(project)));
+    }
+    let hint = if remote.is_some() {
+        ""
+    } else {
+        "# CASTWORK_REMOTE is not set: each container compiles everything anew\n"
+    };
+    format!(
+        "{hint}export CIBW_BEFORE_ALL_LINUX={}\nexport CIBW_ENVIRONMENT_LINUX={}\n\
+         # to have a wheel fail whose compiles were not found, though an earlier build had them:\n\
+         # export CIBW_TEST_COMMAND_LINUX='castwork report --require-hit-rate 90 --grace-first-run'\n",
+        quoted(&before),
+        quoted(&inside.join(" "))
+    )
+}

@@ -1,0 +1,44 @@
+//! Whether an object hangs on the name of an isolated build's folder, which its text says.
+//!
+//! A header of a build's requirement may name itself where nothing comes of it, in an inline function that nobody calls:
+//! pybind11 does. Each such build has a folder of its own, so what names it would never be found again. The object is
+//! therefore compiled once more, with that folder called as it is in the key: if it is the same, it is so for every
+//! build. That is only asked for texts of which nothing can be computed while compiling.
+
+use std::process::Stdio;
+
+use crate::debug_names;
+use crate::dependencies::position;
+use crate::paths::{INPUT_ROOT, ISOLATED};
+use crate::prepare::Understood;
+
+/// Whether an object that was just compiled is the same however the folder of the isolated build is called.
+pub fn is_proven(call: &Understood) -> bool {
+    let Some(folder) = call.place.mounts().iter().find(|mount| mount.name == ISOLATED) else { return false };
+    if !call.toolchain().has_macro_prefix_map() {
+        return false;
+    }
+    let Ok(object) = std::fs::read(&call.compile.output) else { return false };
+    let shown = if call.may_move_debug { debug_names::to_virtual(&object, &call.place) } else { None };
+    if position(shown.as_ref().unwrap_or(&object), folder.real.as_bytes()).is_some() {
+        return false;
+    }
+    let Ok(other) = tempfile::Builder::new().prefix("castwork-").suffix(".o").tempfile() else {
+        return false;
+    };
+    let compile = &call.compile;
+    let mut command = call.toolchain().command();
+    for argument in &compile.arguments {
+        command.args(argument.words());
+    }
+    if compile.is_language_explicit {
+        command.args(["-x", compile.language.name()]);
+    }
+    command.arg(format!("-fmacro-prefix-map={}={INPUT_ROOT}/{ISOLATED}", folder.real));
+    command.args(["-c", &compile.source, "-o"]).arg(other.path());
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_same = || std::fs::read(other.path()).is_ok_and(|other| other == object);
+    let is_proven = status.is_ok_and(|status| status.success()) && is_same();
+    tracing::debug!(is_proven, "compiled once more, with the isolated build's folder called otherwise");
+    is_proven
+}
