@@ -57,7 +57,7 @@ fn paths_that_are_not_virtual_and_places_in_results_are_named() {
     assert_eq!(kinds, ["path", "path"]);
     assert!(said.contains("CASTWORK_PROJECT_ROOT") && said.contains("/two`"), "{said}");
     for project in [&here, &there] {
-        assert!(project.cached("gcc -g -Iinc -c src/a.c -o a.o").status.success());
+        assert!(project.cached("gcc -g3 -Iinc -c src/a.c -o a.o").status.success());
     }
     let (kinds, said) = why(&there, "--last");
     assert_eq!(kinds, ["place"], "{said}");

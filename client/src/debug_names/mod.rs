@@ -8,6 +8,8 @@
 mod parts;
 mod table;
 
+use std::path::Path;
+
 use crate::command_line::{Argument, Compile};
 use crate::dependencies::position;
 use crate::paths::{Mount, Place};
@@ -50,6 +52,7 @@ pub fn may_move(compile: &Compile, toolchain: &Toolchain) -> bool {
     let is_known = toolchain.family == Family::Gcc
         && toolchain.major >= 11
         && toolchain.mode.is_none()
+        && is_for_linux(&toolchain.frontend)
         && toolchain.assembler.as_ref().is_some_and(|assembler| assembler.is_gnu)
         && compile.dwarf_version.unwrap_or(toolchain.default_dwarf_version()) == 5;
     let is_plain = |argument: &Argument| match argument {
@@ -61,6 +64,14 @@ pub fn may_move(compile: &Compile, toolchain: &Toolchain) -> bool {
         Argument::SearchDir { .. } | Argument::IncludeFile { .. } | Argument::LinkOnly(_) => true,
     };
     compile.has_debug && is_known && compile.place_matters.is_none() && compile.arguments.iter().all(is_plain)
+}
+
+/// Whether a front end is for a system with ELF objects, by the folder of its target: `…/gcc/x86_64-linux-gnu/12/cc1`.
+fn is_for_linux(frontend: &Path) -> bool {
+    frontend.components().any(|part| {
+        let target = part.as_os_str().to_string_lossy();
+        ["x86_64-", "aarch64-"].iter().any(|machine| target.starts_with(machine)) && target.contains("linux")
+    })
 }
 
 /// Whether all paths in a folder are in the table.
