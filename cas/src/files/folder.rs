@@ -206,6 +206,12 @@ impl Folder {
         if lock.try_lock().is_err() {
             return;
         }
+        // From here on others count, also if the account was lost: from so much that, should this end here, the next one
+        // cleans.
+        let counted = self.locked(|file| match read_number(file)? {
+            Some(counted) => Ok(counted),
+            None => write_number(file, LOST).map(|()| LOST),
+        });
         let mut files = Vec::new();
         for kind in ["blobs", "results"] {
             list(&self.root.join(kind), &mut files);
@@ -228,7 +234,13 @@ impl Folder {
             debug!(before, usage, folder = %self.root.display(), "cleaned");
         }
         self.remove_stale_temporaries();
-        if let Err(error) = self.locked(|file| write_number(file, usage)) {
+        // What others have added meanwhile may have come too late to be listed. What did not is counted twice, which harms less.
+        let written = self.locked(|file| {
+            let now = read_number(file)?.unwrap_or_default();
+            let added = counted.map_or(0, |then| now.saturating_sub(then));
+            write_number(file, usage.saturating_add(added))
+        });
+        if let Err(error) = written {
             warn!(%error, folder = %self.root.display(), "the account of bytes can't be kept");
         }
     }
@@ -248,6 +260,9 @@ impl Folder {
         }
     }
 }
+
+/// What an account begins with that was lost, until it is known again.
+const LOST: u64 = u64::MAX / 2;
 
 struct Listed {
     path: PathBuf,
