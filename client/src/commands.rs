@@ -12,6 +12,7 @@ use crate::doctor;
 use crate::launch::{self, For};
 use crate::operator::{self, Operate};
 use crate::report::{self, ReportFlags};
+use crate::rules;
 use crate::run::complain;
 use crate::tiers::FolderTier;
 use crate::toolchain::{self, command::Question};
@@ -32,6 +33,8 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] report [--run ID] [--markdown|--json] [--require-hit-rate PERCENT [--grace-first-run]]
        castwork [SETTINGS] config [--json]
        castwork [SETTINGS] doctor [--json]
+       castwork [SETTINGS] run [--input PATTERN]... [--output PATTERN]... [--depfile FILE] [--env NAME]... -- TOOL [ARGUMENT]...
+       castwork rules [--json]                     (which tools are known; these can stand in place of COMPILER)
        castwork [SETTINGS] toolchain show|pack|check ...   (what goes along with a compiler's compiles)
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
        castwork [SETTINGS] env [--cmake|--make|--cargo|--github|--gitlab|--cibuildwheel]
@@ -113,6 +116,21 @@ enum Command {
     Toolchain {
         #[command(subcommand)]
         question: Question,
+    },
+    /// Answers a call of any tool from a cache, or runs it: `castwork run --output a.txt -- ./generate a.def`.
+    ///
+    /// What the tool reads, looks for and makes is seen while it runs (Linux). What can't be seen is said here, or in
+    /// `[[rule]]` of `castwork.toml`.
+    ///
+    /// Exit code: the tool's; 127 if it can't be started, 2 for a wrong call.
+    Run(rules::command::RunFlags),
+    /// Lists the tools for which there are rules: shipped ones, and those of the nearest `castwork.toml`.
+    ///
+    /// Exit code 0, or 1 if `castwork.toml` is wrong.
+    Rules {
+        /// Prints JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Runs a command in which every compiler on PATH is called through us: `castwork exec -- make -j8`.
     ///
@@ -223,8 +241,13 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
         Command::Config { json } => return show_config(config, *json),
         Command::Completions { shell } => return complete(*shell),
         Command::Man => return manual(),
+        Command::Rules { json } => return rules::command::list(*json),
         _ => {}
     }
+    let command = match command {
+        Command::Run(flags) => return rules::command::run(config, flags),
+        other => other,
+    };
     let config = match config {
         Ok(config) => config,
         Err(wrong) => {
@@ -242,7 +265,11 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
         Command::Upload => upload::run(&config),
         Command::Env(flags) => launch::env(&config, flags.whom()),
         Command::Operate(operate) => operator::run(&config, &operate),
-        Command::Config { .. } | Command::Completions { .. } | Command::Man => unreachable!("done above"),
+        Command::Config { .. }
+        | Command::Completions { .. }
+        | Command::Man
+        | Command::Rules { .. }
+        | Command::Run(_) => unreachable!("done above"),
     }
 }
 

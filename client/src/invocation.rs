@@ -8,7 +8,7 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 18] = [
+pub const SUBCOMMANDS: [&str; 20] = [
     "stats",
     "why",
     "report",
@@ -16,6 +16,8 @@ pub const SUBCOMMANDS: [&str; 18] = [
     "doctor",
     "toolchain",
     "exec",
+    "run",
+    "rules",
     "env",
     "upload",
     "completions",
@@ -32,8 +34,13 @@ pub const SUBCOMMANDS: [&str; 18] = [
 /// Names under which a link or copy of this program is a compiler.
 const COMPILERS: [&str; 6] = ["gcc", "g++", "cc", "c++", "clang", "clang++"];
 
+/// The word with which this program starts itself to become another that is watched; behind it stands that program's call.
+pub const SEEN: &str = "--become-seen";
+
 /// How we were called.
 pub enum Invocation {
+    /// To become a program that is watched.
+    Seen(Vec<OsString>),
     /// To answer for a compiler.
     Compiler(Call),
     /// To do something else; the words from the subcommand on.
@@ -65,6 +72,7 @@ pub fn read(words: impl IntoIterator<Item = OsString>) -> (BTreeMap<String, Stri
             return (flags, Invocation::Help { is_asked: false });
         };
         match first.as_str() {
+            SEEN => return (flags, Invocation::Seen(words.split_off(1))),
             "--help" | "-h" => return (flags, Invocation::Help { is_asked: true }),
             "--version" | "-V" => return (flags, Invocation::Version),
             word if SUBCOMMANDS.contains(&word) => return (flags, Invocation::Subcommand(words)),

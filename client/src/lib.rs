@@ -36,6 +36,7 @@ pub mod prepare;
 pub mod reason;
 mod report;
 pub mod run;
+pub mod rules;
 pub mod rustc;
 pub mod spans;
 pub mod tiers;
@@ -61,6 +62,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
         config
     };
     match invocation {
+        Invocation::Seen(words) => local::witness::be_seen(&words),
         Invocation::Compiler(call) => wrapper::wrap(config(), &call),
         Invocation::Subcommand(words) => commands::run(config(), words),
         Invocation::Version => {

@@ -9,6 +9,8 @@ use crate::counters::{Configuration, Counters, Tag};
 use crate::direct::Hashes;
 use crate::prepare::Understood;
 use crate::reason::Reason;
+use crate::invocation::is_compiler;
+use crate::rules::{self, Rule, file::Rules};
 use crate::run;
 use crate::rustc::{self, asked::Asked};
 use crate::spans;
@@ -27,10 +29,16 @@ pub struct Call {
 ///
 /// Calls that are passed through are taken over by the compiler, in this process where the system can.
 pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
+    wrap_by(config, call, None)
+}
+
+/// The same for a tool that is called with a rule.
+pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<Rule>) -> u8 {
     let search = std::env::var_os("PATH").unwrap_or_default();
     let folder = std::env::current_dir().unwrap_or_default();
     let Some(Found { program, compiler }) = resolve::find(&call.name, &search, &folder) else {
-        run::complain(&format!("no compiler `{}` on PATH", call.name));
+        let kind = if rule.is_some() { "program" } else { "compiler" };
+        run::complain(&format!("no {kind} `{}` on PATH", call.name));
         return 127;
     };
     if std::env::var_os("CASTWORK_DISABLE").is_some_and(|value| !value.is_empty() && value != "0") {
@@ -42,6 +50,9 @@ pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
     spans::begin();
     let answered =
         config.map_err(|_| Reason::new("configuration is wrong; see `castwork config`")).and_then(|config| {
+            if let Some(rule) = rule.map_or_else(|| rule_of(call, &folder), |rule| Ok(Some(rule)))? {
+                return answer_by_rule(&config, &rule, &program, call, &mut configuration);
+            }
             let compiler = compiler?;
             if rustc::is_rustc(&call.name) {
                 return answer_for_rustc(&config, &compiler, call, &mut configuration);
@@ -71,6 +82,32 @@ pub fn wrap(config: Result<Config, Wrong>, call: &Call) -> u8 {
             run::pass_through(&program, &call.arguments)
         }
     }
+}
+
+/// The rule for a program that is no compiler, if there is one.
+fn rule_of(call: &Call, folder: &Path) -> Result<Option<Rule>, Reason> {
+    if is_compiler(call.name.as_ref()) || rustc::is_rustc(&call.name) {
+        return Ok(None);
+    }
+    let rules = Rules::of(folder).map_err(|wrong| {
+        run::complain(&format!("{wrong}; the tool is run as it is"));
+        Reason::new("`castwork.toml` is wrong")
+    })?;
+    Ok(rules.find(&call.name))
+}
+
+/// Answers a call of a tool that a rule is for.
+fn answer_by_rule(
+    config: &Config,
+    rule: &Rule,
+    program: &Path,
+    call: &Call,
+    configuration: &mut Configuration,
+) -> Result<Answered, Reason> {
+    let mut hashes = Hashes::new(&config.dir.join("memo"));
+    let asked = rules::asked::Asked::new(config, rule, program, &call.arguments, &mut hashes)?;
+    configuration.toolchain.clone_from(&rule.name);
+    rules::answering::answer(config, &asked, hashes, configuration)
 }
 
 /// Answers a call of rustc.

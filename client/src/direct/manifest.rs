@@ -12,9 +12,13 @@ use super::hashes::hash_of;
 use super::memo::{HASH_BYTES, Hash};
 use crate::dependencies::{Closure, Looked};
 use crate::paths::Place;
+use crate::rules::seen;
 
 /// Most sets of headers that are kept for a command and a source; the oldest go.
 pub const ENTRIES_MAX: usize = 16;
+
+/// Most runs that are kept for a command of a tool; each names all files that the tool itself is of.
+pub const SEEN_MAX: usize = 8;
 
 /// Most bytes of a manifest, in memory.
 pub const MANIFEST_BYTES_MAX: usize = 32 << 20;
@@ -38,6 +42,9 @@ pub struct Manifest {
     /// The same of calls of other tools, which are not preprocessed.
     #[prost(message, repeated, tag = "4")]
     pub calls: Vec<Call>,
+    /// The same of tools that are known by a rule.
+    #[prost(message, repeated, tag = "5")]
+    pub seen: Vec<seen::Seen>,
 }
 
 /// A set of headers, with all that the search for them depended on. Paths are virtual.
@@ -257,6 +264,13 @@ impl Manifest {
         self.calls.retain(|known| !known.reads_the_same(&call));
         self.calls.insert(0, call);
         self.calls.truncate(ENTRIES_MAX);
+    }
+
+    /// Adds what was seen of a tool, in place of what says the same.
+    pub fn add_seen(&mut self, seen: seen::Seen) {
+        self.seen.retain(|known| !known.sees_the_same(&seen));
+        self.seen.insert(0, seen);
+        self.seen.truncate(SEEN_MAX);
     }
 
     /// The manifest as bytes. `None` if it is too large to be kept.

@@ -1,15 +1,18 @@
 //! What differs between operating systems: how a file is recognised again, how a process is
 //! replaced, and where processes meet.
 
+mod deeds;
 #[cfg(unix)]
 mod unix;
 #[cfg(windows)]
 mod windows;
 
 #[cfg(unix)]
-pub use unix::{Forwarding, Platform, endpoint};
+pub use unix::{Forwarding, Platform, endpoint, witness};
 #[cfg(windows)]
-pub use windows::{Forwarding, Platform, endpoint};
+pub use windows::{Forwarding, Platform, endpoint, witness};
+
+pub use deeds::Deeds;
 
 use std::fs::File;
 

@@ -2,6 +2,11 @@
 
 pub mod endpoint;
 mod signals;
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub mod witness;
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[path = "unix/no_witness.rs"]
+pub mod witness;
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, Permissions};
@@ -65,6 +70,11 @@ impl Platform {
             || kind.is_fifo()
             || kind.is_socket()
             || kind.is_dir())
+    }
+
+    /// Whether the file has other names.
+    pub fn is_shared(metadata: &Metadata) -> bool {
+        metadata.nlink() > 1
     }
 
     /// A new file with a compiler's permissions, `0666` or `0777` less the mask, to be given its name when it is whole.

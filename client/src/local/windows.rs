@@ -1,6 +1,7 @@
 //! Windows.
 
 pub mod endpoint;
+pub mod witness;
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -81,6 +82,11 @@ impl Platform {
     /// A new file, to be given its name when it is whole.
     pub fn new_output(folder: &Path, _: bool) -> io::Result<NamedTempFile> {
         tempfile::Builder::new().prefix(".castwork-").tempfile_in(folder)
+    }
+
+    /// Whether the file has other names, as far as is known.
+    pub fn is_shared(_metadata: &Metadata) -> bool {
+        false
     }
 
     /// Whether the file may be run as a program.

@@ -198,6 +198,29 @@ impl Toolchain {
     }
 }
 
+/// What the system starts in a program's place: its loader, or a script's interpreter; nothing for what is static.
+/// `None` if a file is no program that is understood.
+pub fn interpreter_of(program: &Path) -> Option<Option<String>> {
+    let mut begin = [0; SCRIPT_LINE_BYTES];
+    let mut file = std::fs::File::open(program).ok()?;
+    let mut read = 0;
+    while read < begin.len() {
+        match std::io::Read::read(&mut file, &mut begin[read..]).ok()? {
+            0 => break,
+            more => read += more,
+        }
+    }
+    let Some(line) = begin[..read].strip_prefix(b"#!") else {
+        return elf::read(program).map(|elf| elf.interpreter);
+    };
+    let end = line.iter().position(|byte| *byte == b'\n')?;
+    let line = std::str::from_utf8(&line[..end]).ok()?;
+    Some(Some(line.split_whitespace().next()?.to_owned()))
+}
+
+/// Most bytes of a script's first line that systems read.
+const SCRIPT_LINE_BYTES: usize = 256;
+
 /// Files by the paths under which they are opened, with what each is there for.
 type Roles = BTreeMap<PathBuf, String>;
 

@@ -5,6 +5,8 @@
 
 #[cfg(unix)]
 pub mod rust;
+#[cfg(target_os = "linux")]
+pub mod tool;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

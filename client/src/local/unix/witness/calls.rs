@@ -1,0 +1,588 @@
+//! What system calls mean for what a run depends on, and for what it changes.
+//!
+//! The lists name what is understood. Whatever is in none of them makes the run one of which nothing is kept.
+
+use std::path::Path;
+
+use nix::libc;
+use std::os::unix::fs::MetadataExt;
+
+use super::process::{Process, Registers};
+use crate::local::{Deeds, Platform};
+
+/// Files that any program may read: what is in them makes no other output, or another one each time.
+const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+
+/// What the kernel says of the machine and of the process, which tools read to be faster or to find themselves.
+const MACHINE: [&str; 8] = [
+    "/proc/filesystems",
+    "/proc/meminfo",
+    "/proc/sys/vm/overcommit_memory",
+    "/proc/sys/kernel/cap_last_cap",
+    "/sys/devices/system/cpu/",
+    "/sys/devices/system/node/",
+    "/sys/fs/cgroup/",
+    "/sys/kernel/mm/transparent_hugepage/",
+];
+
+/// The same of the files in a process's own folder.
+const OWN: [&str; 6] = ["maps", "stat", "status", "auxv", "cgroup", "mountinfo"];
+
+/// Flags of a clone that put it into a world of its own, or out of our sight.
+const APART: u64 = 0x7e02_0080 | CLONE_UNTRACED;
+const CLONE_UNTRACED: u64 = 0x0080_0000;
+
+/// `AT_FDCWD` as an argument.
+const HERE: u64 = libc::AT_FDCWD as u64;
+
+/// A call that has begun, with what is to be known when it ends.
+#[derive(Debug)]
+pub(super) enum Pending {
+    Nothing,
+    Open { flags: i32, was_there: bool, was_empty: bool },
+    Start(String),
+    Rename(String, String),
+    Remove(String),
+    RemoveFolder(String),
+    MakeFolder(String),
+    Connect,
+    Close(String),
+}
+
+/// The open files that a program was started with.
+#[derive(Debug)]
+pub(super) struct Inherited {
+    /// What its standard output and error are.
+    outputs: Vec<(u64, u64)>,
+    /// What all others are.
+    others: Vec<(u64, u64)>,
+}
+
+impl Inherited {
+    pub(super) fn of(process: Process) -> Self {
+        let identity = |descriptor: u64| {
+            let is_nothing = process.path_of(descriptor).is_some_and(|path| path == DEVICES[0]);
+            process.metadata(descriptor).filter(|_| !is_nothing).map(|it| (it.dev(), it.ino()))
+        };
+        let all = process.descriptors();
+        let others = all.into_iter().filter(|descriptor| ![1, 2].contains(descriptor));
+        Self {
+            outputs: [1, 2].into_iter().filter_map(identity).collect(),
+            others: others.filter_map(identity).collect(),
+        }
+    }
+}
+
+/// What a program asks for with a call.
+struct Asking<'a> {
+    process: Process,
+    registers: &'a Registers,
+    inherited: &'a Inherited,
+    deeds: &'a mut Deeds,
+}
+
+/// Notes a call that begins.
+pub(super) fn on_begin(
+    process: Process,
+    registers: &Registers,
+    inherited: &Inherited,
+    deeds: &mut Deeds,
+) -> Pending {
+    let mut asking = Asking { process, registers, inherited, deeds };
+    let [first, second, third, ..] = registers.arguments;
+    let pending = asking.modern(first, second, third).or_else(|| asking.old(first, second));
+    pending.unwrap_or_else(|| {
+        if registers.number == libc::SYS_ptrace {
+            asking.deeds.is_disturbed = true;
+        }
+        let is_harmless = HARMLESS.contains(&registers.number) || is_harmless_and_old(registers.number);
+        if !is_harmless {
+            asking.deeds.refuse(crate::reason::Reason::of(format!(
+                "program that makes system call {}",
+                registers.number
+            )));
+        }
+        Pending::Nothing
+    })
+}
+
+/// Notes how a call ended.
+pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
+    if matches!(pending, Pending::Nothing) {
+        return;
+    }
+    let Some(Registers { returned, .. }) = process.registers() else {
+        return deeds.refuse("program whose calls can't be seen");
+    };
+    if let (Pending::Connect, true) = (&pending, returned == 0 || returned == -i64::from(libc::EINPROGRESS)) {
+        return deeds.refuse("program that talks to another");
+    }
+    if returned < 0 {
+        return;
+    }
+    match pending {
+        Pending::Nothing | Pending::Connect => {}
+        Pending::Close(path) => close(path, deeds),
+        Pending::Open { flags, was_there, was_empty } => {
+            opened(process, returned.cast_unsigned(), (flags, was_there && !was_empty), deeds);
+        }
+        Pending::Start(path) => drop(deeds.started.insert(path)),
+        Pending::Rename(from, to) => {
+            if !deeds.made.remove(&from) {
+                return deeds.refuse("program that moves files");
+            }
+            deeds.ever_made.insert(to.clone());
+            deeds.made.insert(to.clone());
+            close(to, deeds);
+        }
+        Pending::Remove(path) => {
+            if !deeds.made.remove(&path) {
+                deeds.removed.insert(path);
+            }
+        }
+        Pending::RemoveFolder(path) => {
+            if !deeds.made_folders.remove(&path) {
+                deeds.refuse("program that removes folders");
+            }
+        }
+        Pending::MakeFolder(path) => {
+            deeds.ever_made.insert(path.clone());
+            deeds.made_folders.insert(path);
+        }
+    }
+}
+
+/// Notes what the file system says of a file that was made.
+pub(super) fn close(path: String, deeds: &mut Deeds) {
+    let metadata = Path::new(&path).symlink_metadata().ok();
+    deeds.closed.insert(path, metadata.map(|metadata| Platform::stamp(&metadata)));
+}
+
+/// Notes what was opened, with which flags, and whether there was something in it.
+fn opened(process: Process, descriptor: u64, (flags, held_something): (i32, bool), deeds: &mut Deeds) {
+    let Some((path, metadata)) = process.path_of(descriptor).zip(process.metadata(descriptor)) else {
+        return deeds.refuse("program that opens what has no name");
+    };
+    if metadata.is_dir() || flags & libc::O_PATH != 0 {
+        return;
+    }
+    if path.starts_with("/proc/") || path.starts_with("/sys/") {
+        if !is_of_machine(&path) {
+            deeds.refuse("program that reads what the kernel says");
+        }
+        return;
+    }
+    if !metadata.is_file() {
+        if !DEVICES.contains(&path.as_str()) {
+            deeds.refuse("program that opens a device");
+        }
+        return;
+    }
+    let is_written = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
+    if !is_written {
+        if !deeds.ever_made.contains(&path) {
+            deeds.read.insert(path);
+        }
+    } else if !deeds.made.contains(&path) {
+        if held_something && flags & libc::O_TRUNC == 0 {
+            return deeds.refuse("program that changes a file in place");
+        }
+        deeds.ever_made.insert(path.clone());
+        deeds.made.insert(path);
+    }
+}
+
+fn is_of_machine(path: &str) -> bool {
+    let own = path.strip_prefix("/proc/").and_then(|rest| rest.split_once('/'));
+    MACHINE.iter().any(|known| path == *known || (known.ends_with('/') && path.starts_with(known)))
+        || own.is_some_and(|(process, file)| process.parse::<u32>().is_ok() && OWN.contains(&file))
+}
+
+/// Whether a path says something else to each process.
+fn is_own(path: &str) -> bool {
+    ["/proc/", "/sys/", "/dev/fd/"].iter().any(|begin| path.starts_with(begin))
+        || ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/tty", "/proc", "/sys"].contains(&path)
+}
+
+impl Asking<'_> {
+    /// Calls that all machines have.
+    fn modern(&mut self, first: u64, second: u64, third: u64) -> Option<Pending> {
+        let arguments = self.registers.arguments;
+        Some(match self.registers.number {
+            libc::SYS_openat => self.open(first, second, third),
+            libc::SYS_newfstatat
+            | libc::SYS_statx
+            | libc::SYS_faccessat
+            | libc::SYS_faccessat2
+            | libc::SYS_readlinkat => self.look(first, second),
+            libc::SYS_chdir | libc::SYS_statfs => self.look(HERE, first),
+            libc::SYS_execve => self.start(first),
+            libc::SYS_getdents64 => self.list(first),
+            libc::SYS_read
+            | libc::SYS_readv
+            | libc::SYS_pread64
+            | libc::SYS_preadv
+            | libc::SYS_preadv2
+            | libc::SYS_recvfrom
+            | libc::SYS_recvmsg => self.read_from(first),
+            libc::SYS_mmap if arguments[3] & libc::MAP_ANONYMOUS as u64 == 0 => self.read_from(arguments[4]),
+            libc::SYS_write
+            | libc::SYS_writev
+            | libc::SYS_pwrite64
+            | libc::SYS_pwritev
+            | libc::SYS_pwritev2
+            | libc::SYS_ftruncate
+            | libc::SYS_fallocate => self.write_to(first),
+            libc::SYS_sendfile => {
+                self.write_to(first);
+                self.read_from(second)
+            }
+            libc::SYS_copy_file_range => {
+                self.read_from(first);
+                self.write_to(third)
+            }
+            libc::SYS_sendto if arguments[4] == 0 => self.write_to(first),
+            libc::SYS_sendmsg if self.process.word(second) == Some(0) => self.write_to(first),
+            libc::SYS_connect => Pending::Connect,
+            libc::SYS_close => {
+                let path = if self.deeds.made.is_empty() { None } else { self.process.path_of(first) };
+                let made = path.filter(|path| self.deeds.made.contains(path));
+                made.map_or(Pending::Nothing, Pending::Close)
+            }
+            libc::SYS_mkdirat => self.at(first, second, Pending::MakeFolder),
+            libc::SYS_unlinkat if third & libc::AT_REMOVEDIR as u64 != 0 => {
+                self.at(first, second, Pending::RemoveFolder)
+            }
+            libc::SYS_unlinkat => self.at(first, second, Pending::Remove),
+            libc::SYS_renameat2 if arguments[4] & !u64::from(libc::RENAME_NOREPLACE) == 0 => {
+                self.rename((first, second), (third, arguments[3]))
+            }
+            libc::SYS_fchmodat => self.mode(first, second),
+            libc::SYS_fchmod => self.mode_of(first),
+            libc::SYS_clone if first & APART == 0 => Pending::Nothing,
+            libc::SYS_clone3 if self.process.word(first).is_some_and(|flags| flags & APART == 0) => {
+                Pending::Nothing
+            }
+            libc::SYS_uname => self.note(|deeds| deeds.asked_system = true),
+            libc::SYS_getuid
+            | libc::SYS_geteuid
+            | libc::SYS_getgid
+            | libc::SYS_getegid
+            | libc::SYS_getresuid
+            | libc::SYS_getresgid
+            | libc::SYS_getgroups => self.note(|deeds| deeds.asked_user = true),
+            _ => return None,
+        })
+    }
+
+    /// Calls of x86 that have later ones beside them.
+    #[cfg(target_arch = "x86_64")]
+    fn old(&mut self, first: u64, second: u64) -> Option<Pending> {
+        Some(match self.registers.number {
+            libc::SYS_open => self.open(HERE, first, second),
+            libc::SYS_creat => {
+                self.open(HERE, first, (libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC) as u64)
+            }
+            libc::SYS_stat | libc::SYS_lstat | libc::SYS_access | libc::SYS_readlink => {
+                self.look(HERE, first)
+            }
+            libc::SYS_mkdir => self.at(HERE, first, Pending::MakeFolder),
+            libc::SYS_rmdir => self.at(HERE, first, Pending::RemoveFolder),
+            libc::SYS_unlink => self.at(HERE, first, Pending::Remove),
+            libc::SYS_rename => self.rename((HERE, first), (HERE, second)),
+            libc::SYS_renameat => {
+                let [_, _, third, fourth, ..] = self.registers.arguments;
+                self.rename((first, second), (third, fourth))
+            }
+            libc::SYS_chmod => self.mode(HERE, first),
+            _ => return None,
+        })
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    fn old(&mut self, first: u64, second: u64) -> Option<Pending> {
+        if self.registers.number != libc::SYS_renameat {
+            return None;
+        }
+        let [_, _, third, fourth, ..] = self.registers.arguments;
+        Some(self.rename((first, second), (third, fourth)))
+    }
+
+    fn note(&mut self, note: impl FnOnce(&mut Deeds)) -> Pending {
+        note(self.deeds);
+        Pending::Nothing
+    }
+
+    /// The path that is asked for; empty if an open file is asked about.
+    fn path(&mut self, folder: u64, address: u64) -> Option<String> {
+        if address == 0 {
+            return Some(String::new());
+        }
+        let spelled = self.process.text(address);
+        let path = spelled.and_then(|spelled| {
+            let is_open_file = spelled.is_empty() && folder != HERE;
+            if is_open_file { Some(String::new()) } else { self.process.absolute(folder, &spelled) }
+        });
+        if path.is_none() {
+            self.deeds.refuse("program that names files in an unusual way");
+        }
+        path
+    }
+
+    fn look(&mut self, folder: u64, address: u64) -> Pending {
+        if let Some(path) = self.path(folder, address).filter(|path| !path.is_empty() && !is_own(path)) {
+            self.deeds.looked.insert(path);
+        }
+        Pending::Nothing
+    }
+
+    fn open(&mut self, folder: u64, address: u64, flags: u64) -> Pending {
+        let Some(path) = self.path(folder, address) else { return Pending::Nothing };
+        let before = if is_own(&path) {
+            let of_kernel = path.starts_with("/proc/") || path.starts_with("/sys/");
+            if !of_kernel || path.contains("/fd/") {
+                self.deeds.refuse("program that opens its standard input or output by name");
+            }
+            None
+        } else {
+            self.deeds.looked.insert(path.clone());
+            Path::new(&path).metadata().ok()
+        };
+        Pending::Open {
+            flags: flags as i32,
+            was_there: before.is_some(),
+            was_empty: before.is_some_and(|before| before.len() == 0),
+        }
+    }
+
+    fn start(&mut self, address: u64) -> Pending {
+        let Some(path) = self.path(HERE, address) else { return Pending::Nothing };
+        if path.is_empty() || is_own(&path) {
+            self.deeds.refuse("program that starts what has no name");
+            return Pending::Nothing;
+        }
+        let gives_rights = Path::new(&path).metadata().is_ok_and(|metadata| {
+            metadata.is_file() && metadata.mode() & u32::from(libc::S_ISUID | libc::S_ISGID) != 0
+        });
+        if gives_rights {
+            self.deeds.is_disturbed = true;
+            self.deeds.refuse("program that starts another with more rights");
+        }
+        self.deeds.looked.insert(path.clone());
+        Pending::Start(path)
+    }
+
+    fn list(&mut self, descriptor: u64) -> Pending {
+        match self.process.path_of(descriptor) {
+            Some(path) if is_own(&path) => {}
+            Some(path) => drop(self.deeds.listed.insert(path)),
+            None => self.deeds.refuse("program that lists what has no name"),
+        }
+        Pending::Nothing
+    }
+
+    fn is_one_of(&self, descriptor: u64, of: &[(u64, u64)]) -> bool {
+        !of.is_empty()
+            && self.process.metadata(descriptor).is_some_and(|it| of.contains(&(it.dev(), it.ino())))
+    }
+
+    fn read_from(&mut self, descriptor: u64) -> Pending {
+        if self.is_one_of(descriptor, &self.inherited.others)
+            || self.is_one_of(descriptor, &self.inherited.outputs)
+        {
+            self.deeds.refuse("program that reads its standard input");
+        }
+        Pending::Nothing
+    }
+
+    fn write_to(&mut self, descriptor: u64) -> Pending {
+        if self.is_one_of(descriptor, &self.inherited.outputs) {
+            self.deeds.said = true;
+        } else if self.is_one_of(descriptor, &self.inherited.others) {
+            self.deeds.refuse("program that writes where it was started");
+        }
+        Pending::Nothing
+    }
+
+    /// A path by its true name, but for its last part.
+    fn true_name(&mut self, folder: u64, address: u64) -> Option<String> {
+        let path = self.path(folder, address)?;
+        let path = Path::new(&path);
+        let name = path.file_name().and_then(|name| name.to_str());
+        let parent = path.parent().and_then(|parent| parent.canonicalize().ok());
+        let parent = parent.and_then(|parent| parent.into_os_string().into_string().ok());
+        // If the folder isn't there, the call fails.
+        Some(format!("{}/{}", parent?.trim_end_matches('/'), name?))
+    }
+
+    fn at(&mut self, folder: u64, address: u64, pending: impl FnOnce(String) -> Pending) -> Pending {
+        self.look(folder, address);
+        self.true_name(folder, address).map_or(Pending::Nothing, pending)
+    }
+
+    fn rename(&mut self, from: (u64, u64), to: (u64, u64)) -> Pending {
+        let names = self.true_name(from.0, from.1).zip(self.true_name(to.0, to.1));
+        names.map_or(Pending::Nothing, |(from, to)| Pending::Rename(from, to))
+    }
+
+    fn mode(&mut self, folder: u64, address: u64) -> Pending {
+        let name = self.true_name(folder, address);
+        self.check_mode(name)
+    }
+
+    fn mode_of(&mut self, descriptor: u64) -> Pending {
+        let name = self.process.path_of(descriptor);
+        self.check_mode(name)
+    }
+
+    fn check_mode(&mut self, name: Option<String>) -> Pending {
+        let is_own = name.is_some_and(|name| {
+            self.deeds.made.contains(&name) || self.deeds.made_folders.contains(&name)
+        });
+        if !is_own {
+            self.deeds.refuse("program that changes permissions");
+        }
+        Pending::Nothing
+    }
+}
+
+/// Calls on which nothing that is kept depends, and that change no file.
+const HARMLESS: [i64; 111] = [
+    libc::SYS_brk,
+    libc::SYS_capget,
+    libc::SYS_clock_getres,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_close_range,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_eventfd2,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fadvise64,
+    libc::SYS_fchdir,
+    libc::SYS_fcntl,
+    libc::SYS_fdatasync,
+    libc::SYS_flock,
+    libc::SYS_fstat,
+    libc::SYS_fstatfs,
+    libc::SYS_fsync,
+    libc::SYS_futex,
+    libc::SYS_get_mempolicy,
+    libc::SYS_get_robust_list,
+    libc::SYS_getcpu,
+    libc::SYS_getcwd,
+    libc::SYS_getitimer,
+    libc::SYS_getpeername,
+    libc::SYS_getpgid,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_getpriority,
+    libc::SYS_getrandom,
+    libc::SYS_getrlimit,
+    libc::SYS_getrusage,
+    libc::SYS_getsid,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_gettid,
+    libc::SYS_gettimeofday,
+    libc::SYS_ioctl,
+    libc::SYS_kill,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_mbind,
+    libc::SYS_membarrier,
+    libc::SYS_memfd_create,
+    libc::SYS_mincore,
+    libc::SYS_mlock,
+    libc::SYS_mlock2,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_msync,
+    libc::SYS_munlock,
+    libc::SYS_munmap,
+    libc::SYS_nanosleep,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_pipe2,
+    libc::SYS_pkey_alloc,
+    libc::SYS_pkey_free,
+    libc::SYS_pkey_mprotect,
+    libc::SYS_ppoll,
+    libc::SYS_prctl,
+    libc::SYS_prlimit64,
+    libc::SYS_pselect6,
+    libc::SYS_readahead,
+    libc::SYS_restart_syscall,
+    libc::SYS_rseq,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigpending,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigsuspend,
+    libc::SYS_rt_sigtimedwait,
+    libc::SYS_sched_get_priority_max,
+    libc::SYS_sched_get_priority_min,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_getattr,
+    libc::SYS_sched_getparam,
+    libc::SYS_sched_getscheduler,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setscheduler,
+    libc::SYS_sched_yield,
+    libc::SYS_set_mempolicy,
+    libc::SYS_set_robust_list,
+    libc::SYS_set_tid_address,
+    libc::SYS_setitimer,
+    libc::SYS_setpgid,
+    libc::SYS_setpriority,
+    libc::SYS_setrlimit,
+    libc::SYS_setsid,
+    libc::SYS_setsockopt,
+    libc::SYS_shutdown,
+    libc::SYS_sigaltstack,
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_sync_file_range,
+    libc::SYS_sysinfo,
+    libc::SYS_tgkill,
+    libc::SYS_timer_create,
+    libc::SYS_timer_delete,
+    libc::SYS_timer_settime,
+    libc::SYS_times,
+    libc::SYS_tkill,
+    libc::SYS_umask,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+];
+
+#[cfg(target_arch = "x86_64")]
+fn is_harmless_and_old(number: i64) -> bool {
+    [
+        libc::SYS_alarm,
+        libc::SYS_arch_prctl,
+        libc::SYS_dup2,
+        libc::SYS_epoll_create,
+        libc::SYS_epoll_wait,
+        libc::SYS_eventfd,
+        libc::SYS_fork,
+        libc::SYS_getpgrp,
+        libc::SYS_pause,
+        libc::SYS_pipe,
+        libc::SYS_poll,
+        libc::SYS_select,
+        libc::SYS_time,
+        libc::SYS_vfork,
+    ]
+    .contains(&number)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn is_harmless_and_old(_number: i64) -> bool {
+    false
+}

@@ -1,0 +1,250 @@
+//! Watches a program, and all that it starts, by `ptrace`: what it looks for, reads, lists, makes and removes.
+//!
+//! What it asks of the system is looked at call by call ([`calls`]); a call that is not known makes the run one of which
+//! nothing is kept. A process can be watched from its start only if it asks for it itself, so the program is
+//! started by this program again ([`be_seen`]), which asks and then becomes it.
+
+mod calls;
+mod process;
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::ScopedJoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::ptrace::{self, Event, Options};
+use nix::sys::signal::{Signal, raise};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use self::calls::{Inherited, Pending};
+use self::process::Process;
+use super::Forwarding;
+use crate::invocation::SEEN;
+use crate::local::Deeds;
+use crate::run::{self, Ran, tee};
+
+/// Whether [`run`] can see what a program does.
+pub const CAN_SEE: bool = true;
+
+/// How long is waited between two looks, once the program has ended and something that it started has not.
+const LEFT_STEP: Duration = Duration::from_millis(1);
+
+/// Runs a program with our standard input, and tells what it did; `None` if this system doesn't let it be seen.
+///
+/// Unless it `is_told` what it says goes where ours does, and is not kept.
+///
+/// # Errors
+/// If it can't be started.
+pub fn run(program: &Path, words: &[OsString], is_told: bool) -> io::Result<(Ran, Option<Deeds>)> {
+    let begun = Instant::now();
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(SEEN).arg(program).args(words);
+    if is_told {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    }
+    let Ok(mut child) = command.spawn() else { return run::run(program, words).map(|ran| (ran, None)) };
+    let forwarding = Forwarding::to(&child);
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        let tees = [
+            scope.spawn(move || stdout.and_then(|pipe| tee(pipe, &mut io::stdout()))),
+            scope.spawn(move || stderr.and_then(|pipe| tee(pipe, &mut io::stderr()))),
+        ];
+        let watched = Watched::watch(&mut child, &tees);
+        let status = watched.as_ref().map_or_else(|_| ExitStatus::default(), |(status, _)| *status);
+        forwarding.end(status);
+        let [stdout, stderr] = tees.map(|tee| tee.join().unwrap_or_default());
+        let (status, deeds) = watched?;
+        Ok((Ran { status, stdout, stderr, took: begun.elapsed() }, deeds))
+    })
+}
+
+/// Becomes the program that the words name, seen by who started this. Returns only if that fails, with the exit code.
+pub fn be_seen(words: &[OsString]) -> u8 {
+    let Some((program, words)) = words.split_first() else { return 2 };
+    // If it may not be, it runs all the same.
+    if ptrace::traceme().is_ok() {
+        let _ = raise(Signal::SIGSTOP);
+    }
+    let error = Command::new(program).args(words).exec();
+    let _ = writeln!(io::stderr(), "castwork: can't start `{}`: {error}", program.display());
+    127
+}
+
+/// What this system says that it is.
+pub fn system() -> String {
+    nix::sys::utsname::uname().map_or_else(|_| String::new(), |name| format!("{name:?}"))
+}
+
+/// Who runs this.
+pub fn user() -> String {
+    use nix::unistd::{getegid, geteuid, getgid, getuid};
+    format!("{} {} {} {}", getuid(), geteuid(), getgid(), getegid())
+}
+
+/// Processes that are watched.
+struct Watched {
+    main: Pid,
+    /// The threads, and what each is doing.
+    threads: HashMap<Pid, Option<Pending>>,
+    inherited: Option<Inherited>,
+    deeds: Deeds,
+}
+
+impl Watched {
+    /// Watches a child to its end.
+    fn watch(
+        child: &mut Child,
+        tees: &[ScopedJoinHandle<'_, Option<Vec<u8>>>],
+    ) -> io::Result<(ExitStatus, Option<Deeds>)> {
+        let main = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
+        let WaitStatus::Stopped(_, Signal::SIGSTOP) = wait(Some(main), WaitPidFlag::__WALL)? else {
+            return child.wait().map(|status| (status, None));
+        };
+        let options = Options::PTRACE_O_TRACESYSGOOD
+            | Options::PTRACE_O_TRACEFORK
+            | Options::PTRACE_O_TRACEVFORK
+            | Options::PTRACE_O_TRACECLONE
+            | Options::PTRACE_O_TRACEEXEC;
+        if ptrace::setoptions(main, options).is_err() {
+            ptrace::detach(main, None)?;
+            return child.wait().map(|status| (status, None));
+        }
+        let mut watched =
+            Self { main, threads: HashMap::from([(main, None)]), inherited: None, deeds: Deeds::default() };
+        let _ = ptrace::syscall(main, None);
+        let status = watched.to_the_end(tees)?;
+        Ok((status, Some(watched.deeds)))
+    }
+
+    fn to_the_end(&mut self, tees: &[ScopedJoinHandle<'_, Option<Vec<u8>>>]) -> io::Result<ExitStatus> {
+        let mut ended = None;
+        loop {
+            let flags = match ended {
+                None => WaitPidFlag::__WALL,
+                Some(_) => WaitPidFlag::__WALL | WaitPidFlag::WNOHANG,
+            };
+            let event = match wait(None, flags) {
+                Ok(event) => event,
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                    return ended.ok_or_else(|| io::Error::other("the program was lost sight of"));
+                }
+                Err(error) => return Err(error),
+            };
+            match event {
+                WaitStatus::Exited(pid, code) => {
+                    self.threads.remove(&pid);
+                    if pid == self.main {
+                        ended = Some(ExitStatus::from_raw((code & 0xff) << 8));
+                        self.close_all();
+                    }
+                }
+                WaitStatus::Signaled(pid, signal, _) => {
+                    self.threads.remove(&pid);
+                    if pid == self.main {
+                        ended = Some(ExitStatus::from_raw(signal as i32));
+                    }
+                }
+                WaitStatus::StillAlive => {
+                    // Who waits for a program waits for it to end, and for its outputs to be closed.
+                    self.deeds.refuse("program that leaves another running");
+                    if let Some(status) = ended.filter(|_| tees.iter().all(ScopedJoinHandle::is_finished)) {
+                        return Ok(status);
+                    }
+                    std::thread::sleep(LEFT_STEP);
+                }
+                WaitStatus::Stopped(pid, signal) => self.on_signal(pid, signal),
+                WaitStatus::PtraceEvent(pid, _, event) => self.on_event(pid, event),
+                WaitStatus::PtraceSyscall(pid) => self.on_call(pid),
+                WaitStatus::Continued(_) => {}
+            }
+        }
+    }
+
+    /// Notes how the files are left that nobody closed.
+    fn close_all(&mut self) {
+        let open = self.deeds.made.iter().filter(|path| !self.deeds.closed.contains_key(*path)).cloned();
+        for path in open.collect::<Vec<_>>() {
+            calls::close(path, &mut self.deeds);
+        }
+    }
+
+    /// Passes a signal on, but for the stop with which a new thread begins.
+    fn on_signal(&mut self, pid: Pid, signal: Signal) {
+        let is_new = !self.threads.contains_key(&pid);
+        if is_new {
+            self.threads.insert(pid, None);
+        }
+        // A thread that is stopped with all others of its process has no signal to be told of.
+        let is_stop = ptrace::getsiginfo(pid).is_err();
+        let passed = if is_stop || (is_new && signal == Signal::SIGSTOP) { None } else { Some(signal) };
+        let _ = ptrace::syscall(pid, passed);
+    }
+
+    fn on_event(&mut self, pid: Pid, event: i32) {
+        if event == Event::PTRACE_EVENT_EXEC as i32 {
+            if let Some(before) = ptrace::getevent(pid).ok().and_then(|before| i32::try_from(before).ok()) {
+                let pending = self.threads.remove(&Pid::from_raw(before)).flatten();
+                self.threads.insert(pid, pending);
+            }
+        } else if let Some(new) = ptrace::getevent(pid).ok().and_then(|new| i32::try_from(new).ok()) {
+            // It may have stopped already.
+            let new = Pid::from_raw(new);
+            if !self.threads.contains_key(&new) {
+                self.begin(new);
+            }
+        }
+        let _ = ptrace::syscall(pid, None);
+    }
+
+    /// Waits for the stop with which a new thread begins.
+    fn begin(&mut self, new: Pid) {
+        match wait(Some(new), WaitPidFlag::__WALL) {
+            Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => {
+                self.threads.insert(new, None);
+                let _ = ptrace::syscall(new, None);
+            }
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {}
+            _ => self.deeds.refuse("program that begins in an unknown way"),
+        }
+    }
+
+    fn on_call(&mut self, pid: Pid) {
+        let process = Process(pid);
+        let pending = self.threads.entry(pid).or_default().take();
+        let after = match pending {
+            None => {
+                let inherited = self.inherited.get_or_insert_with(|| Inherited::of(process));
+                Some(match process.registers() {
+                    Some(registers) => calls::on_begin(process, &registers, inherited, &mut self.deeds),
+                    None => {
+                        self.deeds.refuse("program whose calls can't be seen");
+                        Pending::Nothing
+                    }
+                })
+            }
+            Some(pending) => {
+                calls::on_end(process, pending, &mut self.deeds);
+                None
+            }
+        };
+        self.threads.insert(pid, after);
+        let _ = ptrace::syscall(pid, None);
+    }
+}
+
+fn wait(pid: Option<Pid>, flags: WaitPidFlag) -> io::Result<WaitStatus> {
+    loop {
+        match waitpid(pid, Some(flags)) {
+            Err(Errno::EINTR) => {}
+            other => return other.map_err(io::Error::from),
+        }
+    }
+}

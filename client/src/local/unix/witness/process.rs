@@ -1,0 +1,115 @@
+//! A process that is watched: its registers, its memory, its files.
+
+use std::fs::Metadata;
+use std::io::IoSliceMut;
+
+use nix::libc;
+use nix::sys::ptrace;
+use nix::sys::uio::{RemoteIoVec, process_vm_readv};
+use nix::unistd::Pid;
+
+/// Longest path, as the system has it.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// Bytes that surely are in memory if the first of them is.
+const PAGE_BYTES: usize = 4096;
+
+/// A system call as it stands in the registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registers {
+    /// Its number; -1 if it is one of another kind of machine, whose numbers mean something else.
+    pub number: i64,
+    /// Its arguments.
+    pub arguments: [u64; 6],
+    /// What it returned, once it has.
+    pub returned: i64,
+}
+
+/// A thread that has stopped for us.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Process(pub Pid);
+
+/// Segment of code of 64 bits.
+#[cfg(target_arch = "x86_64")]
+const CODE_64: u64 = 0x33;
+
+impl Process {
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn registers(self) -> Option<Registers> {
+        let registers = ptrace::getregs(self.0).ok()?;
+        let number = if registers.cs == CODE_64 { registers.orig_rax.cast_signed() } else { -1 };
+        let arguments =
+            [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
+        Some(Registers { number, arguments, returned: registers.rax.cast_signed() })
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn registers(self) -> Option<Registers> {
+        let registers = ptrace::getregs(self.0).ok()?;
+        let mut arguments = [0; 6];
+        arguments.copy_from_slice(&registers.regs[..6]);
+        let number = registers.regs[8].cast_signed();
+        Some(Registers { number, arguments, returned: registers.regs[0].cast_signed() })
+    }
+
+    fn read(self, address: u64, room: &mut [u8]) -> Option<usize> {
+        let length = room.len();
+        let remote = RemoteIoVec { base: usize::try_from(address).ok()?, len: length };
+        process_vm_readv(self.0, &mut [IoSliceMut::new(room)], &[remote]).ok()
+    }
+
+    /// The text at an address, to its NUL. `None` if it can't be read, is too long, or is no Unicode.
+    pub(super) fn text(self, address: u64) -> Option<String> {
+        let mut bytes = Vec::new();
+        while bytes.len() < PATH_BYTES_MAX {
+            let from = address.checked_add(bytes.len() as u64)?;
+            let mut piece = vec![0; PAGE_BYTES - usize::try_from(from).ok()? % PAGE_BYTES];
+            let read = self.read(from, &mut piece).filter(|read| *read > 0)?;
+            if let Some(end) = piece[..read].iter().position(|byte| *byte == 0) {
+                bytes.extend_from_slice(&piece[..end]);
+                return String::from_utf8(bytes).ok();
+            }
+            bytes.extend_from_slice(&piece[..read]);
+        }
+        None
+    }
+
+    /// The word at an address.
+    pub(super) fn word(self, address: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        (self.read(address, &mut bytes)? == bytes.len()).then(|| u64::from_ne_bytes(bytes))
+    }
+
+    /// Where one of its open files lies; `None` if that has no path.
+    pub(super) fn path_of(self, descriptor: u64) -> Option<String> {
+        self.link(&format!("fd/{descriptor}"))
+    }
+
+    fn link(self, name: &str) -> Option<String> {
+        let link = std::fs::read_link(format!("/proc/{}/{name}", self.0)).ok()?;
+        let path = link.into_os_string().into_string().ok()?;
+        (path.starts_with('/') && !path.ends_with(" (deleted)")).then_some(path)
+    }
+
+    /// What one of its open files is.
+    pub(super) fn metadata(self, descriptor: u64) -> Option<Metadata> {
+        std::fs::metadata(format!("/proc/{}/fd/{descriptor}", self.0)).ok()
+    }
+
+    /// A path that it spells from a folder that is open, or its working folder; made absolute by its letters alone.
+    pub(super) fn absolute(self, folder: u64, spelled: &str) -> Option<String> {
+        if spelled.starts_with('/') {
+            return Some(spelled.to_owned());
+        }
+        let is_working_folder = folder as i32 == libc::AT_FDCWD;
+        let base = if is_working_folder { self.link("cwd")? } else { self.path_of(folder)? };
+        let base = base.trim_end_matches('/');
+        Some(if spelled.is_empty() { base.to_owned() } else { format!("{base}/{spelled}") })
+    }
+
+    /// The numbers of its open files.
+    pub(super) fn descriptors(self) -> Vec<u64> {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.0)).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    }
+}

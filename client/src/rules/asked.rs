@@ -1,0 +1,163 @@
+//! [`Asked`]: a call of a tool with all that is known of it before it is made, and the key of that.
+
+use std::ffi::OsString;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use super::globs;
+use super::names;
+use super::rule::Rule;
+use crate::builds::Build;
+use crate::config::Config;
+use crate::direct::Hashes;
+use crate::direct::key::{ManifestKey, Said};
+use crate::local::witness;
+use crate::paths::{BUILD, Mount, PROJECT, Place};
+use crate::reason::Reason;
+
+/// Raised when what an older client kept must not be read by this one.
+const FORMAT: &str = "castwork rule 1";
+
+/// Variables with which a program is run with other code than its own, or says more than it would.
+const REFUSED: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE"];
+
+/// A call of a tool.
+pub struct Asked {
+    /// What is known of the tool.
+    pub rule: Rule,
+    /// What to run.
+    pub program: PathBuf,
+    /// The words that it is called with.
+    pub arguments: Vec<OsString>,
+    /// The same as texts.
+    pub words: Vec<String>,
+    /// Where.
+    pub place: Place,
+    /// Whether what comes of it may be right elsewhere.
+    pub may_move: bool,
+    /// Whether what is said goes where it can be kept.
+    pub is_told: bool,
+    /// The files that count as read.
+    pub inputs: Inputs,
+    /// The key of all this.
+    pub key: ManifestKey,
+}
+
+/// The files that a rule's patterns stand for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inputs {
+    /// Each with the hash of what it holds.
+    pub files: Vec<(String, String)>,
+}
+
+impl Asked {
+    /// Understands a call.
+    ///
+    /// # Errors
+    /// The reason to pass it through.
+    pub fn new(
+        config: &Config,
+        rule: &Rule,
+        program: &Path,
+        arguments: &[OsString],
+        hashes: &mut Hashes,
+    ) -> Result<Self, Reason> {
+        if !witness::CAN_SEE {
+            return Err("programs can't be watched on this system".into());
+        }
+        let words: Option<Vec<String>> =
+            arguments.iter().map(|word| word.to_str().map(str::to_owned)).collect();
+        let words = words.ok_or(Reason::new("word that is not Unicode"))?;
+        let is_refused = |word: &&String| rule.refused.iter().any(|refused| word.starts_with(refused.as_str()));
+        if let Some(word) = words.iter().find(is_refused) {
+            return Err(Reason::of(format!("`{word}`")));
+        }
+        let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        if let Some(name) = REFUSED.iter().find(is_set) {
+            return Err(Reason::of(format!("`{name}` is set")));
+        }
+        let plain = Place::find(config.project_root.as_deref())?;
+        let inputs = Inputs::find(rule, &words, &plain, hashes)?;
+        let moved = rule.moves.then(|| place_of(rule, &words, plain.clone()));
+        let still = Place::new(plain.folder, None)?;
+        let of_place = |place: &Place| said(rule, program, &words, place, &inputs);
+        let (place, said, may_move) = match moved.and_then(|place| Some((of_place(&place)?, place))) {
+            Some((said, place)) => (place, said, true),
+            None => {
+                let said = of_place(&still).ok_or(Reason::new("word with an unusual letter"))?;
+                (still, said, false)
+            }
+        };
+        Ok(Self {
+            rule: rule.clone(),
+            program: program.to_owned(),
+            arguments: arguments.to_vec(),
+            key: ManifestKey::of_kind(FORMAT, &said),
+            is_told: !std::io::stdout().is_terminal() && !std::io::stderr().is_terminal(),
+            words,
+            place,
+            may_move,
+            inputs,
+        })
+    }
+}
+
+impl Inputs {
+    /// Finds them.
+    ///
+    /// # Errors
+    /// The reason to pass the call through, or to keep nothing.
+    pub fn find(rule: &Rule, words: &[String], place: &Place, hashes: &mut Hashes) -> Result<Self, Reason> {
+        let mut files = Vec::new();
+        for pattern in Rule::patterns(&rule.inputs, words) {
+            let found = globs::files(&pattern, &place.folder);
+            for path in found.ok_or(Reason::new("pattern of inputs in too many folders"))? {
+                let hash = hashes.of(&path).ok_or(Reason::new("input that can't be read"))?;
+                files.push((path, hex::encode(hash)));
+            }
+        }
+        Ok(Self { files })
+    }
+}
+
+/// Where a call is made whose folders may have names of their own.
+fn place_of(rule: &Rule, words: &[String], place: Place) -> Place {
+    let climbs = words.iter().any(|word| word.split(['/', '=']).any(|part| part == ".."));
+    if !rule.is_castxml || climbs {
+        return place;
+    }
+    let Some(build) = Build::of(&place.folder) else { return place };
+    let sources = if place.is_guess { build.sources() } else { None };
+    let mut mounts = vec![Mount { name: BUILD, real: build.folder.clone() }];
+    mounts.extend(sources.filter(|it| *it != build.folder).map(|real| Mount { name: PROJECT, real }));
+    if place.root.as_ref() == Some(&build.folder) {
+        return place;
+    }
+    place.with_mounts(mounts)
+}
+
+/// All that is known, in an order that is always the same. `None` if a name of a folder can't be made virtual in it.
+fn said(rule: &Rule, program: &Path, words: &[String], place: &Place, inputs: &Inputs) -> Option<String> {
+    let moved = |text: &str| {
+        let moved = names::taken_out(text.as_bytes(), place)?;
+        String::from_utf8(moved).ok()
+    };
+    let mut said = Said::default();
+    said.all(&[FORMAT, env!("CARGO_PKG_VERSION"), &format!("{rule:?}")]);
+    said.all(&[&moved(program.to_str()?)?, &place.alias(&place.folder)]);
+    let mut mounts: Vec<&str> = place.mounts().iter().map(|mount| mount.name).collect();
+    mounts.sort_unstable();
+    said.all(&mounts);
+    said.list("words", &words.iter().map(|word| moved(word)).collect::<Option<Vec<_>>>()?);
+    let mut variables: Vec<(OsString, OsString)> = std::env::vars_os()
+        .filter(|(name, _)| name.to_str().is_none_or(|name| rule.reads(name)))
+        .collect();
+    variables.sort_unstable();
+    for (name, value) in variables {
+        said.all(&[name.to_str()?, &moved(value.to_str()?)?]);
+    }
+    for (path, hash) in &inputs.files {
+        said.all(&["input", &place.alias(path), hash]);
+    }
+    Some(said.0)
+}

@@ -1,0 +1,157 @@
+//! The files that a run made: which of them may be there, and what is kept of each.
+
+use std::path::Path;
+
+use super::asked::Asked;
+use super::castxml;
+use super::globs;
+use super::names;
+use super::rule::Rule;
+use super::seen::Made;
+use super::survey::parent_of;
+use crate::clock::Start;
+use crate::local::{Deeds, Platform};
+use crate::paths::normal;
+use crate::reason::Reason;
+use crate::tiers::Output;
+
+/// Checks that nothing but its outputs is left of a run.
+///
+/// # Errors
+/// The reason to keep nothing.
+pub fn check(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
+    if let Some(reason) = &deeds.refused {
+        return Err(reason.clone());
+    }
+    if deeds.made.is_empty() {
+        return Err("tool that leaves no file".into());
+    }
+    if deeds.removed.iter().any(|path| !deeds.made.contains(path)) {
+        return Err("tool that removes files".into());
+    }
+    if deeds.read.iter().any(|path| deeds.ever_made.contains(path)) {
+        return Err("tool that writes what it reads".into());
+    }
+    let is_filled = |folder: &&String| deeds.made.iter().any(|path| path.starts_with(&format!("{folder}/")));
+    if !deeds.made_folders.iter().all(|folder| is_filled(&folder)) {
+        return Err("tool that leaves an empty folder".into());
+    }
+    check_names(asked, deeds)
+}
+
+/// Checks that what was made is what the rule says, or lies where the call says.
+fn check_names(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
+    let Asked { rule, words, place, .. } = asked;
+    let absolute = |pattern: &String| normal(&place.absolute(pattern));
+    let mut wanted: Vec<String> = Rule::patterns(&rule.outputs, words).iter().map(absolute).collect();
+    if wanted.is_empty() {
+        let is_stray = |path: &String| !place.is_named(path) && !is_in(path, &place.folder) && !is_said(asked, path);
+        if deeds.made.iter().any(is_stray) {
+            return Err("tool that leaves files which the call doesn't name".into());
+        }
+    }
+    let depfile = Rule::patterns(rule.depfile.as_slice(), words);
+    if wanted.is_empty() && depfile.is_empty() {
+        return Ok(());
+    }
+    let is_restricted = !wanted.is_empty();
+    wanted.extend(depfile.iter().map(absolute));
+    if wanted.iter().any(|pattern| !deeds.made.iter().any(|path| globs::fits(pattern, path))) {
+        return Err("output that the tool didn't make".into());
+    }
+    let is_unnamed = |path: &String| !wanted.iter().any(|pattern| globs::fits(pattern, path));
+    if is_restricted && deeds.made.iter().any(is_unnamed) {
+        return Err("output that the rule doesn't name".into());
+    }
+    Ok(())
+}
+
+fn is_in(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether a word of the call names a file, or a folder that it is in.
+fn is_said(asked: &Asked, path: &str) -> bool {
+    let ends = |word: &str| {
+        let behind = word.split_once('=').map(|(_, value)| value.to_owned());
+        let joined = word.strip_prefix('-').and_then(|rest| rest.get(1..)).map(str::to_owned);
+        [Some(word.to_owned()), behind, joined]
+    };
+    let named = asked.words.iter().flat_map(|word| ends(word)).flatten().filter(|word| word.len() > 1);
+    named.map(|word| normal(&asked.place.absolute(&word))).any(|named| {
+        let real = Path::new(&named).canonicalize().ok().and_then(|real| real.to_str().map(str::to_owned));
+        let real = real.unwrap_or(named);
+        real.len() > 1 && (path == real || is_in(path, &real))
+    })
+}
+
+/// What is kept of what a run made.
+#[derive(Debug)]
+pub struct Kept {
+    /// The files.
+    pub outputs: Vec<Output>,
+    /// What is said of each.
+    pub made: Vec<Made>,
+    /// Whether a folder of the place is named in them in a way in which it can't be replaced.
+    pub show_place: bool,
+}
+
+/// Reads what a run made.
+///
+/// # Errors
+/// The reason to keep nothing.
+pub fn read(asked: &Asked, deeds: &Deeds, start: &Start) -> Result<Kept, Reason> {
+    let mut kept = Kept { outputs: Vec::new(), made: Vec::new(), show_place: false };
+    let unread = |_| Reason::new("output that can't be read");
+    for path in &deeds.made {
+        let file = Path::new(path);
+        let metadata = file.symlink_metadata().map_err(unread)?;
+        if !metadata.is_file() || Platform::is_shared(&metadata) {
+            return Err("output that is no file of its own".into());
+        }
+        let is_executable = Platform::is_executable(&metadata);
+        let folder = start.path().parent().unwrap_or(Path::new("/"));
+        let usual = Platform::new_output(folder, is_executable).and_then(|file| file.as_file().metadata());
+        if usual.map_err(unread)?.permissions() != metadata.permissions() {
+            return Err("output with unusual permissions".into());
+        }
+        let data = std::fs::read(file).map_err(unread)?;
+        let after = file.symlink_metadata().map_err(unread)?;
+        let is_as_left = |metadata| deeds.is_as_left(path, &Platform::stamp(metadata));
+        if !is_as_left(&metadata) || !is_as_left(&after) {
+            return Err("output that another wrote as well".into());
+        }
+        let name = asked.place.alias(path);
+        if asked.place.real_of(&name).as_ref() != Some(path) {
+            return Err("output without a name in every place".into());
+        }
+        let shows = names::shows(&data, &asked.place);
+        let moved = if shows && asked.rule.is_castxml { castxml::taken_out(&data, &asked.place) } else { None };
+        kept.show_place |= shows && moved.is_none();
+        kept.made.push(Made { name: name.clone(), is_moved: moved.is_some() });
+        kept.outputs.push(Output { name, data: moved.unwrap_or(data).into(), is_executable });
+    }
+    Ok(kept)
+}
+
+/// Puts the names of folders back as they are here, where the result is not for other places.
+///
+/// # Errors
+/// The reason to keep nothing.
+pub fn put_back(kept: &mut Kept, asked: &Asked) -> Result<(), Reason> {
+    for (output, made) in kept.outputs.iter_mut().zip(&mut kept.made) {
+        if made.is_moved {
+            let data = names::put_in(&output.data, &asked.place);
+            output.data = data.ok_or(Reason::new("output that can't be read"))?.into();
+            made.is_moved = false;
+        }
+    }
+    Ok(())
+}
+
+/// The folders that were made, each with what it is in first.
+pub fn folders(deeds: &Deeds) -> Vec<String> {
+    let mut folders: Vec<String> = deeds.made_folders.iter().cloned().collect();
+    folders.sort_by_key(|folder| (parent_of(folder).len(), folder.clone()));
+    folders
+}

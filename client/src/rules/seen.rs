@@ -1,0 +1,236 @@
+//! [`Seen`]: what a run was seen to depend on, and what it left, as it is kept and sent.
+
+use std::path::Path;
+
+use prost::Message as _;
+
+use super::essence::{self, Look};
+use super::names;
+use crate::direct::Hashes;
+use crate::direct::check::{Misfit, names_in};
+use crate::direct::hashes::hash_of;
+use crate::direct::key::ManifestKey;
+use crate::direct::manifest::place_hash;
+use crate::local::{Platform, witness};
+use crate::paths::Place;
+
+/// What the system says that it is.
+pub const SYSTEM: &str = "system";
+
+/// Who runs the tool.
+pub const USER: &str = "user";
+
+/// What a run depended on, and what it left. Paths are virtual.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Seen {
+    /// The digest of the result that it came to, `HASH/SIZE`.
+    #[prost(string, tag = "1")]
+    pub action: String,
+    /// Everything on the ways that were looked at, by folder.
+    #[prost(message, repeated, tag = "2")]
+    pub folders: Vec<Folder>,
+    /// What was asked of the system, with what it said.
+    #[prost(message, repeated, tag = "3")]
+    pub facts: Vec<Fact>,
+    /// Set if this is right in one place only: the hash of that.
+    #[prost(bytes = "vec", tag = "4")]
+    pub place: Vec<u8>,
+    /// The files that were made.
+    #[prost(message, repeated, tag = "5")]
+    pub outputs: Vec<Made>,
+    /// The folders that were made.
+    #[prost(string, repeated, tag = "6")]
+    pub made_folders: Vec<String>,
+    /// Whether the tool said something.
+    #[prost(bool, tag = "7")]
+    pub has_messages: bool,
+}
+
+/// A folder that is there itself, and no link, with what was looked at in it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Folder {
+    /// Its path.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Names under which there is nothing.
+    #[prost(string, repeated, tag = "2")]
+    pub absent: Vec<String>,
+    /// Files.
+    #[prost(message, repeated, tag = "3")]
+    pub files: Vec<File>,
+    /// Links.
+    #[prost(message, repeated, tag = "4")]
+    pub links: Vec<Fact>,
+    /// The hash of all names in it, if they were listed.
+    #[prost(bytes = "vec", tag = "5")]
+    pub listing: Vec<u8>,
+    /// What is neither file, folder nor link.
+    #[prost(string, repeated, tag = "6")]
+    pub others: Vec<String>,
+}
+
+/// A file.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct File {
+    /// Its name in its folder.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The hash of what it holds; empty if that names folders of the place.
+    #[prost(bytes = "vec", tag = "2")]
+    pub hash: Vec<u8>,
+    /// The hash of what counts of it, if that is not all.
+    #[prost(bytes = "vec", tag = "3")]
+    pub essence: Vec<u8>,
+    /// How that is found out.
+    #[prost(enumeration = "Look", tag = "4")]
+    pub look: i32,
+    /// Whether it may be run.
+    #[prost(bool, tag = "5")]
+    pub is_executable: bool,
+}
+
+/// Something with a name, and what is said of it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Fact {
+    /// The name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// What is said.
+    #[prost(string, tag = "2")]
+    pub value: String,
+}
+
+/// A file that was made.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Made {
+    /// Its path.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// Whether names of folders have been taken out.
+    #[prost(bool, tag = "2")]
+    pub is_moved: bool,
+}
+
+impl Seen {
+    /// Checks that a call here and now would see the same. Returns this as it is to be said from now on: a file may
+    /// hold something else of which the same counts.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn check(&self, place: &Place, hashes: &mut Hashes) -> Result<Self, Misfit> {
+        if self.place.is_empty() {
+            if !place.mounts().iter().all(|mount| is_true_name(&mount.real)) {
+                return Err(Misfit::Place);
+            }
+        } else if self.place != place_hash(place) {
+            return Err(Misfit::Place);
+        }
+        for fact in &self.facts {
+            if fact_of(&fact.name) != fact.value {
+                return Err(Misfit::Changed(fact.name.clone()));
+            }
+        }
+        let mut now = self.clone();
+        for folder in &mut now.folders {
+            let real = place.real_of(&folder.name).ok_or(Misfit::Foreign)?;
+            folder.check(&real, place, hashes)?;
+        }
+        Ok(now)
+    }
+
+    /// The key of the result of a call that saw this.
+    pub fn result_key(&self, asked: &ManifestKey) -> ManifestKey {
+        let mut counts = Self { action: String::new(), ..self.clone() };
+        for file in counts.folders.iter_mut().flat_map(|folder| &mut folder.files) {
+            if !file.essence.is_empty() {
+                file.hash.clear();
+            }
+        }
+        let seen = hex::encode(hash_of(&counts.encode_to_vec()));
+        ManifestKey::of_kind("castwork rule result 1", &format!("{}\n{seen}", asked.digest))
+    }
+
+    /// Whether another says the same of what is depended on, whatever came of it.
+    pub fn sees_the_same(&self, other: &Self) -> bool {
+        (&self.folders, &self.facts, &self.place) == (&other.folders, &other.facts, &other.place)
+    }
+}
+
+impl Folder {
+    fn check(&mut self, real: &str, place: &Place, hashes: &mut Hashes) -> Result<(), Misfit> {
+        let at = |name: &str| format!("{}/{name}", real.trim_end_matches('/'));
+        let changed = |name: &str| Misfit::Changed(format!("{}/{name}", self.name));
+        if !Path::new(real).symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(Misfit::Folder(self.name.clone()));
+        }
+        if !self.listing.is_empty() && names_in(real) != self.listing {
+            return Err(Misfit::Folder(self.name.clone()));
+        }
+        for name in &self.absent {
+            let found = Path::new(&at(name)).symlink_metadata();
+            if !found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+                return Err(Misfit::Appeared(format!("{}/{name}", self.name)));
+            }
+        }
+        for link in &self.links {
+            if !Path::new(&at(&link.name)).read_link().is_ok_and(|to| to == Path::new(&link.value)) {
+                return Err(changed(&link.name));
+            }
+        }
+        for name in &self.others {
+            let found = Path::new(&at(name)).symlink_metadata();
+            let is_other = |found: std::fs::Metadata| !found.is_file() && !found.is_dir() && !found.is_symlink();
+            if !found.is_ok_and(is_other) {
+                return Err(changed(name));
+            }
+        }
+        let misfit = self.files.iter_mut().find_map(|file| {
+            let fits = file.check(&at(&file.name), place, hashes);
+            (!fits).then(|| file.name.clone())
+        });
+        misfit.map_or(Ok(()), |name| Err(Misfit::Changed(format!("{}/{name}", self.name))))
+    }
+}
+
+impl File {
+    fn check(&mut self, path: &str, place: &Place, hashes: &mut Hashes) -> bool {
+        let Ok(metadata) = Path::new(path).symlink_metadata() else { return false };
+        if !metadata.is_file() || Platform::is_executable(&metadata) != self.is_executable {
+            return false;
+        }
+        let Some(hash) = hashes.of(path) else { return false };
+        if hash[..] == self.hash {
+            return true;
+        }
+        if self.essence.is_empty() {
+            return false;
+        }
+        let Ok(bytes) = std::fs::read(path) else { return false };
+        if hash_of(&bytes) != hash || essence::of(&bytes, self.look(), place).is_none_or(|it| it[..] != self.essence)
+        {
+            return false;
+        }
+        if !self.hash.is_empty() {
+            // It may hold something else, but not the name of a folder that the other did not.
+            if names::shows(&bytes, place) {
+                return false;
+            }
+            self.hash = hash.to_vec();
+        }
+        true
+    }
+}
+
+/// What is said of something that was asked of the system.
+pub fn fact_of(name: &str) -> String {
+    match name {
+        SYSTEM => witness::system(),
+        USER => witness::user(),
+        _ => String::new(),
+    }
+}
+
+/// Whether a folder's name has no links in it.
+pub fn is_true_name(folder: &str) -> bool {
+    Path::new(folder).canonicalize().is_ok_and(|real| real == Path::new(folder))
+}

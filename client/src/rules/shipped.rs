@@ -1,0 +1,124 @@
+//! The rules that come with us.
+//!
+//! The variables of each were found by watching `getenv` in the tool; for Cython they are Python's.
+
+use super::rule::Rule;
+use crate::environment::VARIABLES;
+
+/// What any program's loader, C library and locale read.
+const COMMON: [&str; 12] = [
+    "PATH",
+    "PWD",
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "LD_*",
+    "LOCPATH",
+    "NLSPATH",
+    "TMPDIR",
+    "TMP",
+    "TEMP*",
+    "GLIBC_TUNABLES",
+];
+
+/// The rule of a name, if one is shipped.
+pub fn find(name: &str) -> Option<Rule> {
+    all().into_iter().find(|rule| rule.is_for(name))
+}
+
+/// All of them.
+pub fn all() -> Vec<Rule> {
+    vec![castxml(), swig(), protoc(), cython(), moc(), assembler()]
+}
+
+fn texts(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+fn rule(name: &str, tools: &[&str], variables: &[&str], programs: &[&str]) -> Rule {
+    Rule {
+        name: name.to_owned(),
+        tools: texts(tools),
+        environment: Some(texts(&COMMON).into_iter().chain(texts(variables)).collect()),
+        programs: Some(texts(programs)),
+        ..Rule::default()
+    }
+}
+
+/// It starts the compiler that it emulates to ask what that predefines, and where its headers are.
+fn castxml() -> Rule {
+    let own = [
+        "LIBRARY_PATH",
+        "BINUTILS_ROOT",
+        "FORCE_CLANG_DIAGNOSTICS_CRASH",
+        "LLVM_*",
+        "CLANG_*",
+        "GCC_*",
+        "G++_ROOT",
+        "CCC_*",
+        "CASTXML_*",
+        "ROCM_PATH",
+        "TERM",
+        "COLUMNS",
+        "NO_COLOR",
+    ];
+    let mut rule = rule("castxml", &["castxml"], &own, &["castxml", "@compiler", "cc1", "cc1plus"]);
+    if let Some(variables) = &mut rule.environment {
+        variables.extend(VARIABLES.iter().map(|(name, _)| (*name).to_owned()));
+    }
+    // What the processor can do is seen by nobody.
+    rule.refused = texts(&["-march=native", "-mtune=native", "-mcpu=native", "-fmodules", "-fcxx-modules"]);
+    rule.moves = true;
+    rule.is_castxml = true;
+    rule
+}
+
+fn swig() -> Rule {
+    let mut rule = rule(
+        "swig",
+        &["swig", "swig2.0", "swig3.0", "swig4.0"],
+        &["SWIG_LIB", "SWIG_FEATURES", "CCACHE_OUTFILES"],
+        &["swig*"],
+    );
+    rule.moves = true;
+    rule
+}
+
+/// Plug-ins are programs of others.
+fn protoc() -> Rule {
+    let mut rule = rule("protoc", &["protoc"], &["GPB_*"], &["protoc*"]);
+    rule.moves = true;
+    rule
+}
+
+fn cython() -> Rule {
+    let tools = ["cython", "cython3"];
+    let variables = ["PYTHON*", "__PYVENV_LAUNCHER__", "OPENSSL_*", "HOME", "CYTHON*", "VIRTUAL_ENV"];
+    let mut rule = rule("cython", &tools, &variables, &["cython*", "python*", "uname"]);
+    rule.may_be_script = true;
+    rule
+}
+
+/// Qt's name for it may be a link to a program that chooses one of several.
+fn moc() -> Rule {
+    let variables = ["CPATH", "CPLUS_INCLUDE_PATH", "HOME", "XDG_*", "QT*", "QML*"];
+    rule("moc", &["moc", "moc-qt5", "moc-qt6"], &variables, &["moc*", "qtchooser"])
+}
+
+fn assembler() -> Rule {
+    rule("as", &["as", "x86_64-linux-gnu-as", "aarch64-linux-gnu-as"], &["SOURCE_DATE_EPOCH"], &["as", "*-as"])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tools_are_known_by_their_names() {
+        for (name, rule) in [("/usr/bin/castxml", "castxml"), ("moc", "moc"), ("as", "as")] {
+            assert_eq!(find(name).map(|found| found.name).as_deref(), Some(rule));
+        }
+        assert_eq!(find("castxml-gui"), None);
+        assert_eq!(find("g++"), None);
+    }
+}

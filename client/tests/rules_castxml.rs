@@ -1,0 +1,338 @@
+//! CastXML by its rule: the case of ITK, and each way in which an answer could be another than its own.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use support::tool::{check, check_change, check_hit, has};
+use support::{Project, castwork, program, text};
+
+/// Headers of the standard library that this CastXML takes with any GCC.
+const HEADERS: [&str; 30] = [
+    "algorithm", "array", "atomic", "cassert", "cctype", "cerrno", "cfloat", "climits", "cmath", "cstddef",
+    "cstdint", "cstdio", "cstdlib", "cstring", "ctime", "exception", "initializer_list", "iosfwd", "limits", "list",
+    "map", "memory", "numeric", "ratio", "set", "tuple", "type_traits", "typeindex", "utility", "vector",
+];
+
+/// As ITK calls it.
+const ITK: &str = "castxml --castxml-gccxml --castxml-start _wrapping_ --castxml-cc-gnu ( /usr/bin/g++ ) -w -c";
+
+fn project() -> Project {
+    let project = Project::with(&[
+        ("a.cxx", "#include <cstdint>\n#include \"h.h\"\nnamespace _wrapping_ { typedef A<int> a; a v; }\n"),
+        ("inc/h.h", "#ifndef H\n#define H\n// one\ntemplate <class T> struct A { T x; int f(int v = LIMIT); };\n#endif\n"),
+        ("early/.keep", ""),
+        ("castwork.toml", ""),
+    ]);
+    project
+}
+
+fn call() -> String {
+    format!("{ITK} -DLIMIT=3 -Iearly -Iinc a.cxx -o a.xml")
+}
+
+#[test]
+fn thirty_headers_are_hits_in_another_tree_and_byte_for_byte_its_own() {
+    if !has("thirty headers", "castxml") {
+        return;
+    }
+    let project = project();
+    let line = |project: &Project, header: &str| {
+        let root = project.root.display();
+        format!("{ITK} @{root}/inc.rsp {root}/{header}.cxx -o {root}/xml/{header}.xml")
+    };
+    let fill = |project: &Project| {
+        project.write("inc.rsp", &format!("-DLIMIT=3\n-I{root}/early\n-I{root}/inc\n", root = project.root.display()));
+        project.write("xml/.keep", "");
+    };
+    fill(&project);
+    for header in HEADERS {
+        let body = "namespace _wrapping_ { typedef A<int> a; a v; }";
+        project.write(&format!("{header}.cxx"), &format!("#include <{header}>\n#include \"h.h\"\n{body}\n"));
+    }
+    for header in HEADERS {
+        let left = check(&project, &line(&project, header), &[&format!("xml/{header}.xml")]);
+        assert_eq!(left.code, Some(0), "{header}: {}", left.stderr);
+    }
+    let counters = project.counters();
+    assert_eq!(counters.local(), [30, 0, 30, 0], "{}", counters.0);
+    let other = project.copy("another-tree");
+    fill(&other);
+    for header in HEADERS {
+        let left = check(&other, &line(&other, header), &[&format!("xml/{header}.xml")]);
+        assert!(left.text(&format!("xml/{header}.xml")).contains("another-tree"), "{header}");
+    }
+    let counters = other.counters();
+    assert_eq!(counters.local(), [30, 30, 0, 0], "{}", counters.0);
+}
+
+#[test]
+fn a_comment_alone_is_a_hit_and_all_else_is_not() {
+    if !has("comments", "castxml") {
+        return;
+    }
+    let project = project();
+    let header = |comment: &str, value: &str| {
+        format!("#ifndef H\n#define H\n// {comment}\ntemplate <class T> struct A {{ T x; /* {comment} */ int f(int v = {value}); }};\n#endif\n")
+    };
+    project.write("inc/h.h", &header("one", "LIMIT"));
+    let first = check_hit(&project, "", &call(), &["a.xml"]);
+    project.write("inc/h.h", &header("something else", "LIMIT"));
+    assert_eq!(check(&project, &call(), &["a.xml"]), first);
+    assert_eq!(check(&project, &call(), &["a.xml"]), first);
+    assert_eq!(project.counters().local(), [2, 2, 0, 0]);
+    project.write("inc/h.h", &header("something else", "4"));
+    assert_ne!(check(&project, &call(), &["a.xml"]), first);
+    assert_eq!(project.counters().local(), [1, 0, 1, 0]);
+    // Lines count.
+    project.write("inc/h.h", &header("two\n// lines", "4"));
+    check(&project, &call(), &["a.xml"]);
+    assert_eq!(project.counters().local(), [1, 0, 1, 0]);
+    // So do comments where they are written out.
+    let line = "castxml --castxml-output=1 --castxml-cc-gnu ( g++ ) -DLIMIT=3 -Iinc -w a.cxx -o a.xml";
+    project.write("inc/h.h", &header("one", "LIMIT"));
+    check_change(&project, "", line, &["a.xml"], || project.write("inc/h.h", "/** seven */\ntemplate <class T> struct A { T x; };\n"));
+}
+
+#[test]
+fn headers_that_change_appear_or_come_before_others() {
+    if !has("headers", "castxml") {
+        return;
+    }
+    let changes: [(&str, fn(&Project)); 4] = [
+        ("change", |project| project.write("inc/h.h", "template <class T> struct A { T y; };\n")),
+        ("shadow", |project| project.write("early/h.h", "template <class T> struct A { T z; };\n")),
+        ("beside", |project| project.write("h.h", "template <class T> struct A { T w; };\n")),
+        ("source", |project| project.write("a.cxx", "namespace _wrapping_ { int v; }\n")),
+    ];
+    for (name, change) in changes {
+        let project = project();
+        println!("{name}");
+        check_change(&project, "", &call(), &["a.xml"], || change(&project));
+    }
+    let project = project();
+    project.write("a.cxx", "#if __has_include(\"new.h\")\nint with;\n#else\nint without;\n#endif\n");
+    check_change(&project, "", "castxml --castxml-gccxml -w -Iearly a.cxx -o a.xml", &["a.xml"], || {
+        project.write("early/new.h", "");
+    });
+}
+
+#[test]
+fn what_the_emulated_compiler_predefines_counts() {
+    if !has("predefines", "castxml") {
+        return;
+    }
+    let mut project = project();
+    project.write("a.cxx", "int v = VAL; struct S { int f(int max = VAL); };\n");
+    // A script that takes a value from a file: what else it reads nobody knows.
+    project.write("value", "2");
+    project.write("mygxx2", "#!/bin/sh\nexec /usr/bin/g++ -DVAL=$(cat value) \"$@\"\n");
+    Command::new("chmod").arg("+x").arg(project.root.join("mygxx2")).status().unwrap();
+    let line = "castxml --castxml-gccxml --castxml-cc-gnu ( ./mygxx2 ) -w -c a.cxx -o a.xml";
+    let before = check(&project, line, &["a.xml"]);
+    assert_eq!(check(&project, line, &["a.xml"]), before);
+    let counters = project.counters();
+    assert_eq!(counters.number("local_hits"), 0);
+    assert_eq!(counters.number("passed_through"), 2, "{}", counters.0);
+    project.write("value", "6");
+    assert_ne!(check(&project, line, &["a.xml"]), before);
+    // The same by a flag, which is a word.
+    let of = |value: &str| format!("castxml --castxml-gccxml --castxml-cc-gnu ( g++ -DVAL={value} ) -w -c a.cxx -o a.xml");
+    let two = check_hit(&project, "", &of("2"), &["a.xml"]);
+    assert_ne!(check(&project, &of("3"), &["a.xml"]), two);
+    // A compiler that comes before it on `PATH`, later.
+    let path = format!("{}/bin:{}", project.root.display(), std::env::var("PATH").unwrap());
+    project.write("bin/.keep", "");
+    project.set("PATH", &path);
+    check_change(&project, "", &of("2"), &["a.xml"], || {
+        project.write("bin/g++", "#!/bin/sh\nexec /usr/bin/g++ \"$@\" -UVAL -DVAL=7\n");
+        Command::new("chmod").arg("+x").arg(project.root.join("bin/g++")).status().unwrap();
+    });
+    // And by a variable.
+    project.write("v/value.h", "#define OTHER 1\n");
+    project.write("a.cxx", "#if __has_include(<value.h>)\nint with;\n#endif\nint v;\n");
+    let line = "castxml --castxml-gccxml --castxml-cc-gnu ( /usr/bin/g++ ) -w -c a.cxx -o a.xml";
+    let without = check_hit(&project, "", line, &["a.xml"]);
+    project.set("CPLUS_INCLUDE_PATH", &project.root.join("v").display().to_string());
+    assert_ne!(check(&project, line, &["a.xml"]), without);
+}
+
+#[test]
+fn a_tool_or_its_data_that_is_replaced_counts() {
+    if !has("castxml replaced", "castxml") {
+        return;
+    }
+    let project = project();
+    let real = program("castxml").unwrap().canonicalize().unwrap();
+    let own = project.root.join("own");
+    std::fs::create_dir_all(own.join("bin")).unwrap();
+    std::fs::create_dir_all(own.join("share")).unwrap();
+    std::fs::copy(&real, own.join("bin/castxml")).unwrap();
+    let data = real.parent().unwrap().join("../share/castxml");
+    assert!(Command::new("cp").arg("-rL").arg(data).arg(own.join("share/castxml")).status().unwrap().success());
+    project.write("a.cxx", "#include <stddef.h>\nint v = sizeof(size_t);\n");
+    project.write("tick", "");
+    let line = "own/bin/castxml --castxml-gccxml -w a.cxx -o a.xml";
+    check_hit(&project, "", line, &["a.xml"]);
+    // Its own header.
+    let header = "own/share/castxml/clang/include/stddef.h";
+    let text = std::fs::read_to_string(project.root.join(header)).unwrap();
+    check_change(&project, "", line, &["a.xml"], || project.write(header, &format!("{text}\nint from_the_header;\n")));
+    // The program: other bytes, the same behaviour.
+    check_hit(&project, "", line, &["a.xml"]);
+    let mut bytes = std::fs::read(&real).unwrap();
+    bytes.push(0);
+    std::fs::remove_file(own.join("bin/castxml")).unwrap();
+    std::fs::copy(&real, own.join("bin/castxml")).unwrap();
+    std::fs::write(own.join("bin/castxml"), bytes).unwrap();
+    project.write("tick", "");
+    check(&project, line, &["a.xml"]);
+    assert_eq!(project.counters().number("local_hits"), 0);
+}
+
+#[test]
+fn outputs_come_back_where_they_are_gone_and_only_as_files_of_their_own() {
+    if !has("castxml outputs", "castxml") {
+        return;
+    }
+    let project = project();
+    let line = call();
+    check_hit(&project, "", &line, &["a.xml"]);
+    // Hits are given in place of an older output.
+    std::fs::write(project.root.join("a.xml"), "old").unwrap();
+    let expected = std::fs::read(project.root.join("a.xml")).unwrap();
+    assert_eq!(project.cached(&line).status.code(), Some(0));
+    let made = std::fs::read(project.root.join("a.xml")).unwrap();
+    assert_ne!(made, expected);
+    // A hard link's other name is not changed by a hit unless the tool changes it.
+    for kind in ["hard", "symbolic"] {
+        let make = || {
+            let _ = std::fs::remove_file(project.root.join("a.xml"));
+            std::fs::write(project.root.join("other"), "other").unwrap();
+            match kind {
+                "hard" => std::fs::hard_link(project.root.join("other"), project.root.join("a.xml")).unwrap(),
+                _ => std::os::unix::fs::symlink("other", project.root.join("a.xml")).unwrap(),
+            }
+        };
+        let left = |output: std::process::Output| {
+            let read = |name: &str| std::fs::read(project.root.join(name)).ok();
+            (output.status.code(), read("other"), read("a.xml"))
+        };
+        make();
+        let plain = left(project.plain(&line));
+        make();
+        assert_eq!(left(project.cached(&line)), plain, "{kind}");
+    }
+    // To a folder that isn't there, to standard output, and of standard input.
+    std::fs::remove_file(project.root.join("a.xml")).unwrap();
+    check(&project, &line.replace("a.xml", "nowhere/a.xml"), &["nowhere/a.xml"]);
+    check(&project, &line.replace("a.xml", "-"), &["-"]);
+}
+
+#[test]
+fn dates_and_names_of_files_that_show() {
+    if !has("castxml dates", "castxml") {
+        return;
+    }
+    let project = project();
+    project.write("a.cxx", "struct S { void f(const char *t = __TIME__); };\n");
+    let line = "castxml --castxml-gccxml -w a.cxx -o a.xml";
+    for _ in 0..2 {
+        project.cached(line);
+    }
+    let counters = project.counters();
+    assert_eq!(counters.number("local_hits"), 0, "{}", counters.0);
+    assert_eq!(counters.reason("file that may ask for the date"), 2);
+    project.write("a.cxx", "struct S { void f(const char *t = __FILE__); };\n");
+    let line = |project: &Project| format!("castxml --castxml-gccxml -w {}/a.cxx -o a.xml", project.root.display());
+    check_hit(&project, "", &line(&project), &["a.xml"]);
+    let other = project.copy("another-tree");
+    let left = check(&other, &line(&other), &["a.xml"]);
+    assert!(left.text("a.xml").contains("another-tree"));
+    assert_eq!(other.counters().number("local_hits"), 0);
+}
+
+#[test]
+fn a_file_that_names_its_own_tree_is_not_taken_for_one_that_names_another() {
+    if !has("castxml names", "castxml") {
+        return;
+    }
+    let project = project();
+    let other = project.copy("another-tree");
+    // The same bytes in both trees: the name of the first.
+    for tree in [&project, &other] {
+        tree.write("a.cxx", &format!("#line 3 \"{}/gen.y\"\nint v;\n", project.root.display()));
+    }
+    let line = "castxml --castxml-gccxml -w a.cxx -o a.xml";
+    check_hit(&project, "", line, &["a.xml"]);
+    let left = check(&other, line, &["a.xml"]);
+    assert!(left.text("a.xml").contains(project.root.to_str().unwrap()));
+}
+
+#[test]
+fn a_shared_root_that_is_read_only_stands_behind_the_local_one() {
+    if !has("castxml shared", "castxml") {
+        return;
+    }
+    let mut project = project();
+    let shared = project.cache.with_file_name("shared");
+    project.set("CASTWORK_REMOTE", &format!("file://{}", shared.display()));
+    check(&project, &call(), &["a.xml"]);
+    let listed = |folder: &Path| {
+        let found = Command::new("find").arg(folder).args(["-type", "f", "-printf", "%p %s %T@\\n"]).output().unwrap();
+        text(&found.stdout)
+    };
+    let before = listed(&shared);
+    assert!(!before.is_empty());
+    let mut other = project.copy("another-tree");
+    other.cache = other.cache.with_file_name("fresh");
+    other.variables.clone_from(&project.variables);
+    other.set("CASTWORK_REMOTE", &format!("file://{}?mode=ro", shared.display()));
+    other.counters();
+    check(&other, &call(), &["a.xml"]);
+    assert_eq!(other.counters().number("remote_hits"), 1);
+    check(&other, &call(), &["a.xml"]);
+    assert_eq!(other.counters().number("local_hits"), 1, "it is kept locally");
+    other.write("inc/h.h", "template <class T> struct A { T y; };\n");
+    check(&other, &call(), &["a.xml"]);
+    assert_eq!(listed(&shared), before, "nothing is written to what is read-only");
+}
+
+#[test]
+fn torn_entries_and_calls_at_once() {
+    if !has("castxml torn", "castxml") {
+        return;
+    }
+    let project = project();
+    check_hit(&project, "", &call(), &["a.xml"]);
+    let found = Command::new("find").arg(project.cache.join("cache")).args(["-type", "f"]).output().unwrap();
+    for file in text(&found.stdout).lines() {
+        let bytes = std::fs::read(file).unwrap();
+        for torn in [&bytes[..bytes.len() / 2], b"", b"garbage"] {
+            let _ = std::fs::remove_file(file);
+            std::fs::write(file, torn).unwrap();
+            check(&project, &call(), &["a.xml"]);
+        }
+    }
+    project.write("inc/h.h", "template <class T> struct A { T y; };\n");
+    let expected = {
+        project.plain(&call());
+        std::fs::read(project.root.join("a.xml")).unwrap()
+    };
+    let line = call();
+    let run = || project.command(castwork()).args(line.split_whitespace()).output().unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..3 {
+                    assert_eq!(run().status.code(), Some(0));
+                }
+            });
+        }
+    });
+    assert_eq!(std::fs::read(project.root.join("a.xml")).unwrap(), expected);
+    check(&project, &line, &["a.xml"]);
+}
