@@ -125,14 +125,9 @@ impl Watched<'_> {
         let drafts = self.drafts(&survey, &mut hashes, stdout.is_empty() && stderr.is_empty())?;
         survey.check_again()?;
         let says_place = [&stdout, &stderr].iter().any(|text| names::shows(text, &asked.place));
-        let is_bound = !asked.may_move
-            || says_place
-            || kept.show_place
-            || survey.crosses
-            || drafts.values().any(|draft| draft.shows_place && draft.moved.is_none())
-            || self.looks_above(&survey)
-            || self.names_others()
-            || !asked.place.mounts().iter().all(|mount| is_true_name(&mount.real));
+        let binding = self.binding(&survey, &drafts, says_place || kept.show_place);
+        let is_bound = binding.is_some();
+        tracing::debug!(?binding, "surveyed");
         if is_bound {
             outputs::put_back(&mut kept, asked)?;
         }
@@ -150,6 +145,30 @@ impl Watched<'_> {
         let action = seen.result_key(&asked.key);
         seen.action = action.digest.to_string();
         Ok((seen, action, Answer { outputs, stdout: Bytes::from(stdout), stderr: Bytes::from(stderr) }))
+    }
+
+    /// Why the result is right in this place only, if it is.
+    fn binding(
+        &self,
+        survey: &Survey<'_>,
+        drafts: &BTreeMap<String, Draft>,
+        shows_place: bool,
+    ) -> Option<&'static str> {
+        let Asked { may_move, place, rule, .. } = self.asked;
+        let is_hidden = |draft: &Draft| draft.shows_place && draft.moved.is_none();
+        let is_linked = || !place.mounts().iter().all(|mount| is_true_name(&mount.real));
+        match () {
+            () if !may_move => Some("the tool or the call doesn't move"),
+            () if shows_place => Some("what was made, or said, names its folder"),
+            () if survey.leads_back || (survey.climbs && !rule.is_castxml) => {
+                Some("a path leads out of a folder")
+            }
+            () if drafts.values().any(is_hidden) => Some("a file names the folder in an unknown way"),
+            () if self.looks_above(survey) => Some("something was looked for above the folder"),
+            () if self.names_others() => Some("the call names a folder elsewhere"),
+            () if is_linked() => Some("a link leads to the folder"),
+            () => None,
+        }
     }
 
     /// What the tool said, if it said it to us.

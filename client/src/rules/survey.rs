@@ -34,8 +34,33 @@ pub struct Survey<'a> {
     pub folders: BTreeMap<String, Found>,
     /// Ways that have been walked.
     walked: BTreeSet<String>,
-    /// Whether a way leads from one folder with a virtual name out of it by `..`, so that it leads elsewhere elsewhere.
-    pub crosses: bool,
+    /// Whether a way leads out of a folder with a virtual name by `..`.
+    pub climbs: bool,
+    /// Whether such a way leads back by that folder's real name, which is another elsewhere.
+    pub leads_back: bool,
+}
+
+/// Where a way has led.
+#[derive(Clone, Debug)]
+struct At {
+    /// The true name.
+    real: String,
+    /// What it is written down as: the same, unless the way has climbed out of a folder with a virtual name.
+    key: String,
+}
+
+impl At {
+    fn root() -> Self {
+        Self { real: "/".to_owned(), key: "/".to_owned() }
+    }
+
+    fn within(&self, part: &str) -> Self {
+        Self { real: joined(&self.real, part), key: joined(&self.key, part) }
+    }
+
+    fn has_climbed(&self) -> bool {
+        self.real != self.key
+    }
 }
 
 /// What was found in a folder.
@@ -72,7 +97,7 @@ impl<'a> Survey<'a> {
     pub fn of(deeds: &'a Deeds, more: &[String], place: &'a Place, start_ns: i128) -> Result<Self, Reason> {
         let folders = BTreeMap::from([("/".to_owned(), Found::default())]);
         let mut survey =
-            Self { place, deeds, start_ns, folders, walked: BTreeSet::new(), crosses: false };
+            Self { place, deeds, start_ns, folders, walked: BTreeSet::new(), climbs: false, leads_back: false };
         survey.walk(&place.folder)?;
         for path in deeds.looked.iter().chain(more) {
             survey.walk(path)?;
@@ -85,6 +110,7 @@ impl<'a> Survey<'a> {
         }
         // What was read has to have been found: it may have been replaced.
         for path in &deeds.read {
+            survey.walk(path)?;
             let (folder, name) = path.rsplit_once('/').unwrap_or_default();
             let folder = if folder.is_empty() { "/" } else { folder };
             if !survey.folders.get(folder).is_some_and(|found| found.files.contains_key(name)) {
@@ -103,26 +129,25 @@ impl<'a> Survey<'a> {
             return Err("run that looks at too many files".into());
         }
         let mut parts: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
-        let mut current = "/".to_owned();
+        let mut at = At::root();
         let mut links = 0;
         while let Some(part) = parts.pop() {
             match part.as_str() {
                 "" | "." => continue,
                 ".." => {
-                    let parent = parent_of(&current).to_owned();
-                    self.crosses |= self.place.crosses(&current, &parent);
-                    current = parent;
+                    at = self.up(&at);
                     continue;
                 }
                 _ => {}
             }
-            let whole = joined(&current, &part);
+            let next = at.within(&part);
+            self.leads_back |= at.has_climbed() && self.is_on_way(&next.real);
             // What the run has made itself says nothing about before.
-            if self.deeds.ever_made.contains(&whole) {
+            if self.deeds.ever_made.contains(&next.real) {
                 return Ok(None);
             }
-            let found = self.folders.entry(current.clone()).or_default();
-            let metadata = match Path::new(&whole).symlink_metadata() {
+            let found = self.folders.entry(at.key.clone()).or_default();
+            let metadata = match Path::new(&next.real).symlink_metadata() {
                 Ok(metadata) => metadata,
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     found.absent.insert(part);
@@ -132,28 +157,28 @@ impl<'a> Survey<'a> {
             };
             if metadata.is_dir() {
                 self.check_birth(&metadata)?;
-                self.folders.entry(whole.clone()).or_default();
-                current = whole;
+                self.folders.entry(next.key.clone()).or_default();
+                at = next;
             } else if metadata.is_symlink() {
-                links += 1;
-                let target = Path::new(&whole).read_link().ok().and_then(|to| to.into_os_string().into_string().ok());
+                let target = Path::new(&next.real).read_link().ok();
+                let target = target.and_then(|to| to.into_os_string().into_string().ok());
                 let target = target.ok_or(Reason::new("link with an unusual name"))?;
+                parts.extend(target.split('/').rev().map(str::to_owned));
+                if target.starts_with('/') {
+                    at = At::root();
+                }
+                found.links.insert(part, target);
+                self.check_age(&metadata)?;
+                links += 1;
                 if links > LINKS_MAX {
                     return Ok(None);
                 }
-                self.check_age(&metadata)?;
-                parts.extend(target.split('/').rev().map(str::to_owned));
-                if target.starts_with('/') {
-                    current = "/".to_owned();
-                }
-                let found = self.folders.entry(parent_of(&whole).to_owned()).or_default();
-                found.links.insert(part, target);
             } else if metadata.is_file() {
                 found.files.insert(part, Platform::is_executable(&metadata));
                 self.check_age(&metadata)?;
-                return Ok(Some(whole));
+                return Ok(Some(next.real));
             } else {
-                if current != FOLDER_OF_DEVICES {
+                if at.real != FOLDER_OF_DEVICES {
                     return Err("file of an unusual kind".into());
                 }
                 found.others.insert(part);
@@ -161,6 +186,24 @@ impl<'a> Survey<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// One folder up. Out of one with a virtual name the way is written down as it is, since elsewhere it leads
+    /// elsewhere.
+    fn up(&mut self, at: &At) -> At {
+        let parent = parent_of(&at.real).to_owned();
+        let leaves = self.place.mounts().iter().any(|mount| mount.real == at.real);
+        if leaves || at.key.ends_with("/..") {
+            self.climbs = true;
+            return At { real: parent, key: format!("{}/..", at.key) };
+        }
+        At { real: parent, key: parent_of(&at.key).to_owned() }
+    }
+
+    /// Whether a folder is one with a virtual name, or one that such a folder lies in.
+    fn is_on_way(&self, folder: &str) -> bool {
+        let begin = format!("{folder}/");
+        self.place.mounts().iter().any(|mount| mount.real == folder || mount.real.starts_with(&begin))
     }
 
     /// Checks that no file has changed while what they hold was read.
@@ -228,7 +271,12 @@ impl<'a> Survey<'a> {
         if !settled() {
             return Err("folder that was listed changed while the tool ran".into());
         }
-        self.folders.entry(folder.to_owned()).or_default().listing = names;
+        // By whatever ways it was reached.
+        for (key, found) in &mut self.folders {
+            if key == folder || (key.contains("/..") && Path::new(key).canonicalize().is_ok_and(|real| real == Path::new(folder))) {
+                found.listing.clone_from(&names);
+            }
+        }
         Ok(())
     }
 }
