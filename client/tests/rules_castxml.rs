@@ -12,18 +12,49 @@ use support::{Project, castwork, program, text};
 
 /// Headers of the standard library that this CastXML takes with any GCC.
 const HEADERS: [&str; 30] = [
-    "algorithm", "array", "atomic", "cassert", "cctype", "cerrno", "cfloat", "climits", "cmath", "cstddef",
-    "cstdint", "cstdio", "cstdlib", "cstring", "ctime", "exception", "initializer_list", "iosfwd", "limits", "list",
-    "map", "memory", "numeric", "ratio", "set", "tuple", "type_traits", "typeindex", "utility", "vector",
+    "algorithm",
+    "array",
+    "atomic",
+    "cassert",
+    "cctype",
+    "cerrno",
+    "cfloat",
+    "climits",
+    "cmath",
+    "cstddef",
+    "cstdint",
+    "cstdio",
+    "cstdlib",
+    "cstring",
+    "ctime",
+    "exception",
+    "initializer_list",
+    "iosfwd",
+    "limits",
+    "list",
+    "map",
+    "memory",
+    "numeric",
+    "ratio",
+    "set",
+    "tuple",
+    "type_traits",
+    "typeindex",
+    "utility",
+    "vector",
 ];
 
 /// As ITK calls it.
-const ITK: &str = "castxml --castxml-gccxml --castxml-start _wrapping_ --castxml-cc-gnu ( /usr/bin/g++ ) -w -c";
+const ITK: &str =
+    "castxml --castxml-gccxml --castxml-start _wrapping_ --castxml-cc-gnu ( /usr/bin/g++ ) -w -c";
 
 fn project() -> Project {
     let project = Project::with(&[
         ("a.cxx", "#include <cstdint>\n#include \"h.h\"\nnamespace _wrapping_ { typedef A<int> a; a v; }\n"),
-        ("inc/h.h", "#ifndef H\n#define H\n// one\ntemplate <class T> struct A { T x; int f(int v = LIMIT); };\n#endif\n"),
+        (
+            "inc/h.h",
+            "#ifndef H\n#define H\n// one\ntemplate <class T> struct A { T x; int f(int v = LIMIT); };\n#endif\n",
+        ),
         ("early/.keep", ""),
         ("castwork.toml", ""),
     ]);
@@ -45,7 +76,10 @@ fn thirty_headers_are_hits_in_another_tree_and_byte_for_byte_its_own() {
         format!("{ITK} @{root}/inc.rsp {root}/{header}.cxx -o {root}/xml/{header}.xml")
     };
     let fill = |project: &Project| {
-        project.write("inc.rsp", &format!("-DLIMIT=3\n-I{root}/early\n-I{root}/inc\n", root = project.root.display()));
+        project.write(
+            "inc.rsp",
+            &format!("-DLIMIT=3\n-I{root}/early\n-I{root}/inc\n", root = project.root.display()),
+        );
         project.write("xml/.keep", "");
     };
     fill(&project);
@@ -76,7 +110,9 @@ fn a_comment_alone_is_a_hit_and_all_else_is_not() {
     }
     let project = project();
     let header = |comment: &str, value: &str| {
-        format!("#ifndef H\n#define H\n// {comment}\ntemplate <class T> struct A {{ T x; /* {comment} */ int f(int v = {value}); }};\n#endif\n")
+        format!(
+            "#ifndef H\n#define H\n// {comment}\ntemplate <class T> struct A {{ T x; /* {comment} */ int f(int v = {value}); }};\n#endif\n"
+        )
     };
     project.write("inc/h.h", &header("one", "LIMIT"));
     let first = check_hit(&project, "", &call(), &["a.xml"]);
@@ -94,7 +130,9 @@ fn a_comment_alone_is_a_hit_and_all_else_is_not() {
     // So do comments where they are written out.
     let line = "castxml --castxml-output=1 --castxml-cc-gnu ( g++ ) -DLIMIT=3 -Iinc -w a.cxx -o a.xml";
     project.write("inc/h.h", &header("one", "LIMIT"));
-    check_change(&project, "", line, &["a.xml"], || project.write("inc/h.h", "/** seven */\ntemplate <class T> struct A { T x; };\n"));
+    check_change(&project, "", line, &["a.xml"], || {
+        project.write("inc/h.h", "/** seven */\ntemplate <class T> struct A { T x; };\n")
+    });
 }
 
 #[test]
@@ -140,7 +178,9 @@ fn what_the_emulated_compiler_predefines_counts() {
     project.write("value", "6");
     assert_ne!(check(&project, line, &["a.xml"]), before);
     // The same by a flag, which is a word.
-    let of = |value: &str| format!("castxml --castxml-gccxml --castxml-cc-gnu ( g++ -DVAL={value} ) -w -c a.cxx -o a.xml");
+    let of = |value: &str| {
+        format!("castxml --castxml-gccxml --castxml-cc-gnu ( g++ -DVAL={value} ) -w -c a.cxx -o a.xml")
+    };
     let two = check_hit(&project, "", &of("2"), &["a.xml"]);
     assert_ne!(check(&project, &of("3"), &["a.xml"]), two);
     // A compiler that comes before it on `PATH`, later.
@@ -172,7 +212,9 @@ fn a_tool_or_its_data_that_is_replaced_counts() {
     std::fs::create_dir_all(own.join("share")).unwrap();
     std::fs::copy(&real, own.join("bin/castxml")).unwrap();
     let data = real.parent().unwrap().join("../share/castxml");
-    assert!(Command::new("cp").arg("-rL").arg(data).arg(own.join("share/castxml")).status().unwrap().success());
+    assert!(
+        Command::new("cp").arg("-rL").arg(data).arg(own.join("share/castxml")).status().unwrap().success()
+    );
     project.write("a.cxx", "#include <stddef.h>\nint v = sizeof(size_t);\n");
     project.write("tick", "");
     let line = "own/bin/castxml --castxml-gccxml -w a.cxx -o a.xml";
@@ -180,7 +222,9 @@ fn a_tool_or_its_data_that_is_replaced_counts() {
     // Its own header.
     let header = "own/share/castxml/clang/include/stddef.h";
     let text = std::fs::read_to_string(project.root.join(header)).unwrap();
-    check_change(&project, "", line, &["a.xml"], || project.write(header, &format!("{text}\nint from_the_header;\n")));
+    check_change(&project, "", line, &["a.xml"], || {
+        project.write(header, &format!("{text}\nint from_the_header;\n"))
+    });
     // The program: other bytes, the same behaviour.
     check_hit(&project, "", line, &["a.xml"]);
     let mut bytes = std::fs::read(&real).unwrap();
@@ -247,7 +291,8 @@ fn dates_and_names_of_files_that_show() {
     assert_eq!(counters.number("local_hits"), 0, "{}", counters.0);
     assert_eq!(counters.reason("file that may ask for the date"), 2);
     project.write("a.cxx", "struct S { void f(const char *t = __FILE__); };\n");
-    let line = |project: &Project| format!("castxml --castxml-gccxml -w {}/a.cxx -o a.xml", project.root.display());
+    let line =
+        |project: &Project| format!("castxml --castxml-gccxml -w {}/a.cxx -o a.xml", project.root.display());
     check_hit(&project, "", &line(&project), &["a.xml"]);
     let other = project.copy("another-tree");
     let left = check(&other, &line(&other), &["a.xml"]);
@@ -264,7 +309,10 @@ fn a_file_that_names_its_own_tree_is_not_taken_for_one_that_names_another() {
     let other = project.copy("another-tree");
     // The same bytes in both trees: the name of the first.
     for tree in [&project, &other] {
-        tree.write("a.cxx", &format!("struct S {{ void f(const char *t = \"{}/x\"); }};\n", project.root.display()));
+        tree.write(
+            "a.cxx",
+            &format!("struct S {{ void f(const char *t = \"{}/x\"); }};\n", project.root.display()),
+        );
     }
     let line = "castxml --castxml-gccxml -w a.cxx -o a.xml";
     check_hit(&project, "", line, &["a.xml"]);
@@ -282,7 +330,11 @@ fn a_shared_root_that_is_read_only_stands_behind_the_local_one() {
     project.set("CASTWORK_REMOTE", &format!("file://{}", shared.display()));
     check(&project, &call(), &["a.xml"]);
     let listed = |folder: &Path| {
-        let found = Command::new("find").arg(folder).args(["-type", "f", "-printf", "%p %s %T@\\n"]).output().unwrap();
+        let found = Command::new("find")
+            .arg(folder)
+            .args(["-type", "f", "-printf", "%p %s %T@\\n"])
+            .output()
+            .unwrap();
         text(&found.stdout)
     };
     let before = listed(&shared);

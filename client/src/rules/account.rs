@@ -20,13 +20,18 @@ pub fn of(asked: &Asked, seen: &Seen) -> Account {
             files.push(part(&name, hash[..SHOWN.min(hash.len())].to_owned()));
         }
     }
-    let named = asked.words.iter().rev().map(|word| asked.place.alias(&crate::paths::normal(&asked.place.absolute(word))));
+    let named = asked
+        .words
+        .iter()
+        .rev()
+        .map(|word| asked.place.alias(&crate::paths::normal(&asked.place.absolute(word))));
     let mut read = named.filter(|name| files.iter().any(|file| file.name == *name));
     let source = read.next().unwrap_or_else(|| asked.rule.name.clone());
     let (tools, files) = files.into_iter().partition(|file| {
         file.name.strip_prefix(ABSOLUTE).is_some_and(|path| asked.program.to_str() == Some(path))
     });
-    let mut settings: Vec<Part> = seen.facts.iter().map(|fact| part(&fact.name, fact.value.clone())).collect();
+    let mut settings: Vec<Part> =
+        seen.facts.iter().map(|fact| part(&fact.name, fact.value.clone())).collect();
     settings.push(part("folder", asked.place.alias(&asked.place.folder)));
     Account {
         source,

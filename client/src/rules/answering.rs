@@ -118,14 +118,19 @@ fn files_of_here(asked: &Asked, seen: &Seen, answer: &Answer) -> Option<Vec<Writ
     let told: BTreeSet<&str> = seen.outputs.iter().map(|made| made.name.as_str()).collect();
     let there: BTreeSet<&str> = answer.outputs.iter().map(|output| output.name.as_str()).collect();
     let is_whole = told == there && seen.outputs.len() == told.len() && answer.outputs.len() == there.len();
-    if !is_whole || told.is_empty() || seen.has_messages == (answer.stdout.is_empty() && answer.stderr.is_empty()) {
+    if !is_whole
+        || told.is_empty()
+        || seen.has_messages == (answer.stdout.is_empty() && answer.stderr.is_empty())
+    {
         return None;
     }
     let mut files = Vec::new();
     for made in &seen.outputs {
         let output = answer.output(&made.name)?;
-        let path = asked.place.real_of(&made.name).filter(|path| !path.split('/').any(|part| part == ".."))?;
-        let data = if made.is_moved { names::put_in(&output.data, &asked.place)? } else { output.data.to_vec() };
+        let path =
+            asked.place.real_of(&made.name).filter(|path| !path.split('/').any(|part| part == ".."))?;
+        let data =
+            if made.is_moved { names::put_in(&output.data, &asked.place)? } else { output.data.to_vec() };
         files.push(Written { path: path.into(), data, is_executable: output.is_executable });
     }
     Some(files)

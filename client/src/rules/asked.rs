@@ -68,7 +68,8 @@ impl Asked {
         let words: Option<Vec<String>> =
             arguments.iter().map(|word| word.to_str().map(str::to_owned)).collect();
         let words = words.ok_or(Reason::new("word that is not Unicode"))?;
-        let is_refused = |word: &&String| rule.refused.iter().any(|refused| word.starts_with(refused.as_str()));
+        let is_refused =
+            |word: &&String| rule.refused.iter().any(|refused| word.starts_with(refused.as_str()));
         if let Some(word) = words.iter().find(is_refused) {
             return Err(Reason::of(format!("`{word}`")));
         }
@@ -149,9 +150,8 @@ fn said(rule: &Rule, program: &Path, words: &[String], place: &Place, inputs: &I
     mounts.sort_unstable();
     said.all(&mounts);
     said.list("words", &words.iter().map(|word| moved(word)).collect::<Option<Vec<_>>>()?);
-    let mut variables: Vec<(OsString, OsString)> = std::env::vars_os()
-        .filter(|(name, _)| name.to_str().is_none_or(|name| rule.reads(name)))
-        .collect();
+    let mut variables: Vec<(OsString, OsString)> =
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(|name| rule.reads(name))).collect();
     variables.sort_unstable();
     for (name, value) in variables {
         said.all(&[name.to_str()?, &moved(value.to_str()?)?]);

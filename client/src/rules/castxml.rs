@@ -18,9 +18,18 @@ pub fn ignores_comments(words: &[String]) -> bool {
     // A file of words may ask for anything.
     let is_told_by_file = words.iter().any(|word| word.starts_with('@'));
     let asks_for_more = |word: &String| {
-        ["-Wdocumentation", "-Werror", "-fparse-all-comments", "-C", "-E", "-Xclang", "-fdiagnostics", "-verify"]
-            .iter()
-            .any(|begin| word.starts_with(begin))
+        [
+            "-Wdocumentation",
+            "-Werror",
+            "-fparse-all-comments",
+            "-C",
+            "-E",
+            "-Xclang",
+            "-fdiagnostics",
+            "-verify",
+        ]
+        .iter()
+        .any(|begin| word.starts_with(begin))
     };
     has("--castxml-gccxml") && has("-w") && !is_told_by_file && !words.iter().any(asks_for_more)
 }
@@ -62,7 +71,8 @@ mod tests {
     fn names_move_where_files_are_named_and_nowhere_else() {
         let place = |root: &str| Place::new(root.to_owned(), Some(root.to_owned())).unwrap();
         let (here, there) = (place("/home/a/x"), place("/tmp/y"));
-        let xml = b"<CastXML>\n  <File id=\"f1\" name=\"/home/a/x/h.h\"/>\n  <File id=\"f2\" name=\"/usr/i.h\"/>\n";
+        let xml =
+            b"<CastXML>\n  <File id=\"f1\" name=\"/home/a/x/h.h\"/>\n  <File id=\"f2\" name=\"/usr/i.h\"/>\n";
         let moved = names::put_in(&taken_out(xml, &here).unwrap(), &there).unwrap();
         let expected = String::from_utf8(xml.to_vec()).unwrap().replace("/home/a/x", "/tmp/y");
         assert_eq!(String::from_utf8(moved).unwrap(), expected);
@@ -77,11 +87,11 @@ mod tests {
 
     #[test]
     fn comments_count_unless_it_is_known_that_they_do_not() {
-        let ignores = |line: &str| {
-            ignores_comments(&line.split(' ').map(str::to_owned).collect::<Vec<_>>())
-        };
+        let ignores = |line: &str| ignores_comments(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert!(ignores("--castxml-gccxml -w -c a.cxx"));
-        for line in ["--castxml-output=1 -w", "--castxml-gccxml", "--castxml-gccxml -w @x", "--castxml-gccxml -w -CC"] {
+        for line in
+            ["--castxml-output=1 -w", "--castxml-gccxml", "--castxml-gccxml -w @x", "--castxml-gccxml -w -CC"]
+        {
             assert!(!ignores(line), "{line}");
         }
     }

@@ -85,7 +85,8 @@ pub fn list(json: bool) -> u8 {
     };
     let from = rules.file.as_ref().map_or_else(String::new, |file| file.display().to_string());
     let all = rules.own.iter().map(|rule| (rule.clone(), from.as_str()));
-    let all: Vec<(Rule, &str)> = all.chain(shipped::all().into_iter().map(|rule| (rule, "shipped"))).collect();
+    let all: Vec<(Rule, &str)> =
+        all.chain(shipped::all().into_iter().map(|rule| (rule, "shipped"))).collect();
     if json {
         let values: Vec<_> = all.iter().map(|(rule, from)| value_of(rule, from)).collect();
         print(&format!("{:#}\n", serde_json::Value::Array(values)));

@@ -31,7 +31,8 @@ pub fn of(bytes: &[u8], look: Look, place: &Place) -> Option<Hash> {
 
 /// Whether a file is one of C or C++, by its name.
 pub fn is_code(path: &str) -> bool {
-    let endings = ["h", "hh", "hpp", "hxx", "h++", "c", "cc", "cpp", "cxx", "c++", "txx", "tpp", "ipp", "inl"];
+    let endings =
+        ["h", "hh", "hpp", "hxx", "h++", "c", "cc", "cpp", "cxx", "c++", "txx", "tpp", "ipp", "inl"];
     let ending = path.rsplit('/').next().and_then(|name| name.rsplit_once('.')).map(|(_, ending)| ending);
     ending.is_some_and(|ending| endings.contains(&ending.to_ascii_lowercase().as_str()))
 }
@@ -165,10 +166,13 @@ impl Stripper<'_> {
         let end = memchr::memchr(b'\n', &self.text[self.at..]).map_or(self.text.len(), |end| self.at + end);
         let line = &self.text[self.at..end];
         let names_header = |word: &[u8]| memchr::memmem::find(line, word).is_some();
-        let bracket = memchr::memchr(b'<', line).filter(|_| names_header(b"include") || names_header(b"import"));
+        let bracket =
+            memchr::memchr(b'<', line).filter(|_| names_header(b"include") || names_header(b"import"));
         if let Some(open) = bracket {
             let close = memchr::memchr(b'>', &line[open..])? + open;
-            let has_mark = |text: &[u8]| [&b"/*"[..], b"//"].iter().any(|mark| memchr::memmem::find(text, mark).is_some());
+            let has_mark = |text: &[u8]| {
+                [&b"/*"[..], b"//"].iter().any(|mark| memchr::memmem::find(text, mark).is_some())
+            };
             if has_mark(&line[..=close]) {
                 return None;
             }

@@ -63,7 +63,8 @@ impl Rules {
         if file.metadata().is_ok_and(|metadata| metadata.len() > BYTES_MAX) {
             return Err(wrong("is too long".to_owned()));
         }
-        let text = std::fs::read_to_string(&file).map_err(|error| wrong(format!("can't be read: {error}")))?;
+        let text =
+            std::fs::read_to_string(&file).map_err(|error| wrong(format!("can't be read: {error}")))?;
         let own = parse(&text).map_err(wrong)?;
         Ok(Self { own, file: Some(file) })
     }

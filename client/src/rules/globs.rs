@@ -7,7 +7,8 @@ const FOLDERS_MAX: usize = 4096;
 
 /// Whether a path is one that a pattern stands for.
 pub fn fits(pattern: &str, path: &str) -> bool {
-    let parts = |text: &str| text.split('/').filter(|part| *part != ".").map(str::to_owned).collect::<Vec<_>>();
+    let parts =
+        |text: &str| text.split('/').filter(|part| *part != ".").map(str::to_owned).collect::<Vec<_>>();
     fit_parts(&parts(pattern), &parts(path))
 }
 
@@ -96,6 +97,9 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         let found = |pattern: &str| files(pattern, root).unwrap().len();
-        assert_eq!((found("*.h"), found("**/*.h"), found("a/*.h"), found("x.h"), found("q.h")), (1, 3, 1, 1, 0));
+        assert_eq!(
+            (found("*.h"), found("**/*.h"), found("a/*.h"), found("x.h"), found("q.h")),
+            (1, 3, 1, 1, 0)
+        );
     }
 }

@@ -174,7 +174,11 @@ impl Watched<'_> {
     /// What the tool said, if it said it to us.
     fn messages(&self, ran: Ran) -> Result<(Vec<u8>, Vec<u8>), Reason> {
         if !self.asked.is_told {
-            return if self.deeds.said { Err("messages for a terminal".into()) } else { Ok(Default::default()) };
+            return if self.deeds.said {
+                Err("messages for a terminal".into())
+            } else {
+                Ok(Default::default())
+            };
         }
         ran.stdout.zip(ran.stderr).ok_or(Reason::new("messages that are too long to be kept"))
     }
@@ -311,12 +315,17 @@ impl Watched<'_> {
 
     fn facts(&self) -> Vec<Fact> {
         let asked = [(self.deeds.asked_system, SYSTEM), (self.deeds.asked_user, USER)];
-        asked.into_iter().filter(|(is_asked, _)| *is_asked).map(|(_, name)| fact(name, fact_of(name))).collect()
+        asked
+            .into_iter()
+            .filter(|(is_asked, _)| *is_asked)
+            .map(|(_, name)| fact(name, fact_of(name)))
+            .collect()
     }
 
     /// Checks that nobody else has written what the run made.
     fn check_outputs_again(&self) -> Result<(), Reason> {
-        let is_there = |path: &String| Path::new(path).symlink_metadata().is_ok_and(|metadata| metadata.is_file());
+        let is_there =
+            |path: &String| Path::new(path).symlink_metadata().is_ok_and(|metadata| metadata.is_file());
         if self.deeds.made.iter().all(is_there) { Ok(()) } else { Err("output that is gone".into()) }
     }
 }
@@ -367,7 +376,8 @@ fn fact(name: &str, value: String) -> Fact {
 
 fn read_begin(path: &Path) -> [u8; 2] {
     let mut begin = [0; 2];
-    let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut begin));
+    let read =
+        std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut begin));
     if read.is_ok() { begin } else { *b"#!" }
 }
 

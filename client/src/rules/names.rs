@@ -7,9 +7,8 @@ const MARK: char = '\0';
 
 /// Whether a folder's name is one that no tool writes in another way.
 pub fn is_plain(name: &str) -> bool {
-    let is_plain = |letter: char| {
-        letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '_' | '-' | '+' | '@')
-    };
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '/' | '.' | '_' | '-' | '+' | '@');
     name.len() > 1 && name.chars().all(is_plain)
 }
 
@@ -73,7 +72,8 @@ fn may_begin(before: &[u8]) -> bool {
     }
     // `-I/x`: back to the begin of the word there is a flag, and no other path.
     let from = before.iter().rposition(|byte| !is_of_name(*byte)).map_or(0, |at| at + 1);
-    before[from..].starts_with(b"-") && !before[from..].contains(&b'/') && from_is_begin(before, from)
+    let flag = &before[from..];
+    (flag.starts_with(b"-") || flag == b"@") && from_is_begin(before, from)
 }
 
 fn from_is_begin(before: &[u8], from: usize) -> bool {
@@ -100,8 +100,14 @@ mod tests {
     #[test]
     fn names_move_from_place_to_place() {
         let (here, there) = (place("/home/a/x"), place("/tmp/y"));
-        for text in ["-I/home/a/x/i", "/home/a/x", "\"/home/a/x/h.h\"", "--o=/home/a/x:/home/a/x/b", "nothing"]
-        {
+        for text in [
+            "-I/home/a/x/i",
+            "/home/a/x",
+            "@/home/a/x/w",
+            "\"/home/a/x/h.h\"",
+            "--o=/home/a/x:/home/a/x/b",
+            "nothing",
+        ] {
             let out = taken_out(text.as_bytes(), &here).unwrap();
             let moved = put_in(&out, &there).unwrap();
             assert_eq!(String::from_utf8(moved).unwrap(), text.replace("/home/a/x", "/tmp/y"));
@@ -111,7 +117,8 @@ mod tests {
 
     #[test]
     fn names_that_may_be_parts_of_others_are_refused() {
-        for text in ["/home/a/xy", "/q/home/a/x", "q/home/a/x", "//home/a/x", "/home/a/x.d", "-I/q/home/a/x"] {
+        for text in ["/home/a/xy", "/q/home/a/x", "q/home/a/x", "//home/a/x", "/home/a/x.d", "-I/q/home/a/x"]
+        {
             assert_eq!(taken_out(text.as_bytes(), &place("/home/a/x")), None, "{text}");
         }
         assert_eq!(taken_out(b"\0 /home/a/x", &place("/home/a/x")), None);

@@ -45,7 +45,8 @@ fn check_names(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
     let absolute = |pattern: &String| normal(&place.absolute(pattern));
     let mut wanted: Vec<String> = Rule::patterns(&rule.outputs, words).iter().map(absolute).collect();
     if wanted.is_empty() {
-        let is_stray = |path: &String| !place.is_named(path) && !is_in(path, &place.folder) && !is_said(asked, path);
+        let is_stray =
+            |path: &String| !place.is_named(path) && !is_in(path, &place.folder) && !is_said(asked, path);
         if deeds.made.iter().any(is_stray) {
             return Err("tool that leaves files which the call doesn't name".into());
         }
@@ -126,7 +127,8 @@ pub fn read(asked: &Asked, deeds: &Deeds, start: &Start) -> Result<Kept, Reason>
             return Err("output without a name in every place".into());
         }
         let shows = names::shows(&data, &asked.place);
-        let moved = if shows && asked.rule.is_castxml { castxml::taken_out(&data, &asked.place) } else { None };
+        let moved =
+            if shows && asked.rule.is_castxml { castxml::taken_out(&data, &asked.place) } else { None };
         kept.show_place |= shows && moved.is_none();
         kept.made.push(Made { name: name.clone(), is_moved: moved.is_some() });
         kept.outputs.push(Output { name, data: moved.unwrap_or(data).into(), is_executable });

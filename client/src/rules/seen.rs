@@ -179,7 +179,8 @@ impl Folder {
         }
         for name in &self.others {
             let found = Path::new(&at(name)).symlink_metadata();
-            let is_other = |found: std::fs::Metadata| !found.is_file() && !found.is_dir() && !found.is_symlink();
+            let is_other =
+                |found: std::fs::Metadata| !found.is_file() && !found.is_dir() && !found.is_symlink();
             if !found.is_ok_and(is_other) {
                 return Err(changed(name));
             }
@@ -206,7 +207,8 @@ impl File {
             return false;
         }
         let Ok(bytes) = std::fs::read(path) else { return false };
-        if hash_of(&bytes) != hash || essence::of(&bytes, self.look(), place).is_none_or(|it| it[..] != self.essence)
+        if hash_of(&bytes) != hash
+            || essence::of(&bytes, self.look(), place).is_none_or(|it| it[..] != self.essence)
         {
             return false;
         }

@@ -106,7 +106,12 @@ fn moc() -> Rule {
 }
 
 fn assembler() -> Rule {
-    rule("as", &["as", "x86_64-linux-gnu-as", "aarch64-linux-gnu-as"], &["SOURCE_DATE_EPOCH"], &["as", "*-as"])
+    rule(
+        "as",
+        &["as", "x86_64-linux-gnu-as", "aarch64-linux-gnu-as"],
+        &["SOURCE_DATE_EPOCH"],
+        &["as", "*-as"],
+    )
 }
 
 #[cfg(test)]

@@ -96,8 +96,15 @@ impl<'a> Survey<'a> {
     /// The reason to keep nothing.
     pub fn of(deeds: &'a Deeds, more: &[String], place: &'a Place, start_ns: i128) -> Result<Self, Reason> {
         let folders = BTreeMap::from([("/".to_owned(), Found::default())]);
-        let mut survey =
-            Self { place, deeds, start_ns, folders, walked: BTreeSet::new(), climbs: false, leads_back: false };
+        let mut survey = Self {
+            place,
+            deeds,
+            start_ns,
+            folders,
+            walked: BTreeSet::new(),
+            climbs: false,
+            leads_back: false,
+        };
         survey.walk(&place.folder)?;
         for path in deeds.looked.iter().chain(more) {
             survey.walk(path)?;
@@ -273,7 +280,10 @@ impl<'a> Survey<'a> {
         }
         // By whatever ways it was reached.
         for (key, found) in &mut self.folders {
-            if key == folder || (key.contains("/..") && Path::new(key).canonicalize().is_ok_and(|real| real == Path::new(folder))) {
+            if key == folder
+                || (key.contains("/..")
+                    && Path::new(key).canonicalize().is_ok_and(|real| real == Path::new(folder)))
+            {
                 found.listing.clone_from(&names);
             }
         }

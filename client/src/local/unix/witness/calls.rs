@@ -158,6 +158,18 @@ pub(super) fn close(path: String, deeds: &mut Deeds) {
     deeds.closed.insert(path, metadata.map(|metadata| Platform::stamp(&metadata)));
 }
 
+/// Notes how files are left that a process has open when it ends.
+pub(super) fn on_exit(process: Process, deeds: &mut Deeds) {
+    if deeds.made.is_empty() {
+        return;
+    }
+    for path in process.descriptors().into_iter().filter_map(|descriptor| process.path_of(descriptor)) {
+        if deeds.made.contains(&path) {
+            close(path, deeds);
+        }
+    }
+}
+
 /// Notes what was opened, with which flags, and whether there was something in it.
 fn opened(process: Process, descriptor: u64, (flags, held_something): (i32, bool), deeds: &mut Deeds) {
     let Some((path, metadata)) = process.path_of(descriptor).zip(process.metadata(descriptor)) else {
@@ -400,6 +412,9 @@ impl Asking<'_> {
             self.deeds.said = true;
         } else if self.is_one_of(descriptor, &self.inherited.others) {
             self.deeds.refuse("program that writes where it was started");
+        } else if !self.deeds.made.is_empty() {
+            let made = self.process.path_of(descriptor).filter(|path| self.deeds.made.contains(path));
+            return made.map_or(Pending::Nothing, Pending::Close);
         }
         Pending::Nothing
     }
@@ -436,9 +451,8 @@ impl Asking<'_> {
     }
 
     fn check_mode(&mut self, name: Option<String>) -> Pending {
-        let is_own = name.is_some_and(|name| {
-            self.deeds.made.contains(&name) || self.deeds.made_folders.contains(&name)
-        });
+        let is_own = name
+            .is_some_and(|name| self.deeds.made.contains(&name) || self.deeds.made_folders.contains(&name));
         if !is_own {
             self.deeds.refuse("program that changes permissions");
         }

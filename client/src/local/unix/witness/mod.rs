@@ -105,14 +105,19 @@ impl Watched {
         tees: &[ScopedJoinHandle<'_, Option<Vec<u8>>>],
     ) -> io::Result<(ExitStatus, Option<Deeds>)> {
         let main = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
-        let WaitStatus::Stopped(_, Signal::SIGSTOP) = wait(Some(main), WaitPidFlag::__WALL)? else {
-            return child.wait().map(|status| (status, None));
-        };
+        match wait(Some(main), WaitPidFlag::__WALL)? {
+            WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
+            // It wasn't allowed to be seen, and has run like that.
+            WaitStatus::Exited(_, code) => return Ok((exited(code), None)),
+            WaitStatus::Signaled(_, signal, _) => return Ok((ExitStatus::from_raw(signal as i32), None)),
+            _ => return child.wait().map(|status| (status, None)),
+        }
         let options = Options::PTRACE_O_TRACESYSGOOD
             | Options::PTRACE_O_TRACEFORK
             | Options::PTRACE_O_TRACEVFORK
             | Options::PTRACE_O_TRACECLONE
-            | Options::PTRACE_O_TRACEEXEC;
+            | Options::PTRACE_O_TRACEEXEC
+            | Options::PTRACE_O_TRACEEXIT;
         if ptrace::setoptions(main, options).is_err() {
             ptrace::detach(main, None)?;
             return child.wait().map(|status| (status, None));
@@ -142,7 +147,7 @@ impl Watched {
                 WaitStatus::Exited(pid, code) => {
                     self.threads.remove(&pid);
                     if pid == self.main {
-                        ended = Some(ExitStatus::from_raw((code & 0xff) << 8));
+                        ended = Some(exited(code));
                         self.close_all();
                     }
                 }
@@ -185,11 +190,13 @@ impl Watched {
         // A thread that is stopped with all others of its process has no signal to be told of.
         let is_stop = ptrace::getsiginfo(pid).is_err();
         let passed = if is_stop || (is_new && signal == Signal::SIGSTOP) { None } else { Some(signal) };
-        let _ = ptrace::syscall(pid, passed);
+        self.go_on(pid, passed);
     }
 
     fn on_event(&mut self, pid: Pid, event: i32) {
-        if event == Event::PTRACE_EVENT_EXEC as i32 {
+        if event == Event::PTRACE_EVENT_EXIT as i32 {
+            calls::on_exit(Process(pid), &mut self.deeds);
+        } else if event == Event::PTRACE_EVENT_EXEC as i32 {
             if let Some(before) = ptrace::getevent(pid).ok().and_then(|before| i32::try_from(before).ok()) {
                 let pending = self.threads.remove(&Pid::from_raw(before)).flatten();
                 self.threads.insert(pid, pending);
@@ -201,7 +208,17 @@ impl Watched {
                 self.begin(new);
             }
         }
-        let _ = ptrace::syscall(pid, None);
+        self.go_on(pid, None);
+    }
+
+    /// Lets a thread go on: to its next call, or for good if it does what can't be done under watch.
+    fn go_on(&mut self, pid: Pid, signal: Option<Signal>) {
+        if self.deeds.is_disturbed {
+            self.threads.remove(&pid);
+            let _ = ptrace::detach(pid, signal);
+        } else {
+            let _ = ptrace::syscall(pid, signal);
+        }
     }
 
     /// Waits for the stop with which a new thread begins.
@@ -209,7 +226,7 @@ impl Watched {
         match wait(Some(new), WaitPidFlag::__WALL) {
             Ok(WaitStatus::Stopped(_, Signal::SIGSTOP)) => {
                 self.threads.insert(new, None);
-                let _ = ptrace::syscall(new, None);
+                self.go_on(new, None);
             }
             Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {}
             _ => self.deeds.refuse("program that begins in an unknown way"),
@@ -236,8 +253,12 @@ impl Watched {
             }
         };
         self.threads.insert(pid, after);
-        let _ = ptrace::syscall(pid, None);
+        self.go_on(pid, None);
     }
+}
+
+fn exited(code: i32) -> ExitStatus {
+    ExitStatus::from_raw((code & 0xff) << 8)
 }
 
 fn wait(pid: Option<Pid>, flags: WaitPidFlag) -> io::Result<WaitStatus> {
