@@ -44,6 +44,11 @@ impl Start {
         Ok(start)
     }
 
+    /// The same in whole seconds.
+    pub fn seconds(&self) -> u64 {
+        u64::try_from(self.instant_ns / 1_000_000_000).unwrap_or(0)
+    }
+
     /// A file for use during this call; it is removed with it.
     pub fn path(&self) -> &Path {
         self.file.path()

@@ -175,6 +175,51 @@ fn every_output_comes_back_and_nothing_that_is_not_named() {
 }
 
 #[test]
+fn what_was_there_before_counts_if_it_was_looked_at() {
+    // As build tools do: nothing is made if it is there.
+    let project = project("[ -f out.txt ] || cat in.txt > out.txt");
+    let run = |line: &str| assert!(project.cached(line).status.success(), "{line}");
+    let line = format!("{OURS} sh gen.sh");
+    let text = || std::fs::read_to_string(project.root.join("out.txt")).unwrap();
+    run(&line);
+    std::fs::write(project.root.join("out.txt"), "mine\n").unwrap();
+    run(&line);
+    assert_eq!(text(), "mine\n", "the tool would have left it");
+    std::fs::remove_file(project.root.join("out.txt")).unwrap();
+    run(&line);
+    assert_eq!(text(), "one\n");
+    assert_eq!(project.counters().number("local_hits"), 1);
+    // As TeX does: the second run reads what the first has left.
+    let project =
+        self::project("if [ -f aux ]; then echo again > out.txt; else echo first > out.txt; fi; echo > aux");
+    let line = "run --output out.txt --output aux -- sh gen.sh";
+    for expected in ["first\n", "again\n", "again\n"] {
+        assert!(project.cached(line).status.success());
+        assert_eq!(std::fs::read_to_string(project.root.join("out.txt")).unwrap(), expected);
+    }
+    // As `mkdir` does, which fails if there is one.
+    let project = self::project("mkdir made && echo x > made/out.txt");
+    let line = "run --output made/out.txt -- sh gen.sh";
+    assert!(project.cached(line).status.success());
+    assert!(!project.cached(line).status.success());
+    std::fs::remove_dir_all(project.root.join("made")).unwrap();
+    assert!(project.cached(line).status.success());
+    assert!(project.root.join("made/out.txt").exists());
+    assert_eq!(project.counters().number("local_hits"), 1);
+}
+
+#[test]
+fn kinds_of_what_is_listed_count() {
+    let project = project("find d -type f > out.txt");
+    project.write("d/b", "");
+    check_change(&project, OURS, "sh gen.sh", &["out.txt"], || {
+        std::fs::remove_file(project.root.join("d/b")).unwrap();
+        std::fs::create_dir(project.root.join("d/b")).unwrap();
+        project.write("tick", "");
+    });
+}
+
+#[test]
 fn what_is_said_to_be_read_counts_even_if_it_is_not() {
     let script = "cat in.txt > out.txt; echo 'out.txt: d/a.def' > out.d";
     let project = project(script);

@@ -58,7 +58,7 @@ fn number(digits: &[u8], base: u32) -> u8 {
 /// Whether a literal is what `__DATE__`, `__TIME__` or `__TIMESTAMP__` may have given between two instants.
 ///
 /// The words themselves are looked for in the files; this is for those that are pasted together from pieces.
-pub(super) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
+pub(crate) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
     const MONTHS: [&[u8; 3]; 12] =
         [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
     let is_month = |at: usize| MONTHS.iter().any(|month| literal[at..].starts_with(*month));

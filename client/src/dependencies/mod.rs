@@ -18,6 +18,6 @@ mod text;
 
 pub use closure::{Closure, Input, Link, gather};
 pub use compiled::{Unclear, Watch};
-pub(crate) use literal::position;
+pub(crate) use literal::{position, reads_like_now};
 pub use looked::{Looked, is_file_for_compilers};
 pub(crate) use makefile::prerequisites;

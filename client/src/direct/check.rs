@@ -129,7 +129,7 @@ pub(super) fn identities<'a>(folders: impl Iterator<Item = &'a str>, looks: &mut
 }
 
 /// The hash of the names in a folder; empty if it is none.
-pub fn names_in(folder: &str) -> Vec<u8> {
+pub(super) fn names_in(folder: &str) -> Vec<u8> {
     let Ok(entries) = Path::new(folder).read_dir() else { return Vec::new() };
     let mut names: Vec<_> = entries.flatten().map(|entry| entry.file_name()).collect();
     names.sort_unstable();

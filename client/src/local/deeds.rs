@@ -24,6 +24,10 @@ pub struct Deeds {
     pub made_folders: BTreeSet<String>,
     /// All that it made, whether it is left or not.
     pub ever_made: BTreeSet<String>,
+    /// What it asked for before it made it, with whether there was something.
+    pub before: BTreeMap<String, bool>,
+    /// Paths, as they were spelled, that it made something at.
+    pub spelled: BTreeSet<String>,
     /// Files that were there before and have been removed.
     pub removed: BTreeSet<String>,
     /// Whether it asked what this system is.

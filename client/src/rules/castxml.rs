@@ -1,6 +1,7 @@
 //! What is known of `CastXML`'s outputs: where names of folders stand, and when comments don't count.
 
 use super::names;
+use crate::dependencies::reads_like_now;
 use crate::paths::Place;
 
 /// How a line of its output begins that names a file.
@@ -61,6 +62,14 @@ pub fn taken_out(output: &[u8], place: &Place) -> Option<Vec<u8>> {
 /// Whether a date may get from a file into what is made of it.
 pub fn may_hold_date(bytes: &[u8]) -> bool {
     !bytes.starts_with(b"\x7fELF") && DATES.iter().any(|word| memchr::memmem::find(bytes, word).is_some())
+}
+
+/// Whether a literal in an output reads like a date or time between two instants, in seconds since 1970: words for these
+/// can be pasted together out of pieces.
+pub fn shows_now(output: &[u8], seconds: (u64, u64)) -> bool {
+    const QUOTE: &[u8] = b"&quot;";
+    let marks: Vec<usize> = memchr::memmem::find_iter(output, QUOTE).collect();
+    marks.windows(2).any(|pair| reads_like_now(&output[pair[0] + QUOTE.len()..pair[1]], seconds))
 }
 
 #[cfg(test)]

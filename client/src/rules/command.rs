@@ -24,7 +24,8 @@ pub struct RunFlags {
     /// A file, in Make's format, in which the tool says what it read; all of that counts.
     #[arg(long, value_name = "FILE")]
     depfile: Option<String>,
-    /// A variable that counts, or a pattern for such. With any, no others do; without, all do.
+    /// A variable that counts, or a pattern for such. With any, no others do but those of the locale, the loader and
+    /// PATH; without, all do.
     #[arg(long = "env", value_name = "NAME")]
     environment: Vec<String>,
     /// The rule to go by, instead of the one that is for the program.
@@ -68,7 +69,7 @@ pub fn run(config: Result<Config, Wrong>, flags: RunFlags) -> u8 {
     rule.outputs.extend(outputs);
     rule.depfile = depfile.or(rule.depfile);
     if !environment.is_empty() {
-        rule.environment.get_or_insert_default().extend(environment);
+        rule.environment.get_or_insert_default().extend(shipped::with_common(environment));
     }
     wrapper::wrap_by(config, &Call { name, arguments }, Some(rule))
 }

@@ -117,11 +117,12 @@ fn parse(text: &str) -> Result<Vec<Rule>, String> {
             inputs,
             outputs,
             depfile,
-            environment,
+            environment: environment.map(shipped::with_common),
             programs,
             refused,
             may_be_script: true,
             moves: false,
+            makes_anew: false,
             is_castxml: false,
         });
     }

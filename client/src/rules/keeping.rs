@@ -15,7 +15,7 @@ use super::globs;
 use super::names;
 use super::outputs::{self, Kept};
 use super::rule::Rule;
-use super::seen::{Fact, File, Folder, SYSTEM, Seen, USER, fact_of, is_true_name};
+use super::seen::{Fact, File, Folder, SYSTEM, Seen, USER, fact_of, is_true_name, there_or_not};
 use super::survey::{Found, Survey, joined};
 use crate::answering::{Answered, Source};
 use crate::clock::Start;
@@ -115,6 +115,12 @@ impl Watched<'_> {
         self.check_programs()?;
         let (stdout, stderr) = self.messages(ran)?;
         let mut kept = outputs::read(asked, deeds, start)?;
+        let seconds = (start.seconds(), seconds_now());
+        if asked.rule.is_castxml
+            && kept.outputs.iter().any(|output| castxml::shows_now(&output.data, seconds))
+        {
+            return Err("output that may hold the date".into());
+        }
         let mut more = self.of_depfile()?;
         more.extend(asked.inputs.files.iter().map(|(path, _)| path.clone()));
         let survey = Survey::of(deeds, &more, &asked.place, start.instant_ns)?;
@@ -135,6 +141,7 @@ impl Watched<'_> {
             folders: self.folders(&survey, &drafts, is_bound)?,
             facts: self.facts(),
             place: if is_bound { place_hash(&asked.place).to_vec() } else { Vec::new() },
+            before: self.before(&survey)?,
             has_messages: !stdout.is_empty() || !stderr.is_empty(),
             made_folders: outputs::folders(deeds).iter().map(|folder| asked.place.alias(folder)).collect(),
             ..Seen::default()
@@ -160,6 +167,9 @@ impl Watched<'_> {
         match () {
             () if !may_move => Some("the tool or the call doesn't move"),
             () if shows_place => Some("what was made, or said, names its folder"),
+            () if !place.mounts().iter().all(|mount| names::is_plain(&mount.real)) => {
+                Some("the folder has an unusual name")
+            }
             () if survey.leads_back || (survey.climbs && !rule.is_castxml) => {
                 Some("a path leads out of a folder")
             }
@@ -313,6 +323,23 @@ impl Watched<'_> {
         !rule.is_castxml && words.iter().any(|word| is_other(&word))
     }
 
+    /// What the run looked at before it made it, if that may have had a say in it.
+    fn before(&self, survey: &Survey<'_>) -> Result<Vec<Fact>, Reason> {
+        let Asked { rule, place, .. } = self.asked;
+        if rule.makes_anew {
+            return Ok(Vec::new());
+        }
+        let mut before = Vec::new();
+        for (path, was_there) in &survey.made {
+            let name = place.alias(path);
+            if place.real_of(&name).as_ref() != Some(path) {
+                return Err("output without a name in every place".into());
+            }
+            before.push(fact(&name, there_or_not(*was_there).to_owned()));
+        }
+        Ok(before)
+    }
+
     fn facts(&self) -> Vec<Fact> {
         let asked = [(self.deeds.asked_system, SYSTEM), (self.deeds.asked_user, USER)];
         asked
@@ -368,6 +395,10 @@ fn told(words: &[String], place: &crate::paths::Place) -> Vec<String> {
         }
     }
     told
+}
+
+fn seconds_now() -> u64 {
+    std::time::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs()
 }
 
 fn fact(name: &str, value: String) -> Fact {

@@ -15,6 +15,9 @@ use crate::paths::normal;
 use crate::reason::Reason;
 use crate::tiers::Output;
 
+/// Most files that are kept of a run: an answer with more is none.
+const OUTPUTS_MAX: usize = 256;
+
 /// Checks that nothing but its outputs is left of a run.
 ///
 /// # Errors
@@ -25,6 +28,9 @@ pub fn check(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
     }
     if deeds.made.is_empty() {
         return Err("tool that leaves no file".into());
+    }
+    if deeds.made.len() > OUTPUTS_MAX {
+        return Err("tool that makes too many files".into());
     }
     if deeds.removed.iter().any(|path| !deeds.made.contains(path)) {
         return Err("tool that removes files".into());

@@ -27,6 +27,8 @@ pub struct Rule {
     pub refused: Vec<String>,
     /// Whether what it makes depends on where it is made by nothing but names of folders that show in its outputs.
     pub moves: bool,
+    /// Whether it is known to make its outputs anew, though it looks whether they are there.
+    pub makes_anew: bool,
     /// Whether it is `CastXML`, whose outputs are known well enough to be moved.
     pub is_castxml: bool,
 }

@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::essence::{self, Look};
 use super::names;
 use crate::direct::Hashes;
-use crate::direct::check::{Misfit, names_in};
+use crate::direct::check::Misfit;
 use crate::direct::hashes::hash_of;
 use crate::direct::key::ManifestKey;
 use crate::direct::manifest::place_hash;
@@ -41,6 +41,9 @@ pub struct Seen {
     /// The folders that were made.
     #[prost(string, repeated, tag = "6")]
     pub made_folders: Vec<String>,
+    /// What was looked at before it was made: with whether there was something, as `there` or nothing.
+    #[prost(message, repeated, tag = "8")]
+    pub before: Vec<Fact>,
     /// Whether the tool said something.
     #[prost(bool, tag = "7")]
     pub has_messages: bool,
@@ -130,6 +133,12 @@ impl Seen {
                 return Err(Misfit::Changed(fact.name.clone()));
             }
         }
+        for before in &self.before {
+            let path = place.real_of(&before.name).ok_or(Misfit::Foreign)?;
+            if there_or_not(Path::new(&path).symlink_metadata().is_ok()) != before.value {
+                return Err(Misfit::Changed(before.name.clone()));
+            }
+        }
         let mut now = self.clone();
         for folder in &mut now.folders {
             let real = place.real_of(&folder.name).ok_or(Misfit::Foreign)?;
@@ -152,7 +161,8 @@ impl Seen {
 
     /// Whether another says the same of what is depended on, whatever came of it.
     pub fn sees_the_same(&self, other: &Self) -> bool {
-        (&self.folders, &self.facts, &self.place) == (&other.folders, &other.facts, &other.place)
+        (&self.folders, &self.facts, &self.place, &self.before)
+            == (&other.folders, &other.facts, &other.place, &other.before)
     }
 }
 
@@ -163,7 +173,7 @@ impl Folder {
         if !Path::new(real).symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
             return Err(Misfit::Folder(self.name.clone()));
         }
-        if !self.listing.is_empty() && names_in(real) != self.listing {
+        if !self.listing.is_empty() && listing_of(real) != self.listing {
             return Err(Misfit::Folder(self.name.clone()));
         }
         for name in &self.absent {
@@ -221,6 +231,30 @@ impl File {
         }
         true
     }
+}
+
+/// How it is said that there was something.
+pub const fn there_or_not(is_there: bool) -> &'static str {
+    if is_there { "there" } else { "" }
+}
+
+/// The hash of the names in a folder, with what each is.
+pub fn listing_of(folder: &str) -> Vec<u8> {
+    let Ok(entries) = Path::new(folder).read_dir() else { return Vec::new() };
+    let kind = |entry: &std::fs::DirEntry| match entry.file_type() {
+        Ok(kind) if kind.is_file() => b'f',
+        Ok(kind) if kind.is_dir() => b'd',
+        Ok(kind) if kind.is_symlink() => b'l',
+        _ => b'?',
+    };
+    let mut names: Vec<_> = entries.flatten().map(|entry| (entry.file_name(), kind(&entry))).collect();
+    names.sort_unstable();
+    let mut text = Vec::new();
+    for (name, kind) in names {
+        text.extend_from_slice(name.as_encoded_bytes());
+        text.extend_from_slice(&[0, kind]);
+    }
+    hash_of(&text).to_vec()
 }
 
 /// What is said of something that was asked of the system.

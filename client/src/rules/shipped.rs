@@ -31,6 +31,11 @@ pub fn all() -> Vec<Rule> {
     vec![castxml(), swig(), protoc(), cython(), moc(), assembler()]
 }
 
+/// Variables, with those that any program's loader, C library and locale read.
+pub fn with_common(variables: Vec<String>) -> Vec<String> {
+    variables.into_iter().chain(texts(&COMMON)).collect()
+}
+
 fn texts(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
@@ -41,6 +46,7 @@ fn rule(name: &str, tools: &[&str], variables: &[&str], programs: &[&str]) -> Ru
         tools: texts(tools),
         environment: Some(texts(&COMMON).into_iter().chain(texts(variables)).collect()),
         programs: Some(texts(programs)),
+        makes_anew: true,
         ..Rule::default()
     }
 }

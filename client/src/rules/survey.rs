@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::path::Path;
 
-use crate::direct::check::names_in;
 use crate::local::{Deeds, Platform};
 use crate::paths::Place;
 use crate::reason::Reason;
+use crate::rules::seen::listing_of;
 use crate::toolchain::interpreter_of;
 
 /// Most links that are followed on a way.
@@ -32,6 +32,8 @@ pub struct Survey<'a> {
     start_ns: i128,
     /// Folders by their true names.
     pub folders: BTreeMap<String, Found>,
+    /// What the run looked at and then made, with whether there was something before.
+    pub made: BTreeMap<String, bool>,
     /// Ways that have been walked.
     walked: BTreeSet<String>,
     /// Whether a way leads out of a folder with a virtual name by `..`.
@@ -95,12 +97,13 @@ impl<'a> Survey<'a> {
     /// # Errors
     /// The reason to keep nothing.
     pub fn of(deeds: &'a Deeds, more: &[String], place: &'a Place, start_ns: i128) -> Result<Self, Reason> {
-        let folders = BTreeMap::from([("/".to_owned(), Found::default())]);
+        let (folders, made) = (BTreeMap::from([("/".to_owned(), Found::default())]), BTreeMap::new());
         let mut survey = Self {
             place,
             deeds,
             start_ns,
             folders,
+            made,
             walked: BTreeSet::new(),
             climbs: false,
             leads_back: false,
@@ -149,8 +152,10 @@ impl<'a> Survey<'a> {
             }
             let next = at.within(&part);
             self.leads_back |= at.has_climbed() && self.is_on_way(&next.real);
-            // What the run has made itself says nothing about before.
+            // What the run has made itself says nothing about before, but for whether there was something.
             if self.deeds.ever_made.contains(&next.real) {
+                let was_there = self.deeds.before.get(&next.real).copied().unwrap_or_default();
+                self.made.insert(next.key, was_there);
                 return Ok(None);
             }
             let found = self.folders.entry(at.key.clone()).or_default();
@@ -274,7 +279,7 @@ impl<'a> Survey<'a> {
         if !settled() {
             return Err("folder that was listed changed while the tool ran".into());
         }
-        let names = names_in(folder);
+        let names = listing_of(folder);
         if !settled() {
             return Err("folder that was listed changed while the tool ran".into());
         }

@@ -39,12 +39,19 @@ const HERE: u64 = libc::AT_FDCWD as u64;
 #[derive(Debug)]
 pub(super) enum Pending {
     Nothing,
-    Open { flags: i32, was_there: bool, was_empty: bool },
+    Open {
+        spelled: String,
+        flags: i32,
+        was_there: bool,
+        was_empty: bool,
+    },
     Start(String),
-    Rename(String, String),
+    /// From where, and to where: as it is spelled, and by its true name, with whether there was something.
+    Rename(String, ((String, String), bool)),
     Remove(String),
     RemoveFolder(String),
-    MakeFolder(String),
+    /// As it is spelled, and by its true name.
+    MakeFolder(String, String),
     Connect,
     Close(String),
 }
@@ -123,17 +130,18 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
     match pending {
         Pending::Nothing | Pending::Connect => {}
         Pending::Close(path) => close(path, deeds),
-        Pending::Open { flags, was_there, was_empty } => {
-            opened(process, returned.cast_unsigned(), (flags, was_there && !was_empty), deeds);
+        Pending::Open { spelled, flags, was_there, was_empty } => {
+            let before = Before { spelled, flags, was_there, was_empty };
+            opened(process, returned.cast_unsigned(), &before, deeds);
         }
         Pending::Start(path) => drop(deeds.started.insert(path)),
         Pending::Rename(from, to) => {
             if !deeds.made.remove(&from) {
                 return deeds.refuse("program that moves files");
             }
-            deeds.ever_made.insert(to.clone());
-            deeds.made.insert(to.clone());
-            close(to, deeds);
+            let (to, was_there) = to;
+            made(&to.0, &to.1, was_there, deeds);
+            close(to.1, deeds);
         }
         Pending::Remove(path) => {
             if !deeds.made.remove(&path) {
@@ -145,8 +153,9 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
                 deeds.refuse("program that removes folders");
             }
         }
-        Pending::MakeFolder(path) => {
-            deeds.ever_made.insert(path.clone());
+        Pending::MakeFolder(spelled, path) => {
+            made(&spelled, &path, false, deeds);
+            deeds.made.remove(&path);
             deeds.made_folders.insert(path);
         }
     }
@@ -170,8 +179,27 @@ pub(super) fn on_exit(process: Process, deeds: &mut Deeds) {
     }
 }
 
-/// Notes what was opened, with which flags, and whether there was something in it.
-fn opened(process: Process, descriptor: u64, (flags, held_something): (i32, bool), deeds: &mut Deeds) {
+/// Notes that something was made, and whether what was there before has been asked for.
+fn made(spelled: &str, path: &str, was_there: bool, deeds: &mut Deeds) {
+    if !deeds.ever_made.contains(path) {
+        deeds.before.insert(path.to_owned(), was_there);
+    }
+    deeds.spelled.insert(spelled.to_owned());
+    deeds.ever_made.insert(path.to_owned());
+    deeds.made.insert(path.to_owned());
+}
+
+/// A file before it was opened.
+struct Before {
+    spelled: String,
+    flags: i32,
+    was_there: bool,
+    was_empty: bool,
+}
+
+/// Notes what was opened.
+fn opened(process: Process, descriptor: u64, before: &Before, deeds: &mut Deeds) {
+    let flags = before.flags;
     let Some((path, metadata)) = process.path_of(descriptor).zip(process.metadata(descriptor)) else {
         return deeds.refuse("program that opens what has no name");
     };
@@ -196,11 +224,10 @@ fn opened(process: Process, descriptor: u64, (flags, held_something): (i32, bool
             deeds.read.insert(path);
         }
     } else if !deeds.made.contains(&path) {
-        if held_something && flags & libc::O_TRUNC == 0 {
+        if before.was_there && !before.was_empty && flags & libc::O_TRUNC == 0 {
             return deeds.refuse("program that changes a file in place");
         }
-        deeds.ever_made.insert(path.clone());
-        deeds.made.insert(path);
+        made(&before.spelled, &path, before.was_there, deeds);
     }
 }
 
@@ -261,7 +288,7 @@ impl Asking<'_> {
                 let made = path.filter(|path| self.deeds.made.contains(path));
                 made.map_or(Pending::Nothing, Pending::Close)
             }
-            libc::SYS_mkdirat => self.at(first, second, Pending::MakeFolder),
+            libc::SYS_mkdirat => self.make_folder(first, second),
             libc::SYS_unlinkat if third & libc::AT_REMOVEDIR as u64 != 0 => {
                 self.at(first, second, Pending::RemoveFolder)
             }
@@ -298,7 +325,7 @@ impl Asking<'_> {
             libc::SYS_stat | libc::SYS_lstat | libc::SYS_access | libc::SYS_readlink => {
                 self.look(HERE, first)
             }
-            libc::SYS_mkdir => self.at(HERE, first, Pending::MakeFolder),
+            libc::SYS_mkdir => self.make_folder(HERE, first),
             libc::SYS_rmdir => self.at(HERE, first, Pending::RemoveFolder),
             libc::SYS_unlink => self.at(HERE, first, Pending::Remove),
             libc::SYS_rename => self.rename((HERE, first), (HERE, second)),
@@ -343,9 +370,16 @@ impl Asking<'_> {
 
     fn look(&mut self, folder: u64, address: u64) -> Pending {
         if let Some(path) = self.path(folder, address).filter(|path| !path.is_empty() && !is_own(path)) {
-            self.deeds.looked.insert(path);
+            self.looked(path);
         }
         Pending::Nothing
+    }
+
+    /// Notes a look, but not at what the run has made.
+    fn looked(&mut self, path: String) {
+        if !self.deeds.spelled.contains(&path) && !self.deeds.ever_made.contains(&path) {
+            self.deeds.looked.insert(path);
+        }
     }
 
     fn open(&mut self, folder: u64, address: u64, flags: u64) -> Pending {
@@ -357,10 +391,24 @@ impl Asking<'_> {
             }
             None
         } else {
-            self.deeds.looked.insert(path.clone());
-            Path::new(&path).metadata().ok()
+            // What is emptied, or not there yet, is made without a look at it; only the way to it counts.
+            let empties = flags & libc::O_TRUNC as u64 != 0;
+            let metadata = Path::new(&path).metadata().ok();
+            let makes = flags & libc::O_CREAT as u64 != 0 && flags & libc::O_EXCL as u64 == 0;
+            if empties || (makes && metadata.as_ref().is_none_or(|metadata| metadata.len() == 0)) {
+                let way = Path::new(&path).parent().and_then(Path::to_str).unwrap_or("/");
+                self.looked(way.to_owned());
+                // A link at its end leads on.
+                if Path::new(&path).is_symlink() {
+                    self.looked(path.clone());
+                }
+            } else {
+                self.looked(path.clone());
+            }
+            metadata
         };
         Pending::Open {
+            spelled: path,
             flags: flags as i32,
             was_there: before.is_some(),
             was_empty: before.is_some_and(|before| before.len() == 0),
@@ -380,7 +428,7 @@ impl Asking<'_> {
             self.deeds.is_disturbed = true;
             self.deeds.refuse("program that starts another with more rights");
         }
-        self.deeds.looked.insert(path.clone());
+        self.looked(path.clone());
         Pending::Start(path)
     }
 
@@ -435,9 +483,21 @@ impl Asking<'_> {
         self.true_name(folder, address).map_or(Pending::Nothing, pending)
     }
 
+    fn make_folder(&mut self, folder: u64, address: u64) -> Pending {
+        self.look(folder, address);
+        let names = self.path(folder, address).zip(self.true_name(folder, address));
+        names.map_or(Pending::Nothing, |(spelled, name)| Pending::MakeFolder(spelled, name))
+    }
+
+    /// What is there already is replaced without a look at it.
     fn rename(&mut self, from: (u64, u64), to: (u64, u64)) -> Pending {
-        let names = self.true_name(from.0, from.1).zip(self.true_name(to.0, to.1));
-        names.map_or(Pending::Nothing, |(from, to)| Pending::Rename(from, to))
+        let spelled = self.path(to.0, to.1);
+        let names = self.true_name(from.0, from.1).zip(spelled.zip(self.true_name(to.0, to.1)));
+        let Some((from, to)) = names else { return Pending::Nothing };
+        let way = Path::new(&to.0).parent().and_then(Path::to_str).unwrap_or("/");
+        self.looked(way.to_owned());
+        let was_there = Path::new(&to.1).symlink_metadata().is_ok();
+        Pending::Rename(from, (to, was_there))
     }
 
     fn mode(&mut self, folder: u64, address: u64) -> Pending {
