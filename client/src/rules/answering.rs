@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::asked::Asked;
 use super::keeping;
 use super::names;
+use super::outputs::Wanted;
 use super::seen::Seen;
 use super::survey::parent_of;
 use crate::answering::{Answered, Source};
@@ -14,6 +15,7 @@ use crate::config::Config;
 use crate::counters::Configuration;
 use crate::direct::{Hashes, Manifest};
 use crate::local::Platform;
+use crate::paths::normal;
 use crate::reason::Reason;
 use crate::tiers::{Answer, Stack};
 
@@ -125,10 +127,14 @@ fn files_of_here(asked: &Asked, seen: &Seen, answer: &Answer) -> Option<Vec<Writ
         return None;
     }
     let mut files = Vec::new();
+    let wanted = Wanted::of(asked);
     for made in &seen.outputs {
         let output = answer.output(&made.name)?;
-        let path =
-            asked.place.real_of(&made.name).filter(|path| !path.split('/').any(|part| part == ".."))?;
+        let path = asked.place.real_of(&made.name).filter(|path| normal(path) == *path)?;
+        // Whoever keeps answers doesn't say where files of mine are written.
+        if !wanted.may_be(asked, &path) {
+            return None;
+        }
         let data =
             if made.is_moved { names::put_in(&output.data, &asked.place)? } else { output.data.to_vec() };
         files.push(Written { path: path.into(), data, is_executable: output.is_executable });
@@ -150,6 +156,10 @@ fn may_be_written(path: &Path) -> bool {
 fn write_all(asked: &Asked, seen: &Seen, files: &[Written]) -> io::Result<()> {
     for folder in &seen.made_folders {
         let real = asked.place.real_of(folder).ok_or(io::ErrorKind::InvalidInput)?;
+        let begin = Path::new(&real);
+        if !files.iter().any(|file| file.path.starts_with(begin)) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         match std::fs::create_dir(&real) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}

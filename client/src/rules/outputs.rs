@@ -47,30 +47,46 @@ pub fn check(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
 
 /// Checks that what was made is what the rule says, or lies where the call says.
 fn check_names(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
-    let Asked { rule, words, place, .. } = asked;
-    let absolute = |pattern: &String| normal(&place.absolute(pattern));
-    let mut wanted: Vec<String> = Rule::patterns(&rule.outputs, words).iter().map(absolute).collect();
-    if wanted.is_empty() {
-        let is_stray =
-            |path: &String| !place.is_named(path) && !is_in(path, &place.folder) && !is_said(asked, path);
-        if deeds.made.iter().any(is_stray) {
-            return Err("tool that leaves files which the call doesn't name".into());
-        }
+    let wanted = Wanted::of(asked);
+    if !deeds.made.iter().all(|path| wanted.may_be(asked, path)) {
+        let is_by_rule = !wanted.outputs.is_empty();
+        let reason = if is_by_rule {
+            "output that the rule doesn't name"
+        } else {
+            "tool that leaves files which the call doesn't name"
+        };
+        return Err(reason.into());
     }
-    let depfile = Rule::patterns(rule.depfile.as_slice(), words);
-    if wanted.is_empty() && depfile.is_empty() {
-        return Ok(());
+    let is_made = |pattern: &String| deeds.made.iter().any(|path| globs::fits(pattern, path));
+    let mut all = wanted.outputs.iter().chain(&wanted.depfiles);
+    if all.all(is_made) { Ok(()) } else { Err("output that the tool didn't make".into()) }
+}
+
+/// What a call may make.
+#[derive(Debug)]
+pub struct Wanted {
+    /// Patterns of the rule's outputs; if there are none, what lies where the call says.
+    outputs: Vec<String>,
+    /// Those of files in which the tool says what it read.
+    depfiles: Vec<String>,
+}
+
+impl Wanted {
+    /// What the rule and the words of a call say.
+    pub fn of(asked: &Asked) -> Self {
+        let Asked { rule, words, place, .. } = asked;
+        let absolute = |pattern: &String| normal(&place.absolute(pattern));
+        let patterns = |patterns: &[String]| Rule::patterns(patterns, words).iter().map(absolute).collect();
+        Self { outputs: patterns(&rule.outputs), depfiles: patterns(rule.depfile.as_slice()) }
     }
-    let is_restricted = !wanted.is_empty();
-    wanted.extend(depfile.iter().map(absolute));
-    if wanted.iter().any(|pattern| !deeds.made.iter().any(|path| globs::fits(pattern, path))) {
-        return Err("output that the tool didn't make".into());
+
+    /// Whether a file may be among them.
+    pub fn may_be(&self, asked: &Asked, path: &str) -> bool {
+        let is_named = self.outputs.iter().chain(&self.depfiles).any(|pattern| globs::fits(pattern, path));
+        let place = &asked.place;
+        let is_near = || place.is_named(path) || is_in(path, &place.folder) || is_said(asked, path);
+        is_named || (self.outputs.is_empty() && is_near())
     }
-    let is_unnamed = |path: &String| !wanted.iter().any(|pattern| globs::fits(pattern, path));
-    if is_restricted && deeds.made.iter().any(is_unnamed) {
-        return Err("output that the rule doesn't name".into());
-    }
-    Ok(())
 }
 
 fn is_in(path: &str, folder: &str) -> bool {

@@ -102,6 +102,8 @@ fn cython() -> Rule {
     let variables = ["PYTHON*", "__PYVENV_LAUNCHER__", "OPENSSL_*", "HOME", "CYTHON*", "VIRTUAL_ENV"];
     let mut rule = rule("cython", &tools, &variables, &["cython*", "python*", "uname"]);
     rule.may_be_script = true;
+    // By when files were changed.
+    rule.refused = texts(&["-t", "--timestamps"]);
     rule
 }
 
@@ -112,12 +114,11 @@ fn moc() -> Rule {
 }
 
 fn assembler() -> Rule {
-    rule(
-        "as",
-        &["as", "x86_64-linux-gnu-as", "aarch64-linux-gnu-as"],
-        &["SOURCE_DATE_EPOCH"],
-        &["as", "*-as"],
-    )
+    let tools = ["as", "x86_64-linux-gnu-as", "aarch64-linux-gnu-as"];
+    let mut rule = rule("as", &tools, &["SOURCE_DATE_EPOCH", "AS_*"], &["as", "*-as"]);
+    // A listing may hold the time.
+    rule.refused = texts(&["-a"]);
+    rule
 }
 
 #[cfg(test)]
