@@ -142,7 +142,8 @@ fn cython() {
     let line = format!("{tool} -3 pkg/m.pyx -o m.c");
     check_hit(&project, "", &line, &["m.c"]);
     check_change(&project, "", &line, &["m.c"], || {
-        project.write("pkg/d.pxd", "cdef enum:\n    LIMIT = 3\n    MORE = 4\ncdef inline int q(): return 2\n")
+        project
+            .write("pkg/d.pxd", "cdef enum:\n    LIMIT = 3\n    MORE = 4\ncdef inline int q(): return 2\n");
     });
     check_change(&project, "", &line, &["m.c"], || project.write("pkg/m.pxd", "cpdef f(int x)\n"));
     let positions = format!("{tool} -3 --embed-positions {}/pkg/m.pyx -o m.c", project.root.display());
@@ -152,7 +153,7 @@ fn cython() {
     check(&other, &positions.replace(project.root.to_str().unwrap(), other.root.to_str().unwrap()), &["m.c"]);
     // Which package it is in is found by looking upwards.
     check_change(&project, "", &line, &["m.c"], || {
-        std::fs::remove_file(project.root.join("pkg/__init__.py")).unwrap()
+        std::fs::remove_file(project.root.join("pkg/__init__.py")).unwrap();
     });
 }
 
@@ -193,7 +194,7 @@ fn moc() {
     let deeper = format!("moc {root}/src/a.h -o {root}/deeper/build/moc_a.cpp", root = other.root.display());
     check(&other, &deeper, &["deeper/build/moc_a.cpp"]);
     check_change(&project, "", line, &outputs, || {
-        project.write("src/a.h", &header.replace("s(int)", "t(int)"))
+        project.write("src/a.h", &header.replace("s(int)", "t(int)"));
     });
     check_change(&project, "", line, &outputs, || project.write("early/base.h", "#define BASE QThing\n"));
     other.set("QT_SELECT", "nonsense");

@@ -7,6 +7,7 @@ use crate::reason::Reason;
 
 /// What a run was seen to do. Paths are absolute.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Deeds {
     /// Paths that were asked for, whatever came of it; with links and `..` in them.
     pub looked: BTreeSet<String>,

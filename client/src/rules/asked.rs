@@ -82,12 +82,12 @@ impl Asked {
         let moved = rule.moves.then(|| place_of(rule, &words, plain.clone()));
         let still = Place::new(plain.folder, None)?;
         let of_place = |place: &Place| said(rule, program, &words, place, &inputs);
-        let (place, said, may_move) = match moved.and_then(|place| Some((of_place(&place)?, place))) {
-            Some((said, place)) => (place, said, true),
-            None => {
-                let said = of_place(&still).ok_or(Reason::new("word with an unusual letter"))?;
-                (still, said, false)
-            }
+        let moved = moved.and_then(|place| Some((of_place(&place)?, place)));
+        let (place, said, may_move) = if let Some((said, place)) = moved {
+            (place, said, true)
+        } else {
+            let said = of_place(&still).ok_or(Reason::new("word with an unusual letter"))?;
+            (still, said, false)
         };
         Ok(Self {
             rule: rule.clone(),

@@ -50,7 +50,7 @@ pub fn taken_out(output: &[u8], place: &Place) -> Option<Vec<u8>> {
         let at = memchr::memmem::find(line, NAME).filter(|_| begins)? + NAME.len();
         let named = names::taken_out(&line[at..], place)?;
         // Once, where the name begins.
-        if named.first() != Some(&0) || named.iter().filter(|byte| **byte == 0).count() != 2 {
+        if named.first() != Some(&0) || memchr::memchr_iter(0, &named).count() != 2 {
             return None;
         }
         out.extend_from_slice(&line[..at]);

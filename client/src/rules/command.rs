@@ -49,22 +49,14 @@ pub fn run(config: Result<Config, Wrong>, flags: RunFlags) -> u8 {
         complain(&format!("{wrong}; its rules don't hold until it is corrected"));
         Rules::default()
     });
-    let known = match &named {
-        Some(named) => match rules.named(named) {
-            Some(rule) => rule,
-            None => {
-                complain(&format!("no rule `{named}`; `castwork rules` lists those that there are"));
-                return 2;
-            }
-        },
-        None => rules.find(&name).unwrap_or_else(|| Rule {
-            name: name.clone(),
-            tools: vec![name.clone()],
-            may_be_script: true,
-            ..Rule::default()
-        }),
-    };
-    let mut rule = known;
+    let known = named.as_ref().map_or_else(|| rules.find(&name), |named| rules.named(named));
+    if let (Some(named), None) = (&named, &known) {
+        complain(&format!("no rule `{named}`; `castwork rules` lists those that there are"));
+        return 2;
+    }
+    let unknown =
+        || Rule { name: name.clone(), tools: vec![name.clone()], may_be_script: true, ..Rule::default() };
+    let mut rule = known.unwrap_or_else(unknown);
     rule.inputs.extend(inputs);
     rule.outputs.extend(outputs);
     rule.depfile = depfile.or(rule.depfile);

@@ -131,9 +131,8 @@ impl Stripper<'_> {
         let is_number = self.text[self.at].is_ascii_digit();
         let mut end = self.at + 1;
         while let Some(byte) = self.text.get(end) {
-            let parts = is_number
-                && *byte == b'\''
-                && self.text.get(end + 1).is_some_and(|next| next.is_ascii_alphanumeric());
+            let parts =
+                is_number && *byte == b'\'' && self.text.get(end + 1).is_some_and(u8::is_ascii_alphanumeric);
             if !is_of_word(*byte) && !parts {
                 break;
             }

@@ -246,7 +246,9 @@ impl Watched<'_> {
                 let unread = Reason::new("file that can't be read");
                 let hash = hashes.of(&path).ok_or(unread.clone())?;
                 let mut draft = Draft { hash: hash.to_vec(), ..Draft::default() };
-                if *may_move || rule.is_castxml {
+                // Programs of the system, some of a hundred megabytes, name no folder of ours, and are no sources.
+                let is_foreign = || !place.is_named(&path) && read_begin(Path::new(&path)) == ELF;
+                if (*may_move || rule.is_castxml) && !is_foreign() {
                     let bytes = std::fs::read(&path).map_err(|_| unread)?;
                     if hash_of(&bytes) != hash {
                         return Err("file changed while the tool ran".into());
@@ -404,6 +406,9 @@ fn seconds_now() -> u64 {
 fn fact(name: &str, value: String) -> Fact {
     Fact { name: name.to_owned(), value }
 }
+
+/// How programs begin.
+const ELF: [u8; 2] = [0x7f, b'E'];
 
 fn read_begin(path: &Path) -> [u8; 2] {
     let mut begin = [0; 2];

@@ -6,6 +6,7 @@ use super::globs::fits;
 
 /// What is known of a tool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Rule {
     /// What it is called.
     pub name: String,

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::libc;
 use std::os::unix::fs::MetadataExt;
 
-use super::process::{Process, Registers};
+use super::process::{HERE, Process, Registers};
 use crate::local::{Deeds, Platform};
 
 /// Files that any program may read: what is in them makes no other output, or another one each time.
@@ -32,8 +32,10 @@ const OWN: [&str; 6] = ["maps", "stat", "status", "auxv", "cgroup", "mountinfo"]
 const APART: u64 = 0x7e02_0080 | CLONE_UNTRACED;
 const CLONE_UNTRACED: u64 = 0x0080_0000;
 
-/// `AT_FDCWD` as an argument.
-const HERE: u64 = libc::AT_FDCWD as u64;
+/// An argument that is a number of 32 bits: what is above them counts for nothing.
+fn low(argument: u64) -> i32 {
+    u32::try_from(argument & u64::from(u32::MAX)).unwrap_or_default().cast_signed()
+}
 
 /// A call that has begun, with what is to be known when it ends.
 #[derive(Debug)]
@@ -359,7 +361,7 @@ impl Asking<'_> {
         }
         let spelled = self.process.text(address);
         let path = spelled.and_then(|spelled| {
-            let is_open_file = spelled.is_empty() && folder != HERE;
+            let is_open_file = spelled.is_empty() && folder & u64::from(u32::MAX) != HERE;
             if is_open_file { Some(String::new()) } else { self.process.absolute(folder, &spelled) }
         });
         if path.is_none() {
@@ -409,7 +411,7 @@ impl Asking<'_> {
         };
         Pending::Open {
             spelled: path,
-            flags: flags as i32,
+            flags: low(flags),
             was_there: before.is_some(),
             was_empty: before.is_some_and(|before| before.len() == 0),
         }
@@ -422,7 +424,7 @@ impl Asking<'_> {
             return Pending::Nothing;
         }
         let gives_rights = Path::new(&path).metadata().is_ok_and(|metadata| {
-            metadata.is_file() && metadata.mode() & u32::from(libc::S_ISUID | libc::S_ISGID) != 0
+            metadata.is_file() && metadata.mode() & (libc::S_ISUID | libc::S_ISGID) != 0
         });
         if gives_rights {
             self.deeds.is_disturbed = true;

@@ -125,11 +125,11 @@ impl Watched {
         let mut watched =
             Self { main, threads: HashMap::from([(main, None)]), inherited: None, deeds: Deeds::default() };
         let _ = ptrace::syscall(main, None);
-        let status = watched.to_the_end(tees)?;
+        let status = watched.follow(tees)?;
         Ok((status, Some(watched.deeds)))
     }
 
-    fn to_the_end(&mut self, tees: &[ScopedJoinHandle<'_, Option<Vec<u8>>>]) -> io::Result<ExitStatus> {
+    fn follow(&mut self, tees: &[ScopedJoinHandle<'_, Option<Vec<u8>>>]) -> io::Result<ExitStatus> {
         let mut ended = None;
         loop {
             let flags = match ended {
@@ -239,13 +239,13 @@ impl Watched {
         let after = match pending {
             None => {
                 let inherited = self.inherited.get_or_insert_with(|| Inherited::of(process));
-                Some(match process.registers() {
-                    Some(registers) => calls::on_begin(process, &registers, inherited, &mut self.deeds),
-                    None => {
-                        self.deeds.refuse("program whose calls can't be seen");
-                        Pending::Nothing
-                    }
-                })
+                let registers = process.registers();
+                if registers.is_none() {
+                    self.deeds.refuse("program whose calls can't be seen");
+                }
+                Some(registers.map_or(Pending::Nothing, |registers| {
+                    calls::on_begin(process, &registers, inherited, &mut self.deeds)
+                }))
             }
             Some(pending) => {
                 calls::on_end(process, pending, &mut self.deeds);

@@ -8,6 +8,9 @@ use nix::sys::ptrace;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
+/// What stands for the working folder where that of an open file is asked for: `AT_FDCWD`, in the lower half.
+pub(super) const HERE: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
+
 /// Longest path, as the system has it.
 const PATH_BYTES_MAX: usize = 4096;
 
@@ -101,7 +104,7 @@ impl Process {
         if spelled.starts_with('/') {
             return Some(spelled.to_owned());
         }
-        let is_working_folder = folder as i32 == libc::AT_FDCWD;
+        let is_working_folder = folder & u64::from(u32::MAX) == HERE;
         let base = if is_working_folder { self.link("cwd")? } else { self.path_of(folder)? };
         let base = base.trim_end_matches('/');
         Some(if spelled.is_empty() { base.to_owned() } else { format!("{base}/{spelled}") })
