@@ -5,6 +5,7 @@
 //! started by this program again ([`be_seen`]), which asks and then becomes it.
 
 mod calls;
+mod harmless;
 mod process;
 
 use std::collections::HashMap;
