@@ -396,3 +396,41 @@ fn torn_entries_and_calls_at_once() {
     assert_eq!(std::fs::read(project.root.join("a.xml")).unwrap(), expected);
     check(&project, &line, &["a.xml"]);
 }
+
+#[test]
+fn a_build_in_another_folder_of_the_same_sources_is_a_hit() {
+    if !has("castxml builds", "castxml") {
+        return;
+    }
+    let project = project();
+    let builds = project.cache.with_file_name("builds");
+    let root = project.root.display().to_string();
+    for (name, hits) in [("b1", 0), ("elsewhere/b2", 1)] {
+        let build = builds.join(name);
+        std::fs::create_dir_all(build.join("gen")).unwrap();
+        let folder = build.display().to_string();
+        std::fs::write(build.join("CMakeCache.txt"), format!("CMAKE_HOME_DIRECTORY:INTERNAL={root}\n"))
+            .unwrap();
+        let include = format!("-DLIMIT=3\n-I{folder}/gen\n-I{root}/inc\n");
+        std::fs::write(build.join("inc.rsp"), include).unwrap();
+        std::fs::write(build.join("gen/made.h"), "struct Made { int x; };\n").unwrap();
+        std::fs::write(build.join("w.cxx"), format!("#include \"made.h\"\n#include \"{root}/a.cxx\"\n"))
+            .unwrap();
+        project.write("tick", "");
+        let words = format!(
+            "--castxml-gccxml --castxml-cc-gnu ( /usr/bin/g++ ) -w -c @{folder}/inc.rsp {folder}/w.cxx -o {folder}/w.xml"
+        );
+        let run = |program: &str, first: &[&str]| {
+            let _ = std::fs::remove_file(build.join("w.xml"));
+            let mut command = project.command(program);
+            command.current_dir(&build).env("PWD", &build).args(first).args(words.split(' '));
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            std::fs::read(build.join("w.xml")).unwrap()
+        };
+        let plain = run("castxml", &[]);
+        assert!(text(&plain).contains(&format!("{folder}/gen/made.h")));
+        assert!(run(castwork(), &["castxml"]) == plain, "{name}: another output");
+        assert_eq!(project.counters().number("local_hits"), hits, "{name}");
+    }
+}
