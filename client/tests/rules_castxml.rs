@@ -1,4 +1,4 @@
-//! CastXML by its rule: the case of ITK, and each way in which an answer could be another than its own.
+//! `CastXML` by its rule: the case of ITK, and each way in which an answer could be another than its own.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -10,7 +10,7 @@ use std::process::Command;
 use support::tool::{check, check_change, check_hit, has};
 use support::{Project, castwork, program, text};
 
-/// Headers of the standard library that this CastXML takes with any GCC.
+/// Headers of the standard library that this `CastXML` takes with any GCC.
 const HEADERS: [&str; 30] = [
     "algorithm",
     "array",
@@ -44,12 +44,15 @@ const HEADERS: [&str; 30] = [
     "vector",
 ];
 
+/// A change to a project.
+type Change = fn(&Project);
+
 /// As ITK calls it.
 const ITK: &str =
     "castxml --castxml-gccxml --castxml-start _wrapping_ --castxml-cc-gnu ( /usr/bin/g++ ) -w -c";
 
 fn project() -> Project {
-    let project = Project::with(&[
+    Project::with(&[
         ("a.cxx", "#include <cstdint>\n#include \"h.h\"\nnamespace _wrapping_ { typedef A<int> a; a v; }\n"),
         (
             "inc/h.h",
@@ -57,8 +60,7 @@ fn project() -> Project {
         ),
         ("early/.keep", ""),
         ("castwork.toml", ""),
-    ]);
-    project
+    ])
 }
 
 fn call() -> String {
@@ -131,7 +133,7 @@ fn a_comment_alone_is_a_hit_and_all_else_is_not() {
     let line = "castxml --castxml-output=1 --castxml-cc-gnu ( g++ ) -DLIMIT=3 -Iinc -w a.cxx -o a.xml";
     project.write("inc/h.h", &header("one", "LIMIT"));
     check_change(&project, "", line, &["a.xml"], || {
-        project.write("inc/h.h", "/** seven */\ntemplate <class T> struct A { T x; };\n")
+        project.write("inc/h.h", "/** seven */\ntemplate <class T> struct A { T x; };\n");
     });
 }
 
@@ -140,7 +142,7 @@ fn headers_that_change_appear_or_come_before_others() {
     if !has("headers", "castxml") {
         return;
     }
-    let changes: [(&str, fn(&Project)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("change", |project| project.write("inc/h.h", "template <class T> struct A { T y; };\n")),
         ("shadow", |project| project.write("early/h.h", "template <class T> struct A { T z; };\n")),
         ("beside", |project| project.write("h.h", "template <class T> struct A { T w; };\n")),
@@ -223,7 +225,7 @@ fn a_tool_or_its_data_that_is_replaced_counts() {
     let header = "own/share/castxml/clang/include/stddef.h";
     let text = std::fs::read_to_string(project.root.join(header)).unwrap();
     check_change(&project, "", line, &["a.xml"], || {
-        project.write(header, &format!("{text}\nint from_the_header;\n"))
+        project.write(header, &format!("{text}\nint from_the_header;\n"));
     });
     // The program: other bytes, the same behaviour.
     check_hit(&project, "", line, &["a.xml"]);
