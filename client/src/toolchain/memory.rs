@@ -123,7 +123,7 @@ impl ToolchainMemory {
         let kept = Kept { format: FORMAT, toolchain: self.toolchain.clone() };
         let written = serde_json::to_vec(&kept)
             .map_err(std::io::Error::from)
-            .and_then(|bytes| files::write_whole(&self.file, &bytes));
+            .and_then(|bytes| files::write_one_of_many(&self.file, &bytes));
         if let Err(error) = written {
             tracing::debug!(%error, "what was learned about the compiler isn't kept");
         }
