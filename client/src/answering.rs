@@ -19,10 +19,11 @@ use crate::files;
 use crate::local::Platform;
 use crate::messages;
 use crate::prepare::{Prepared, Understood};
+use crate::race::{Race, Won};
 use crate::reason::Reason;
 use crate::run::{self, Ran};
 use crate::spans;
-use crate::tiers::{Answer, Inputs, Remote, Stack};
+use crate::tiers::{Answer, First, Inputs, Remote, Stack};
 use crate::why::Account;
 use crate::worker_names;
 
@@ -210,10 +211,14 @@ fn deliver(call: &Understood, answer: &Answer, how: &Delivery<'_>, stack: &mut S
         stack.reasons.push("object can't be written".into());
         return false;
     }
-    // Whoever closed our outputs doesn't want to hear; the compiler would not fail over that either.
-    let _ = std::io::stdout().write_all(&answer.stdout).and_then(|()| std::io::stdout().flush());
-    let _ = std::io::stderr().write_all(&stderr);
+    say(&answer.stdout, &stderr);
     true
+}
+
+fn say(stdout: &[u8], stderr: &[u8]) {
+    // Whoever closed our outputs doesn't want to hear; the compiler would not fail over that either.
+    let _ = std::io::stdout().write_all(stdout).and_then(|()| std::io::stdout().flush());
+    let _ = std::io::stderr().write_all(stderr);
 }
 
 /// The object of an answer, as the compiler would have made it here. `None` if it is not known how.
@@ -298,15 +303,17 @@ impl Answering<'_> {
             self.remember(true);
             return (Source::RemoteHit, 0);
         }
-        if let Some(answer) = self.remote_run()
-            && self.deliver(&answer, true)
-        {
-            self.stack.keep_locally(&action, &answer);
-            self.account();
-            self.remember(true);
-            return (Source::RemoteRun, 0);
-        }
-        (Source::LocalRun, self.local_run())
+        let taken = match self.remote_run() {
+            Some(First::Server(answer)) if self.deliver(&answer, true) => {
+                self.stack.keep_locally(&action, &answer);
+                self.account();
+                self.remember(true);
+                return (Source::RemoteRun, 0);
+            }
+            Some(First::Other(won)) => self.take(won),
+            _ => None,
+        };
+        (Source::LocalRun, taken.unwrap_or_else(|| self.local_run()))
     }
 
     fn deliver(&mut self, answer: &Answer, is_foreign: bool) -> bool {
@@ -340,7 +347,7 @@ impl Answering<'_> {
     }
 
     /// Has the first server that runs actions run this one.
-    fn remote_run(&mut self) -> Option<Answer> {
+    fn remote_run(&mut self) -> Option<First<Won>> {
         let Self { prepared, stack, inputs, .. } = self;
         if stack.is_foreign {
             return None;
@@ -359,13 +366,34 @@ impl Answering<'_> {
                 return Ok(None);
             }
             let inputs = inputs.get_or_insert_with(|| prepared.inputs());
-            spans::part("have it run", Kind::Client, || tier.execute(&prepared.action.digest, inputs))
-                .map(Some)
+            let (dir, after) = stack.terms_of_race();
+            let race = Race::new(&prepared.call, dir, after);
+            spans::part("have it run", Kind::Client, || {
+                tier.execute_or(&prepared.action.digest, inputs, race.run(), || race.is_running())
+            })
+            .map(Some)
         })
+    }
+
+    /// Delivers and keeps what was compiled here before the server was done; returns the exit code, unless that can't be.
+    fn take(&mut self, won: Won) -> Option<u8> {
+        let Won { ran, object } = won;
+        let (stdout, stderr) = ran.stdout.as_ref().zip(ran.stderr.as_ref())?;
+        if let Some(object) = &object {
+            files::write_object(Path::new(&self.prepared.call.compile.output), object).ok()?;
+        }
+        say(stdout, stderr);
+        self.stack.reasons.push("compiled here while the server was at it".into());
+        let code = Platform::exit_code(ran.status);
+        if object.is_some() {
+            self.keep_what_came(ran);
+        }
+        Some(code)
     }
 
     /// Runs the compiler here, and keeps what came of it where that is right.
     fn local_run(&mut self) -> u8 {
+        let _slot = self.stack.slot_here();
         match run_here(self.compiler, self.arguments, &self.prepared.call) {
             Ok(ran) => {
                 let code = Platform::exit_code(ran.status);

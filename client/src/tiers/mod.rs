@@ -21,7 +21,7 @@ use crate::reason::Reason;
 
 pub use folder::FolderTier;
 pub use objects::ObjectsTier;
-pub use server::{Inputs, Server, ServerTier};
+pub use server::{First, Inputs, Server, ServerTier};
 pub use stack::{Remote, Stack};
 
 /// Most bytes of an object or of messages that are taken from anywhere.

@@ -1,6 +1,7 @@
 //! [`ServerTier`]: answers from a server that speaks the Remote Execution API.
 
 use std::cell::OnceCell;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,6 +22,7 @@ use crate::config::{Address, Config};
 use crate::counters::Configuration;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
+use crate::files::write_whole;
 use crate::spans;
 
 /// Most bytes of a manifest that is sent.
@@ -128,6 +130,14 @@ impl Inputs {
     }
 }
 
+/// Who was first.
+pub enum First<T> {
+    /// The server.
+    Server(Answer),
+    /// What was done meanwhile.
+    Other(T),
+}
+
 /// Answers from a server. Nothing is started, and nobody connected to, before it is asked.
 pub struct ServerTier {
     server: Server,
@@ -151,6 +161,12 @@ impl ServerTier {
     /// Whether the server may be asked: it was not found to be down a moment ago.
     pub fn may_be_asked(&self) -> bool {
         self.breaker.allows()
+    }
+
+    /// Whether the server with this address, when it was last asked, ran actions: a build on it may have more jobs than this
+    /// machine has cores.
+    pub fn is_known_to_execute(server: &Server, folder: &Path) -> bool {
+        executes_file(server, folder).exists()
     }
 
     /// Whether the server may be asked to run something: it did not refuse a moment ago.
@@ -244,6 +260,13 @@ impl ServerTier {
             Ok((known.executes(), known.takes_results()))
         });
         self.note(&asked);
+        if let Ok((executes, _)) = &asked {
+            let file = executes_file(&self.server, &self.folder);
+            if file.exists() != *executes {
+                // Not to know it costs no more than time.
+                let _ = if *executes { write_whole(&file, b"") } else { std::fs::remove_file(&file) };
+            }
+        }
         asked
     }
 
@@ -252,26 +275,72 @@ impl ServerTier {
     /// # Errors
     /// If it could not be, or did not end with 0: then the compiler is to be run here.
     pub fn execute(&self, action: &Digest, inputs: &Inputs) -> Result<Answer, TierError> {
+        let never = std::future::pending::<Option<Infallible>>();
+        match self.execute_or(action, inputs, never, || false)? {
+            First::Server(answer) => Ok(answer),
+            First::Other(never) => match never {},
+        }
+    }
+
+    /// The same, while something else is done that may be first, or may come to nothing; begun when the server has all that
+    /// it needs, because who won meanwhile would cut an upload short that others need as well. If the server fails and
+    /// that `is_running`, it is waited for.
+    ///
+    /// # Errors
+    /// As [`ServerTier::execute`], if there is nothing else.
+    pub fn execute_or<T>(
+        &self,
+        action: &Digest,
+        inputs: &Inputs,
+        other: impl Future<Output = Option<T>>,
+        is_running: impl Fn() -> bool,
+    ) -> Result<First<T>, TierError> {
         let (runtime, remote) = &self.connection_for(action, COMPILE)?;
-        let ran = runtime.block_on(while_there(&self.server, &self.breaker, async {
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let name = execute::Name::default();
+        let server = while_there(&self.server, &self.breaker, async {
             upload(remote, inputs.sources(), &self.folder).await?;
-            let result = match execute::execute(remote, action).await {
+            let _ = begin.send(());
+            let result = match execute::execute(remote, action, &name).await {
                 // Lost between upload and use: once more.
                 Err(execute::Failure::MissingInputs) => {
                     upload(remote, inputs.sources(), &self.folder).await?;
-                    execute::execute(remote, action).await
+                    execute::execute(remote, action, &name).await
                 }
                 ended => ended,
             };
             let result = result.map_err(execute::Failure::into_error)?;
             self.download(remote, &result).await?.ok_or(TierError::Unfit("remote result that is gone"))
-        }));
-        match &ran {
+        });
+        runtime.block_on(async {
+            let other = async {
+                begun.await.ok()?;
+                other.await
+            };
+            tokio::pin!(other);
+            tokio::select! {
+                biased;
+                ran = server => {
+                    self.note_execution(&ran);
+                    match ran {
+                        Err(error) if is_running() => other.await.map(First::Other).ok_or(error),
+                        ran => ran.map(First::Server),
+                    }
+                }
+                Some(other) = &mut other => {
+                    execute::cancel(remote, &name).await;
+                    Ok(First::Other(other))
+                }
+            }
+        })
+    }
+
+    fn note_execution(&self, ran: &Result<Answer, TierError>) {
+        match ran {
             Err(TierError::Execution { is_lasting: true, .. }) => self.execution_breaker.failed(),
             Ok(_) => self.execution_breaker.worked(),
-            _ => self.note(&ran),
+            _ => self.note(ran),
         }
-        ran
     }
 
     /// Keeps an answer of our own making at the server, if it takes results; whether it does.
@@ -405,4 +474,11 @@ impl ServerTier {
         let answer = outputs.zip(data(stdout)).zip(data(stderr));
         Ok(answer.map(|((outputs, stdout), stderr)| Answer { outputs, stdout, stderr }))
     }
+}
+
+/// The file that is there while a server is known to run actions.
+fn executes_file(server: &Server, folder: &Path) -> PathBuf {
+    let name = format!("{}/{}", server.address, server.instance);
+    let name = Digest::of(DigestFunction::Sha256, name.as_bytes()).hash_hex();
+    folder.join("executes").join(&name[..32])
 }
