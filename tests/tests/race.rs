@@ -115,7 +115,11 @@ fn what_a_worker_stands_still_over_is_compiled_here() {
     assert!(source.folder.path().join("a.d").is_file());
     let status = source.command(binary("castwork")).args(["status", "--json"]).output().unwrap();
     let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    assert_eq!((&status["queued"], &status["running"]), (&0.into(), &0.into()), "nobody waits for it any more: {status}");
+    assert_eq!(
+        (&status["queued"], &status["running"]),
+        (&0.into(), &0.into()),
+        "nobody waits for it any more: {status}"
+    );
     let counts = source.counts();
     assert_eq!(counts["reasons"]["compiled here while the server was at it"], 1, "{counts}");
     assert_eq!((&counts["local_runs"], &counts["fallbacks"]), (&1.into(), &0.into()), "{counts}");
