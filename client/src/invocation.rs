@@ -8,7 +8,7 @@ use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 18] = [
+pub const SUBCOMMANDS: [&str; 19] = [
     "stats",
     "why",
     "report",
@@ -17,6 +17,7 @@ pub const SUBCOMMANDS: [&str; 18] = [
     "toolchain",
     "exec",
     "env",
+    "jobs",
     "upload",
     "completions",
     "man",

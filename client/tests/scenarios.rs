@@ -212,7 +212,7 @@ impl<'a> Scene<'a> {
 
     /// Compiles plainly and then through the tool, and looks whether they leave and say the same.
     fn compile(&mut self, line: &str, outputs: &[&str]) {
-        let mut ran = |tool: Option<&Tool>| {
+        let ran = |tool: Option<&Tool>| {
             for output in outputs {
                 let _ = fs::remove_file(self.cwd.join(output));
             }
