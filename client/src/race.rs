@@ -55,10 +55,13 @@ impl<'a> Race<'a> {
         tokio::time::sleep(self.after?).await;
         let slots = Slots::new(self.dir);
         let _slot = loop {
-            match slots.try_take().ok()? {
-                Some(slot) if !Platform::is_busy() => break slot,
-                _ => tokio::time::sleep(LOOK).await,
+            // In this order: who only waits for a core must not keep a slot from who needs it.
+            if !Platform::is_busy()
+                && let Some(slot) = slots.try_take().ok()?
+            {
+                break slot;
             }
+            tokio::time::sleep(LOOK).await;
         };
         tracing::debug!("the server takes long: compiled here too");
         self.is_running.set(true);
@@ -113,7 +116,8 @@ type Ended = (ExitStatus, Option<Vec<u8>>, Option<Vec<u8>>);
 
 /// A compiler that runs, with all that it has started; ended when this is dropped.
 struct Running {
-    leader: u32,
+    /// Its process, until that has ended.
+    leader: Option<u32>,
     /// Signals to us are passed on while it runs.
     forwarding: Option<Forwarding>,
     ended: oneshot::Receiver<io::Result<Ended>>,
@@ -121,7 +125,7 @@ struct Running {
 
 impl Running {
     fn new(mut child: Child) -> io::Result<Self> {
-        let leader = child.id();
+        let leader = Some(child.id());
         let forwarding = Some(Forwarding::to_group(&child));
         let (tell, ended) = oneshot::channel();
         let running = Self { leader, forwarding, ended };
@@ -140,7 +144,9 @@ impl Running {
     }
 
     async fn ended(&mut self) -> io::Result<Ended> {
-        (&mut self.ended).await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+        let ended = (&mut self.ended).await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        self.leader = None;
+        ended
     }
 
     /// Ends this process too, if it was told to.
@@ -154,8 +160,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let Some(forwarding) = self.forwarding.take() else { return };
-        if self.ended.try_recv().is_err() {
-            Platform::end_group(self.leader);
+        if let Some(leader) = self.leader.filter(|_| self.ended.try_recv().is_err()) {
+            Platform::end_group(leader);
         }
         forwarding.end_early();
     }

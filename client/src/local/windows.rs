@@ -31,6 +31,9 @@ impl Forwarding {
         Self
     }
 
+    /// Has signals go to other threads; there are none.
+    pub const fn not_to_this_thread() {}
+
     /// Ends, when the child has.
     pub const fn end(self, _: ExitStatus) {}
 

@@ -22,6 +22,7 @@ use crate::action::OBJECT;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
 use crate::files::write_whole;
+use crate::local::Forwarding;
 use crate::spans;
 
 /// Most bytes of a manifest that is sent.
@@ -339,6 +340,8 @@ impl ServerTier {
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            // Signals are for the thread that passes them on to a compiler.
+            .on_thread_start(Forwarding::not_to_this_thread)
             .build()
             .map_err(|_| TierError::Unfit("no runtime for a connection"))?;
         let remote = {

@@ -43,6 +43,12 @@ impl Forwarding {
         Self::to_whom(i32::try_from(leader.id()).ok().map(i32::wrapping_neg))
     }
 
+    /// Has signals go to other threads of this process than the one that calls.
+    pub fn not_to_this_thread() {
+        let all: SigSet = ENDING.into_iter().collect();
+        let _ = all.thread_block();
+    }
+
     fn to_whom(child: Option<i32>) -> Self {
         let mut to = to();
         let all: SigSet = ENDING.into_iter().collect();
