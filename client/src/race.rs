@@ -49,14 +49,15 @@ impl<'a> Race<'a> {
         self.is_running.get()
     }
 
-    /// Compiles here when its time has come; inside a runtime. `None` if that can't be. Given up at any time, it ends the
+    /// Compiles here when its time has come and a core is idle, or at once if it has no time to wait for; inside a runtime. `None` if that can't be. Given up at any time, it ends the
     /// compiler and leaves nothing.
     pub async fn run(&self) -> Option<Won> {
-        tokio::time::sleep(self.after?).await;
+        let after = self.after?;
+        tokio::time::sleep(after).await;
         let slots = Slots::new(self.dir);
         let _slot = loop {
             // In this order: who only waits for a core must not keep a slot from who needs it.
-            if !Platform::is_busy()
+            if (after.is_zero() || !Platform::is_busy())
                 && let Some(slot) = slots.try_take().ok()?
             {
                 break slot;
@@ -77,7 +78,10 @@ impl<'a> Race<'a> {
         let output = folder.path().join("object.o");
         let mut command = self.command(&output);
         Platform::lead_a_group(&mut command);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What ends us from here on waits until it can be passed on.
+        Forwarding::not_to_this_thread();
+        let child = command.spawn().inspect_err(|_| Forwarding::to_this_thread_again())?;
         let mut running = Running::new(child)?;
         let (status, stdout, stderr) = running.ended().await?;
         let object = if status.success() { Some(std::fs::read(output)?) } else { None };

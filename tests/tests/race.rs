@@ -38,7 +38,7 @@ impl Source {
         let mut command = Command::new(program);
         command.current_dir(self.folder.path()).env("CASTWORK_CONFIG", "/dev/null");
         command.env("CASTWORK_REMOTE", &self.remote).env("CASTWORK_DIR", self.cache());
-        command.env("CASTWORK_RACE_AFTER", "0.2").stdin(Stdio::null());
+        command.env("CASTWORK_RACE_AFTER", "0").stdin(Stdio::null());
         command
     }
 

@@ -34,6 +34,9 @@ impl Forwarding {
     /// Has signals go to other threads; there are none.
     pub const fn not_to_this_thread() {}
 
+    /// Ends that.
+    pub const fn to_this_thread_again() {}
+
     /// Ends, when the child has.
     pub const fn end(self, _: ExitStatus) {}
 

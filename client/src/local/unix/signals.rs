@@ -49,6 +49,12 @@ impl Forwarding {
         let _ = all.thread_block();
     }
 
+    /// Ends what [`Forwarding::not_to_this_thread`] began.
+    pub fn to_this_thread_again() {
+        let all: SigSet = ENDING.into_iter().collect();
+        let _ = all.thread_unblock();
+    }
+
     fn to_whom(child: Option<i32>) -> Self {
         let mut to = to();
         let all: SigSet = ENDING.into_iter().collect();
@@ -83,8 +89,7 @@ impl Forwarding {
         if let Some(signal) = passed_on.filter(|_| may_die) {
             die(signal);
         }
-        let all: SigSet = ENDING.into_iter().collect();
-        let _ = all.thread_unblock();
+        Self::to_this_thread_again();
     }
 }
 
