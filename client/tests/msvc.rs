@@ -78,8 +78,8 @@ fn objects_of_real_headers_are_what_they_are_without_us() {
         return support::skip("objects_of_real_headers", "there is no C++ for mingw");
     }
     let line = format!(
-        "--target=x86_64-w64-windows-gnu /clang:-isystem{cxx} /clang:-isystem{cxx}/x86_64-w64-mingw32 /std:c++17 /EHsc \
-         /O2 /showIncludes /Fox.obj /c -- vec.cc"
+        "--target=x86_64-w64-windows-gnu /clang:-isystem{cxx} /clang:-isystem{cxx}/x86_64-w64-mingw32 /EHsc \
+         /clang:-O2 /showIncludes /Fox.obj /c -- vec.cc"
     );
     let (_, notes) = clang_cl.check_hit(&project, &line, "x.obj");
     assert!(notes.contains("bits/stl_vector.h"), "{notes}");
