@@ -32,6 +32,9 @@ use crate::worker_names;
 /// Why an object is not kept, or not taken: its debug information is of a form that nobody has described.
 const STAYS: Reason = Reason::new("debug information that does not move");
 
+/// Fewest bytes in the name of a folder that is looked for in objects: shorter ones are there by chance.
+const NAME_BYTES_MIN: usize = 4;
+
 /// How Microsoft's names begin that are made from the name of the source.
 const UNNAMED: &str = "?A0x";
 
@@ -449,7 +452,8 @@ impl Answering<'_> {
         if compile.dialect == Dialect::Msvc && !self.prepared.action.is_of_place {
             let is_named = |name: &str| position(&object, name.as_bytes()).is_some();
             let is_absolute = compile.source.starts_with('/');
-            if place.names().any(is_named) || is_absolute && is_named(UNNAMED) {
+            let mut names = place.names().filter(|name| name.len() >= NAME_BYTES_MIN);
+            if names.any(is_named) || is_absolute && is_named(UNNAMED) {
                 return Err("object that names its folder".into());
             }
         }

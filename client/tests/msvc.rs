@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use support::msvc::{ClangCl, MINGW, has_mingw};
 use support::{Project, program, shown, text};
@@ -142,6 +142,48 @@ fn folders_that_variables_name_are_in_the_key() {
         clang_cl.check(&with, line, "x.obj");
         assert_eq!(with.counters().reason(&format!("`{name}` is set")), 1);
     }
+}
+
+#[test]
+fn toolsets_of_microsoft_are_chosen_anew_each_time() {
+    let Some(clang_cl) = ClangCl::find("toolsets_of_microsoft") else { return };
+    let mut project = Project::with(&[
+        ("a.c", "#include <z.h>\nint f(void) { return V; }\n"),
+        ("one/VC/Tools/MSVC/14.1.1/include/z.h", "#define V 1\n"),
+        ("one/VC/Tools/MSVC/14.1.1/bin/Hostx64/x64/cl.exe", ""),
+        ("one/VC/Tools/MSVC/14.1.1/bin/Hostx64/x64/link.exe", ""),
+        ("two/VC/Tools/MSVC/14.1.1/include/z.h", "#define V 2\n"),
+        ("two/VC/Tools/MSVC/14.1.1/bin/Hostx64/x64/cl.exe", ""),
+        ("two/VC/Tools/MSVC/14.1.1/bin/Hostx64/x64/link.exe", ""),
+    ]);
+    let root = shown(&project.root);
+    let toolset = |name: &str| format!("{root}/{name}/VC/Tools/MSVC/14.1.1");
+    for (name, program) in [("one", "cl"), ("one", "link"), ("two", "cl"), ("two", "link")] {
+        let program = project.root.join(format!("{}/bin/Hostx64/x64/{program}.exe", toolset(name)));
+        std::fs::set_permissions(program, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let line = "/showIncludes /Fox.obj /c -- a.c";
+    // By variables.
+    let path = std::env::var("PATH").unwrap();
+    let mut made = Vec::new();
+    for name in ["one", "two", "one"] {
+        project.set("VCToolsInstallDir", &toolset(name));
+        made.push(clang_cl.check_hit(&project, line, "x.obj"));
+    }
+    project.variables.clear();
+    for name in ["one", "two"] {
+        project.set("PATH", &format!("{path}:{}/bin/Hostx64/x64", toolset(name)));
+        made.push(clang_cl.check_hit(&project, line, "x.obj"));
+    }
+    project.variables.clear();
+    let [one, two] = [made[0].clone(), made[1].clone()];
+    assert_ne!(one, two);
+    assert_eq!(made[2..], [one.clone(), one, two]);
+    // By the version that is the latest in a folder.
+    let line = "/winsysroot one /showIncludes /Fox.obj /c -- a.c";
+    check_change(&clang_cl, &project, line, || {
+        project.write("one/VC/Tools/MSVC/14.2.2/include/z.h", "#define V 3\n");
+    });
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::above::Above;
 use super::search::SearchPath;
 use super::text::{Form, Step, Text};
 use crate::command_line::{Argument, Compile, Dialect};
+use crate::environment;
 use crate::local::Platform;
 use crate::paths::{LEADS_OUT, Place};
 use crate::reason::Reason;
@@ -54,8 +55,7 @@ impl Search<'_> {
     /// Why what it depends on is not known: then the compile can't be recognised without preprocessing.
     pub(super) fn repeat(&self) -> Result<Looked, Reason> {
         let otherwise = if self.is_msvc() { searches_otherwise_for_msvc } else { searches_otherwise };
-        let is_unknown_target = self.is_msvc() && !target(self.about).ends_with("-windows-msvc");
-        if is_unknown_target || self.compile.arguments.iter().any(otherwise) {
+        if self.is_msvc() && !is_bare_msvc(self.about) || self.compile.arguments.iter().any(otherwise) {
             return Err(ELSEWHERE);
         }
         let chains = Chains::read(self.about);
@@ -228,14 +228,24 @@ fn searches_otherwise(argument: &Argument) -> bool {
     })
 }
 
-/// The same for clang-cl, which for Microsoft's targets looks in its own folder, where variables that are in the key lead to,
-/// and nowhere else: unless it chooses among folders by what is in them, or goes by other rules than Microsoft's.
+/// The same for clang-cl: with these words it chooses among folders by what is in them, or goes by other rules than
+/// Microsoft's.
 fn searches_otherwise_for_msvc(argument: &Argument) -> bool {
     let Argument::Words(words) = argument else { return false };
     words.iter().any(|word| {
         let is_root = ["-winsysroot", "-winsdk", "-vctools"].iter().any(|root| word.starts_with(root));
         is_root || word.contains("-fno-ms-") || word.ends_with("version=0")
     })
+}
+
+/// Whether clang-cl looks in its own folder and those that `INCLUDE` names alone: for other targets than Microsoft's, and beside
+/// a toolset of Microsoft's that variables lead to, it chooses by what is there.
+fn is_bare_msvc(about: &str) -> bool {
+    let set = environment::of_msvc(environment::of_process);
+    let has_include = set.get("INCLUDE").is_some_and(|folders| !folders.is_empty());
+    let has_toolset =
+        set.keys().any(|name| !matches!(name.as_str(), "INCLUDE" | "EXTERNAL_INCLUDE")) && !has_include;
+    target(about).ends_with("-windows-msvc") && !has_toolset
 }
 
 /// For which target a compiler compiles, by what it says under `-v`.

@@ -81,11 +81,12 @@ pub(super) fn preprocess(
 /// Checks that clang-cl took the words for what we take them for, by what it told the compiler proper.
 fn check_source(about: &str, compile: &Compile) -> Result<(), Reason> {
     let source = &compile.source;
-    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+".contains(letter);
-    let source = if source.chars().all(is_plain) { source.clone() } else { format!("\"{source}\"") };
-    let end = format!(" -x {} {source}", compile.language.name());
+    // Quoted or not, as clang finds it necessary.
+    let ends = [source.clone(), format!("\"{source}\"")]
+        .map(|source| format!(" -x {} {source}", compile.language.name()));
     let mut commands = about.lines().filter(|line| line.starts_with(" \"") && line.contains("-cc1"));
-    let is_so = commands.next().is_some_and(|line| line.ends_with(&end)) && commands.next().is_none();
+    let is_it = |line: &str| ends.iter().any(|end| line.ends_with(end));
+    let is_so = commands.next().is_some_and(is_it) && commands.next().is_none();
     if is_so { Ok(()) } else { Err("command line that clang-cl reads otherwise".into()) }
 }
 

@@ -104,6 +104,9 @@ pub(super) fn identify(compiler: &Path, mode: Option<Mode>, language: Language) 
     } else {
         toolchain.tools = identify_files(&programs)?;
     }
+    if toolchain.dialect == Dialect::Msvc {
+        toolchain.travel = Travel::Stays("compiles of clang-cl are not run elsewhere yet".to_owned());
+    }
     toolchain.watched = fewest(toolchain.watched);
     Ok(toolchain)
 }
