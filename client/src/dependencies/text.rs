@@ -31,6 +31,7 @@ pub(super) struct Looking<'a> {
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Text {
     /// Files that were entered, as spelled by the compiler.
     pub files: BTreeSet<String>,

@@ -178,23 +178,26 @@ impl Parser {
         }
         if DEBUG_WORDS.contains(&word.as_str()) {
             self.has_debug = true;
-            return self.key(vec![word]);
+            self.key(word);
+            return Ok(());
         }
         let is_of_kind = ["-f", "-m", "-W", "--target="].iter().any(|beginning| word.starts_with(beginning));
         match gnu::find(&word).filter(|_| is_of_kind) {
-            Some(gnu::Flag { meaning: gnu::Meaning::Key, attach, .. })
-                if matches!(attach, gnu::Attach::Exact | gnu::Attach::Family) =>
-            {
-                self.key(vec![word])
+            Some(gnu::Flag {
+                meaning: gnu::Meaning::Key,
+                attach: gnu::Attach::Exact | gnu::Attach::Family,
+                ..
+            }) => {
+                self.key(word);
+                Ok(())
             }
             Some(gnu::Flag { meaning: gnu::Meaning::Refuse(reason), .. }) => Err((*reason).into()),
             _ => Err(unknown(&word)),
         }
     }
 
-    fn key(&mut self, words: Vec<String>) -> Result<(), Reason> {
-        self.arguments.push(Argument::Words(words));
-        Ok(())
+    fn key(&mut self, word: String) {
+        self.arguments.push(Argument::Words(vec![word]));
     }
 
     fn understand(&mut self, flag: &Flag, text: &str, value: String) -> Result<(), Reason> {
@@ -216,14 +219,11 @@ impl Parser {
                 if value.contains('#') {
                     return Err("`#` in a macro of the command line".into());
                 }
-                return self.key(vec![format!("-{}{value}", flag.spelling)]);
+                self.key(format!("-{}{value}", flag.spelling));
             }
             Meaning::SearchDir => return self.search(Search::User, value),
             Meaning::ExternalDir => return self.search(Search::System, value),
-            Meaning::OwnDir | Meaning::Root => {
-                let joined = format!("-{}{value}", flag.spelling);
-                return self.key(vec![joined]);
-            }
+            Meaning::OwnDir | Meaning::Root => self.key(format!("-{}{value}", flag.spelling)),
             Meaning::IncludeFile => {
                 self.arguments.push(Argument::IncludeFile { flag: INCLUDE_FILE, file: value });
             }
@@ -232,7 +232,7 @@ impl Parser {
             }
             Meaning::Debug | Meaning::DebugFile => {
                 self.has_debug = true;
-                return self.key(vec![word]);
+                self.key(word);
             }
             Meaning::Clang => return self.take_through(&value),
             Meaning::Key => {
@@ -240,8 +240,8 @@ impl Parser {
                 if flag.attach == Attach::Joined && !is_number {
                     return Err(unknown(text));
                 }
-                let apart = flag.attach == Attach::Either;
-                return self.key(vec![if apart { format!("-{}{value}", flag.spelling) } else { word }]);
+                let is_apart = flag.attach == Attach::Either;
+                self.key(if is_apart { format!("-{}{value}", flag.spelling) } else { word });
             }
         }
         Ok(())
@@ -257,9 +257,13 @@ impl Parser {
         }
         let is_plain = ["-O", "-f", "-m", "-W"].iter().any(|beginning| word.starts_with(beginning));
         match gnu::find(word).filter(|_| is_plain) {
-            Some(gnu::Flag { meaning: gnu::Meaning::Key, attach: gnu::Attach::Exact, .. })
-            | Some(gnu::Flag { meaning: gnu::Meaning::Key, attach: gnu::Attach::Family, .. }) => {
-                self.key(vec![format!("-clang:{word}")])
+            Some(gnu::Flag {
+                meaning: gnu::Meaning::Key,
+                attach: gnu::Attach::Exact | gnu::Attach::Family,
+                ..
+            }) => {
+                self.key(format!("-clang:{word}"));
+                Ok(())
             }
             _ => Err(Reason::of(format!("`/clang:{word}`"))),
         }
