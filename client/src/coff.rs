@@ -6,8 +6,9 @@
 use std::borrow::Cow;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The machines whose objects are known: x86, Arm, x86-64, Arm64, as their first two bytes say.
-const MACHINES: [[u8; 2]; 4] = [[0x4c, 0x01], [0xc4, 0x01], [0x64, 0x86], [0x64, 0xaa]];
+/// The machines whose objects are known: x86, Arm, x86-64, Arm64 and its two mixtures, as their first two bytes say.
+const MACHINES: [[u8; 2]; 6] =
+    [[0x4c, 0x01], [0xc4, 0x01], [0x64, 0x86], [0x64, 0xaa], [0x41, 0xa6], [0x4e, 0xa6]];
 
 /// Where an object's time is.
 const TIME_AT: usize = 4;

@@ -7,7 +7,7 @@ mod support;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use support::msvc::{ClangCl, MINGW, has_mingw};
+use support::msvc::{ClangCl, MINGW, has_mingw, seconds_now};
 use support::{Project, program, shown, text};
 
 fn project() -> Project {
@@ -191,6 +191,12 @@ fn an_object_has_the_present_time_unless_it_is_to_have_none() {
     let Some(clang_cl) = ClangCl::find("an_object_has_the_present_time") else { return };
     let project = Project::with(&[("a.cc", "int x;\n")]);
     let time = |line: &str| {
+        clang_cl.check_hit(&project, line, "x.obj");
+        // The next second: a hit then has not the time of the compile.
+        let begun = seconds_now();
+        while seconds_now() == begun {
+            std::thread::yield_now();
+        }
         clang_cl.check_hit(&project, line, "x.obj");
         let mut object = std::fs::read(project.root.join("x.obj")).unwrap();
         support::msvc::take_time(&mut object)

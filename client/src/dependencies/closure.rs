@@ -478,6 +478,9 @@ impl<'a> Gathering<'a> {
             .filter_map(|input| input.real.parent()?.to_str().map(str::to_owned))
             .collect();
         for (is_quoted, header) in &tested {
+            if header.contains('\\') {
+                return Err("`__has_include` with a backslash".into());
+            }
             let folders: Vec<&String> = if *is_quoted {
                 beside.iter().chain(search.all()).collect()
             } else {

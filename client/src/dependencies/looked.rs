@@ -152,7 +152,9 @@ impl Search<'_> {
         }
         let mut found = Vec::new();
         for folder in above.of(asking) {
-            found.extend(walk.is_there(&folder, name)?);
+            // That the way leads out may not matter: it is not known to have been gone.
+            let there = walk.is_there(&folder, name);
+            found.extend(there.map_err(|reason| if reason == LEADS_OUT { ELSEWHERE } else { reason })?);
         }
         if found.is_empty() {
             return walk.find(chains.quoted(), name);

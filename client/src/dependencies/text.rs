@@ -397,6 +397,8 @@ impl<'a> Reader<'a> {
         let (word, rest) = (&line[..word_end], line[word_end..].trim_ascii_start());
         match word {
             b"include" | b"include_next" | b"import" => self.include(rest, word == b"include_next"),
+            // Which file is entered where doesn't show in these.
+            b"line" => Err("line marker of an unusual shape".into()),
             b"pragma" if rest.starts_with(b"clang module") || rest.starts_with(b"GCC pch_preprocess") => {
                 Err("modules".into())
             }

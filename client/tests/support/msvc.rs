@@ -97,6 +97,7 @@ pub fn take_time(object: &mut [u8]) -> u64 {
     time.into()
 }
 
-fn seconds_now() -> u64 {
+/// Now, in seconds since 1970.
+pub fn seconds_now() -> u64 {
     std::time::UNIX_EPOCH.elapsed().unwrap().as_secs()
 }

@@ -122,3 +122,8 @@ fn namespaces_without_a_name_are_seen() {
         assert!(!found(text).has_unnamed_namespace, "{text}");
     }
 }
+
+#[test]
+fn markers_that_do_not_say_what_is_entered_are_refused() {
+    assert_eq!(reason("#line 1 \"a.h\"\nint x;\n"), "line marker of an unusual shape");
+}
