@@ -116,7 +116,7 @@ fn place_in_key(making: &Making<'_>, is_bound_here: bool) -> Option<String> {
             let matters = is_bound_here || compile.place_matters.is_some();
             matters.then(|| place.root.clone().unwrap_or_default())
         }
-        // Never run elsewhere, but for other reasons; no map of names is in its words.
+        // No map of names is in its words to tell one folder from another.
         Dialect::Msvc => {
             let matters = compile.place_matters.is_some() || closure.holds_place || closure.names_lines;
             matters.then(|| place.names().collect::<Vec<_>>().join("\n"))

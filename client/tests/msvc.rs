@@ -42,6 +42,9 @@ fn a_hit_says_which_headers_were_read_as_they_are_called_here() {
     let (_, notes) = clang_cl.check(&there, &absolute(&there), "out.obj");
     assert!(notes.contains(&format!("Note: including file: {}/inc/h.h", shown(&there.root))), "{notes}");
     assert_eq!(there.counters().local(), [1, 1, 0, 0], "another checkout, by absolute names");
+    let (_, notes) =
+        clang_cl.check_hit(&here, "/showIncludes /FIinc/h.h /Foout.obj /c /Iinc /Isys a.cc", "out.obj");
+    assert!(notes.starts_with("Note: including file: ") && notes.contains("inc/h.h"), "{notes}");
     // Without the system's headers there is less to say.
     let (_, notes) = clang_cl.check_hit(
         &here,

@@ -152,7 +152,7 @@ impl Search<'_> {
         }
         let mut found = Vec::new();
         for folder in above.of(asking) {
-            // That the way leads out may not matter: it is not known to have been gone.
+            // Nobody knows whether that way was gone: the compile needn't be passed through over it.
             let there = walk.is_there(&folder, name);
             found.extend(there.map_err(|reason| if reason == LEADS_OUT { ELSEWHERE } else { reason })?);
         }
