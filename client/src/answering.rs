@@ -9,10 +9,13 @@ use bytes::Bytes;
 use castwork_cas::Digest;
 use castwork_trace::Kind;
 
+use crate::coff;
+use crate::command_line::Dialect;
 use crate::compile_first;
 use crate::config::Config;
 use crate::counters::Configuration;
 use crate::debug_names;
+use crate::dependencies::position;
 use crate::direct::{Entry, Hashes, Manifest};
 use crate::environment;
 use crate::files;
@@ -29,6 +32,12 @@ use crate::worker_names;
 
 /// Why an object is not kept, or not taken: its debug information is of a form that nobody has described.
 const STAYS: Reason = Reason::new("debug information that does not move");
+
+/// Fewest bytes in the name of a folder that is looked for in objects: shorter ones are there by chance.
+const NAME_BYTES_MIN: usize = 4;
+
+/// How Microsoft's names begin that are made from the name of the source.
+const UNNAMED: &str = "?A0x";
 
 /// Where the answer to a compile came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,6 +200,10 @@ impl<'a> Delivery<'a> {
 fn deliver(call: &Understood, answer: &Answer, how: &Delivery<'_>, stack: &mut Stack<'_>) -> bool {
     let Some(object) = object_of_here(call, answer, how, stack) else { return false };
     let driver = file_name(&call.toolchain().driver);
+    let Some(stdout) = stdout_of_here(call, answer) else {
+        stack.reasons.push("messages that don't fit this folder".into());
+        return false;
+    };
     let Some(stderr) = messages::to_real(&answer.stderr, &call.place) else {
         stack.reasons.push("messages that don't fit this folder".into());
         return false;
@@ -211,7 +224,7 @@ fn deliver(call: &Understood, answer: &Answer, how: &Delivery<'_>, stack: &mut S
         stack.reasons.push("object can't be written".into());
         return false;
     }
-    say(&answer.stdout, &stderr);
+    say(&stdout, &stderr);
     true
 }
 
@@ -219,6 +232,14 @@ fn say(stdout: &[u8], stderr: &[u8]) {
     // Whoever closed our outputs doesn't want to hear; the compiler would not fail over that either.
     let _ = std::io::stdout().write_all(stdout).and_then(|()| std::io::stdout().flush());
     let _ = std::io::stderr().write_all(stderr);
+}
+
+/// What an answer says on standard output: under `/showIncludes` that is which headers were read.
+fn stdout_of_here(call: &Understood, answer: &Answer) -> Option<Bytes> {
+    match call.compile.dialect {
+        Dialect::Gnu => Some(answer.stdout.clone()),
+        Dialect::Msvc => messages::to_real(&answer.stdout, &call.place).map(Bytes::from),
+    }
 }
 
 /// The object of an answer, as the compiler would have made it here. `None` if it is not known how.
@@ -246,6 +267,9 @@ fn object_of_here(
         stack.reasons.push("object that names a worker's folders".into());
         return None;
     }
+    if call.compile.dialect == Dialect::Msvc {
+        return Some(Bytes::from(coff::with_time_of_now(&object).into_owned()));
+    }
     Some(object)
 }
 
@@ -261,7 +285,11 @@ impl Stack<'_> {
 pub fn run_here(compiler: &Path, arguments: &[OsString], call: &Understood) -> Result<Ran, u8> {
     let mut arguments = arguments.to_vec();
     if call.has_to_be_told_of_color() {
-        arguments.push("-fdiagnostics-color=always".into());
+        match call.compile.dialect {
+            Dialect::Gnu => arguments.push("-fdiagnostics-color=always".into()),
+            // Behind `--` there are sources alone.
+            Dialect::Msvc => arguments.insert(0, "-fcolor-diagnostics".into()),
+        }
     }
     spans::part("compile here", Kind::Internal, || run::run(compiler, &arguments)).map_err(|error| {
         run::complain(&format!("can't start `{}`: {error}", compiler.display()));
@@ -434,6 +462,11 @@ impl Answering<'_> {
             return Err("compiler changed while compiling".into());
         }
         let driver = file_name(&memory.toolchain.driver);
+        // clang-cl calls itself by the name of the file that it is.
+        let itself = file_name(&memory.toolchain.frontend);
+        if compile.dialect == Dialect::Msvc && messages::names_program(&stderr, &itself) {
+            return Err("messages of the driver".into());
+        }
         if messages::names_program(&stderr, &file_name(self.compiler))
             || messages::names_program(&stderr, &driver)
         {
@@ -444,10 +477,17 @@ impl Answering<'_> {
         }
         let stderr =
             messages::to_virtual(&stderr, place).ok_or(Reason::new("messages that name the folder"))?;
-        let stdout_moves = messages::to_virtual(&stdout, place).is_some_and(|moved| moved == stdout);
-        if !stdout_moves {
-            return Err("messages that name the folder".into());
+        if compile.dialect == Dialect::Msvc && !self.prepared.action.is_of_place {
+            let is_named = |name: &str| position(&object, name.as_bytes()).is_some();
+            let is_absolute = compile.source.starts_with('/');
+            let mut names = place.names().filter(|name| name.len() >= NAME_BYTES_MIN);
+            if names.any(is_named) || is_absolute && is_named(UNNAMED) {
+                return Err("object that names its folder".into());
+            }
         }
+        let moved = messages::to_virtual(&stdout, place);
+        let moved = moved.filter(|moved| compile.dialect == Dialect::Msvc || *moved == stdout);
+        let stdout = moved.ok_or(Reason::new("messages that name the folder"))?;
         let object = if self.prepared.action.moves_debug {
             debug_names::to_virtual(&object, place).ok_or(STAYS)?
         } else {

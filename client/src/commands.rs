@@ -40,7 +40,7 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork man
        castwork [SETTINGS] status|workers|runs|action|drain|undrain|cancel ...   (a farm, for its operators)
 
-A link to this program, or a copy, that is named like a compiler (gcc, clang++, ...) stands for
+A link to this program, or a copy, that is named like a compiler (gcc, clang++, clang-cl, ...) stands for
 that compiler: the next one of the name on PATH. For cargo, RUSTC_WRAPPER=castwork (`castwork env --cargo`).
 
 Settings, also as CASTWORK_... in the environment and in ~/.config/castwork/config.toml:

@@ -12,6 +12,7 @@ pub mod answering;
 pub mod builds;
 pub mod cibuildwheel;
 pub mod clock;
+pub mod coff;
 pub mod command_line;
 pub mod commands;
 pub mod compile_first;

@@ -12,7 +12,7 @@ use crate::files;
 use crate::reason::Reason;
 
 /// Raised when the meaning of what is remembered changes.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 
 /// Files that were changed less than this ago may change again without another stamp.
 const SETTLED_AFTER_NS: i128 = 2_000_000_000;
