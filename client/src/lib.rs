@@ -20,6 +20,7 @@ pub mod config;
 pub mod counters;
 pub mod crsh;
 pub mod debug_names;
+pub mod delivery;
 pub mod dependencies;
 pub mod direct;
 pub mod doctor;

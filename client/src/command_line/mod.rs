@@ -270,6 +270,9 @@ impl Parser {
 
     fn understand(&mut self, flag: &'static Flag, word: String, value: Option<String>) -> Result<(), Reason> {
         let is_joined = value.as_ref().is_some_and(|_| word.len() > flag.spelling.len());
+        if flags::may_name_file(flag, &word) {
+            return Err(Reason::of(format!("flag that may name a file: `{word}`")));
+        }
         let mut words = vec![word];
         match flag.meaning {
             Meaning::Refuse(reason) => return Err(reason.into()),

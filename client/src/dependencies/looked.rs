@@ -236,7 +236,7 @@ fn searches_otherwise_for_msvc(argument: &Argument) -> bool {
     let Argument::Words(words) = argument else { return false };
     words.iter().any(|word| {
         let is_root = ["-winsysroot", "-winsdk", "-vctools"].iter().any(|root| word.starts_with(root));
-        is_root || word.contains("-fno-ms-") || word.ends_with("version=0")
+        is_root || word.contains("-fno-ms-") || word.contains("version=0")
     })
 }
 
@@ -244,7 +244,7 @@ fn searches_otherwise_for_msvc(argument: &Argument) -> bool {
 /// a toolset of Microsoft's that variables lead to, it chooses by what is there.
 fn is_bare_msvc(about: &str) -> bool {
     let set = environment::of_msvc(environment::of_process);
-    let has_include = set.get("INCLUDE").is_some_and(|folders| !folders.is_empty());
+    let has_include = set.get("INCLUDE").is_some_and(|folders| folders.contains(|letter| letter != ';'));
     let has_toolset =
         set.keys().any(|name| !matches!(name.as_str(), "INCLUDE" | "EXTERNAL_INCLUDE")) && !has_include;
     target(about).ends_with("-windows-msvc") && !has_toolset

@@ -182,7 +182,7 @@ impl Parser {
             return Ok(());
         }
         let is_of_kind = ["-f", "-m", "-W", "--target="].iter().any(|beginning| word.starts_with(beginning));
-        match gnu::find(&word).filter(|_| is_of_kind) {
+        match gnu::find(&word).filter(|flag| is_of_kind && !gnu::may_name_file(flag, &word)) {
             Some(gnu::Flag {
                 meaning: gnu::Meaning::Key,
                 attach: gnu::Attach::Exact | gnu::Attach::Family,
@@ -256,7 +256,7 @@ impl Parser {
             return self.search(Search::System, folder.to_owned());
         }
         let is_plain = ["-O", "-f", "-m", "-W"].iter().any(|beginning| word.starts_with(beginning));
-        match gnu::find(word).filter(|_| is_plain) {
+        match gnu::find(word).filter(|flag| is_plain && !gnu::may_name_file(flag, word)) {
             Some(gnu::Flag {
                 meaning: gnu::Meaning::Key,
                 attach: gnu::Attach::Exact | gnu::Attach::Family,
