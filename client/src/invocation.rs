@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use crate::command_line::msvc::Driver;
 use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 20] = [
+pub const SUBCOMMANDS: [&str; 21] = [
     "stats",
     "why",
     "report",
@@ -19,6 +20,7 @@ pub const SUBCOMMANDS: [&str; 20] = [
     "run",
     "rules",
     "env",
+    "jobs",
     "upload",
     "completions",
     "man",
@@ -31,7 +33,7 @@ pub const SUBCOMMANDS: [&str; 20] = [
     "cancel",
 ];
 
-/// Names under which a link or copy of this program is a compiler.
+/// Names, beside `clang-cl`, under which a link or copy of this program is a compiler.
 const COMPILERS: [&str; 6] = ["gcc", "g++", "cc", "c++", "clang", "clang++"];
 
 /// The word with which this program starts itself to become another that is watched; behind it stands that program's call.
@@ -118,7 +120,7 @@ pub fn is_compiler(name: &OsStr) -> bool {
         _ => &name,
     };
     let plain = without_version.rsplit('-').next().unwrap_or(without_version);
-    COMPILERS.contains(&plain)
+    COMPILERS.contains(&plain) || Driver::named(Path::new(&name)) == Some(Driver::ClangCl)
 }
 
 fn name_as_called(name: &OsStr) -> Option<String> {
@@ -170,10 +172,21 @@ mod tests {
             "x86_64-linux-gnu-gcc-12.2",
             "aarch64-none-elf-c++",
             "cc",
+            "clang-cl",
+            "/opt/llvm/bin/clang-cl-14",
         ] {
             assert!(is_compiler(OsStr::new(name)), "{name}");
         }
-        for name in ["castwork", "gcc-ar", "cpp", "clang-tidy", "castwork-gcc-wrapper", "clang-format-14"] {
+        for name in [
+            "castwork",
+            "gcc-ar",
+            "cpp",
+            "clang-tidy",
+            "castwork-gcc-wrapper",
+            "clang-format-14",
+            "cl",
+            "not-cl",
+        ] {
             assert!(!is_compiler(OsStr::new(name)), "{name}");
         }
         let Invocation::Compiler(call) = reading("/opt/links/gcc-12 stats").1 else {
