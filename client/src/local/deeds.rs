@@ -11,6 +11,8 @@ use crate::reason::Reason;
 pub struct Deeds {
     /// Paths that were asked for, whatever came of it; with links and `..` in them.
     pub looked: BTreeSet<String>,
+    /// What was found at those, where that is known.
+    pub saw: BTreeMap<String, Saw>,
     /// Files of others that were opened to be read, or started, by their true names.
     pub read: BTreeSet<String>,
     /// Folders whose entries were listed, by their true names.
@@ -29,21 +31,64 @@ pub struct Deeds {
     pub before: BTreeMap<String, bool>,
     /// Paths, as they were spelled, that it made something at.
     pub spelled: BTreeSet<String>,
+    /// Files that were not there and were opened to be added to: had they been, the run would have left more.
+    pub added_to: BTreeSet<String>,
     /// Files that were there before and have been removed.
     pub removed: BTreeSet<String>,
     /// Whether it asked what this system is.
     pub asked_system: bool,
     /// Whether it asked who it is run by.
     pub asked_user: bool,
+    /// Whether it read its standard input, of which there is nothing to be read.
+    pub asked_input: bool,
+    /// Whether it asked if its standard input, output or error is a terminal.
+    pub asked_terminals: bool,
     /// Whether it wrote to our standard output or error.
     pub said: bool,
     /// Whether it can't do what it does while it is watched: what came of it is not what would have come.
     pub is_disturbed: bool,
+    /// Whether it was watched no longer from some time on, since it would have done something else under watch.
+    pub is_let_go: bool,
     /// The first thing it did of which we can't tell what it depends on, or what it changes.
     pub refused: Option<Reason>,
 }
 
+/// What was found at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Saw {
+    /// Nothing.
+    Nothing,
+    /// Something, by its device and number.
+    Something((u64, u64)),
+    /// Not always the same.
+    Changing,
+}
+
 impl Deeds {
+    /// Whether what is found at a path counts: it has been looked at, and nothing has been made there.
+    pub fn is_counted(&self, path: &str) -> bool {
+        self.looked.contains(path) && !self.spelled.contains(path)
+    }
+
+    /// Notes what was found at a path, if it counts: nothing, or something by its device and number.
+    pub fn saw(&mut self, path: &str, found: Option<(u64, u64)>) {
+        if self.is_counted(path) {
+            self.note(path, found.map_or(Saw::Nothing, Saw::Something));
+        }
+    }
+
+    /// Notes which file was read, by its true name.
+    pub fn saw_file(&mut self, path: &str, found: (u64, u64)) {
+        self.note(path, Saw::Something(found));
+    }
+
+    fn note(&mut self, path: &str, found: Saw) {
+        let known = self.saw.entry(path.to_owned()).or_insert(found);
+        if *known != found {
+            *known = Saw::Changing;
+        }
+    }
+
     /// Whether a file that was made is as the run left it, for all that its stamp tells.
     pub fn is_as_left(&self, path: &str, stamp: &Stamp) -> bool {
         let of = |stamp: &Stamp| (stamp.device, stamp.inode, stamp.size_bytes, stamp.modified_ns);

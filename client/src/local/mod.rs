@@ -12,7 +12,7 @@ pub use unix::{Forwarding, Platform, endpoint, witness};
 #[cfg(windows)]
 pub use windows::{Forwarding, Platform, endpoint, witness};
 
-pub use deeds::Deeds;
+pub use deeds::{Deeds, Saw};
 
 use std::fs::File;
 

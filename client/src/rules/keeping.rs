@@ -15,7 +15,9 @@ use super::globs;
 use super::names;
 use super::outputs::{self, Kept};
 use super::rule::Rule;
-use super::seen::{Fact, File, Folder, SYSTEM, Seen, USER, fact_of, is_true_name, there_or_not};
+use super::seen::{
+    Fact, File, Folder, INPUT, SYSTEM, Seen, TERMINALS, USER, fact_of, is_true_name, there_or_not,
+};
 use super::survey::{Found, Survey, joined};
 use crate::answering::{Answered, Source};
 use crate::clock::Start;
@@ -328,7 +330,7 @@ impl Watched<'_> {
     /// What the run looked at before it made it, if that may have had a say in it.
     fn before(&self, survey: &Survey<'_>) -> Result<Vec<Fact>, Reason> {
         let Asked { rule, place, .. } = self.asked;
-        if rule.makes_anew {
+        if rule.makes_anew && self.deeds.added_to.is_empty() {
             return Ok(Vec::new());
         }
         let mut before = Vec::new();
@@ -343,7 +345,12 @@ impl Watched<'_> {
     }
 
     fn facts(&self) -> Vec<Fact> {
-        let asked = [(self.deeds.asked_system, SYSTEM), (self.deeds.asked_user, USER)];
+        let asked = [
+            (self.deeds.asked_system, SYSTEM),
+            (self.deeds.asked_user, USER),
+            (self.deeds.asked_input, INPUT),
+            (self.deeds.asked_terminals, TERMINALS),
+        ];
         asked
             .into_iter()
             .filter(|(is_asked, _)| *is_asked)

@@ -20,6 +20,12 @@ pub const SYSTEM: &str = "system";
 /// Who runs the tool.
 pub const USER: &str = "user";
 
+/// Whether there is nothing to be read from standard input.
+pub const INPUT: &str = "input";
+
+/// Which of standard input, output and error are terminals.
+pub const TERMINALS: &str = "terminals";
+
 /// What a run depended on, and what it left. Paths are virtual.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Seen {
@@ -262,6 +268,8 @@ pub fn fact_of(name: &str) -> String {
     match name {
         SYSTEM => witness::system(),
         USER => witness::user(),
+        INPUT => witness::input(),
+        TERMINALS => witness::terminals(),
         _ => String::new(),
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Metadata;
 use std::path::Path;
 
-use crate::local::{Deeds, Platform};
+use crate::local::{Deeds, Platform, Saw};
 use crate::paths::Place;
 use crate::reason::Reason;
 use crate::rules::seen::listing_of;
@@ -36,6 +36,8 @@ pub struct Survey<'a> {
     pub made: BTreeMap<String, bool>,
     /// Ways that have been walked.
     walked: BTreeSet<String>,
+    /// Those of them that led to something that the run has made.
+    own: BTreeSet<String>,
     /// Whether a way leads out of a folder with a virtual name by `..`.
     pub climbs: bool,
     /// Whether such a way leads back by that folder's real name, which is another elsewhere.
@@ -105,6 +107,7 @@ impl<'a> Survey<'a> {
             folders,
             made,
             walked: BTreeSet::new(),
+            own: BTreeSet::new(),
             climbs: false,
             leads_back: false,
         };
@@ -127,7 +130,28 @@ impl<'a> Survey<'a> {
                 return Err("file that was read is gone, or has another name".into());
             }
         }
+        survey.check_what_was_seen()?;
         Ok(survey)
+    }
+
+    /// Checks that what is there now is what the run found: a file may be gone since, or another have taken its place,
+    /// that is as old.
+    fn check_what_was_seen(&self) -> Result<(), Reason> {
+        for (path, saw) in self.deeds.saw.iter().filter(|(path, _)| !self.own.contains(*path)) {
+            let path = Path::new(path);
+            let found = path.metadata().or_else(|_| path.symlink_metadata());
+            let found = found.map(|metadata| Platform::stamp(&metadata));
+            let is_same = match saw {
+                Saw::Nothing => found.is_err(),
+                Saw::Something(then) => found.is_ok_and(|now| (now.device, now.inode) == *then),
+                Saw::Changing => false,
+            };
+            if !is_same {
+                tracing::debug!(?path, ?saw, "something else is there now");
+                return Err("file changed while the tool ran".into());
+            }
+        }
+        Ok(())
     }
 
     /// Walks a way from the root, and returns the true name of the file at its end, if there is one.
@@ -156,6 +180,7 @@ impl<'a> Survey<'a> {
             if self.deeds.ever_made.contains(&next.real) {
                 let was_there = self.deeds.before.get(&next.real).copied().unwrap_or_default();
                 self.made.insert(next.key, was_there);
+                self.own.insert(path.to_owned());
                 return Ok(None);
             }
             let found = self.folders.entry(at.key.clone()).or_default();

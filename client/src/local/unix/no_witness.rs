@@ -33,3 +33,13 @@ pub fn system() -> String {
 pub fn user() -> String {
     String::new()
 }
+
+/// Whether our standard input is one of which nothing is ever read.
+pub fn input() -> String {
+    String::new()
+}
+
+/// Which of our standard input, output and error are terminals.
+pub fn terminals() -> String {
+    String::new()
+}

@@ -7,27 +7,14 @@ use std::path::Path;
 use nix::libc;
 use std::os::unix::fs::MetadataExt;
 
-use super::harmless;
+use super::harmless::{self, Control};
+use super::inherited::{Inherited, Kind};
+use super::kernel::{self, About};
 use super::process::{HERE, Process, Registers};
 use crate::local::{Deeds, Platform};
 
 /// Files that any program may read: what is in them makes no other output, or another one each time.
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
-
-/// What the kernel says of the machine and of the process, which tools read to be faster or to find themselves.
-const MACHINE: [&str; 8] = [
-    "/proc/filesystems",
-    "/proc/meminfo",
-    "/proc/sys/vm/overcommit_memory",
-    "/proc/sys/kernel/cap_last_cap",
-    "/sys/devices/system/cpu/",
-    "/sys/devices/system/node/",
-    "/sys/fs/cgroup/",
-    "/sys/kernel/mm/transparent_hugepage/",
-];
-
-/// The same of the files in a process's own folder.
-const OWN: [&str; 6] = ["maps", "stat", "status", "auxv", "cgroup", "mountinfo"];
 
 /// Flags of a clone that put it into a world of its own, or out of our sight.
 const APART: u64 = 0x7e02_0080 | CLONE_UNTRACED;
@@ -42,11 +29,12 @@ fn low(argument: u64) -> i32 {
 #[derive(Debug)]
 pub(super) enum Pending {
     Nothing,
+    /// At a path.
+    Look(String),
     Open {
         spelled: String,
         flags: i32,
         was_there: bool,
-        was_empty: bool,
     },
     Start(String),
     /// From where, and to where: as it is spelled, and by its true name, with whether there was something.
@@ -57,30 +45,6 @@ pub(super) enum Pending {
     MakeFolder(String, String),
     Connect,
     Close(String),
-}
-
-/// The open files that a program was started with.
-#[derive(Debug)]
-pub(super) struct Inherited {
-    /// What its standard output and error are.
-    outputs: Vec<(u64, u64)>,
-    /// What all others are.
-    others: Vec<(u64, u64)>,
-}
-
-impl Inherited {
-    pub(super) fn of(process: Process) -> Self {
-        let identity = |descriptor: u64| {
-            let is_nothing = process.path_of(descriptor).is_some_and(|path| path == DEVICES[0]);
-            process.metadata(descriptor).filter(|_| !is_nothing).map(|it| (it.dev(), it.ino()))
-        };
-        let all = process.descriptors();
-        let others = all.into_iter().filter(|descriptor| ![1, 2].contains(descriptor));
-        Self {
-            outputs: [1, 2].into_iter().filter_map(identity).collect(),
-            others: others.filter_map(identity).collect(),
-        }
-    }
 }
 
 /// What a program asks for with a call.
@@ -128,16 +92,29 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
         return deeds.refuse("program that talks to another");
     }
     if returned < 0 {
+        if let Pending::Look(path) | Pending::Start(path) | Pending::Open { spelled: path, .. } = pending {
+            let is_missing = [libc::ENOENT, libc::ENOTDIR].iter().any(|error| returned == -i64::from(*error));
+            // A link that leads nowhere is there, and missing, by how it is looked at.
+            if is_missing && Path::new(&path).is_symlink() {
+                saw(&path, deeds);
+            } else if is_missing {
+                deeds.saw(&path, None);
+            }
+        }
         return;
     }
     match pending {
         Pending::Nothing | Pending::Connect => {}
+        Pending::Look(path) => saw(&path, deeds),
         Pending::Close(path) => close(path, deeds),
-        Pending::Open { spelled, flags, was_there, was_empty } => {
-            let before = Before { spelled, flags, was_there, was_empty };
+        Pending::Open { spelled, flags, was_there } => {
+            let before = Before { spelled, flags, was_there };
             opened(process, returned.cast_unsigned(), &before, deeds);
         }
-        Pending::Start(path) => drop(deeds.started.insert(path)),
+        Pending::Start(path) => {
+            saw(&path, deeds);
+            deeds.started.insert(path);
+        }
         Pending::Rename(from, to) => {
             if !deeds.made.remove(&from) {
                 return deeds.refuse("program that moves files");
@@ -148,6 +125,7 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
         }
         Pending::Remove(path) => {
             if !deeds.made.remove(&path) {
+                deeds.before.entry(path.clone()).or_insert(true);
                 deeds.removed.insert(path);
             }
         }
@@ -161,6 +139,16 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
             deeds.made.remove(&path);
             deeds.made_folders.insert(path);
         }
+    }
+}
+
+/// Notes what is at a path that was just looked at.
+fn saw(path: &str, deeds: &mut Deeds) {
+    if deeds.is_counted(path) {
+        let path_of = Path::new(path);
+        let metadata = path_of.metadata().or_else(|_| path_of.symlink_metadata());
+        // If nothing is there any longer, it is gone at the end as well, or another.
+        deeds.saw(path, Some(metadata.map_or((0, 0), |it| (it.dev(), it.ino()))));
     }
 }
 
@@ -185,7 +173,7 @@ pub(super) fn on_exit(process: Process, deeds: &mut Deeds) {
 /// Notes that something was made, and whether what was there before has been asked for.
 fn made(spelled: &str, path: &str, was_there: bool, deeds: &mut Deeds) {
     if !deeds.ever_made.contains(path) {
-        deeds.before.insert(path.to_owned(), was_there);
+        deeds.before.entry(path.to_owned()).or_insert(was_there);
     }
     deeds.spelled.insert(spelled.to_owned());
     deeds.ever_made.insert(path.to_owned());
@@ -197,7 +185,6 @@ struct Before {
     spelled: String,
     flags: i32,
     was_there: bool,
-    was_empty: bool,
 }
 
 /// Notes what was opened.
@@ -207,10 +194,10 @@ fn opened(process: Process, descriptor: u64, before: &Before, deeds: &mut Deeds)
         return deeds.refuse("program that opens what has no name");
     };
     if metadata.is_dir() || flags & libc::O_PATH != 0 {
-        return;
+        return saw(&before.spelled, deeds);
     }
     if path.starts_with("/proc/") || path.starts_with("/sys/") {
-        if !is_of_machine(&path) {
+        if !kernel::may_be_read(process, &path) {
             deeds.refuse("program that reads what the kernel says");
         }
         return;
@@ -223,27 +210,22 @@ fn opened(process: Process, descriptor: u64, before: &Before, deeds: &mut Deeds)
     }
     let is_written = flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0;
     if !is_written {
+        deeds.saw(&before.spelled, Some((metadata.dev(), metadata.ino())));
         if !deeds.ever_made.contains(&path) {
+            deeds.saw_file(&path, (metadata.dev(), metadata.ino()));
             deeds.read.insert(path);
         }
     } else if !deeds.made.contains(&path) {
-        if before.was_there && !before.was_empty && flags & libc::O_TRUNC == 0 {
-            return deeds.refuse("program that changes a file in place");
+        if flags & libc::O_TRUNC == 0 {
+            if before.was_there {
+                return deeds.refuse("program that changes a file in place");
+            }
+            if flags & libc::O_EXCL == 0 {
+                deeds.added_to.insert(path.clone());
+            }
         }
         made(&before.spelled, &path, before.was_there, deeds);
     }
-}
-
-fn is_of_machine(path: &str) -> bool {
-    let own = path.strip_prefix("/proc/").and_then(|rest| rest.split_once('/'));
-    MACHINE.iter().any(|known| path == *known || (known.ends_with('/') && path.starts_with(known)))
-        || own.is_some_and(|(process, file)| process.parse::<u32>().is_ok() && OWN.contains(&file))
-}
-
-/// Whether a path says something else to each process.
-fn is_own(path: &str) -> bool {
-    ["/proc/", "/sys/", "/dev/fd/"].iter().any(|begin| path.starts_with(begin))
-        || ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/tty", "/proc", "/sys"].contains(&path)
 }
 
 impl Asking<'_> {
@@ -285,7 +267,8 @@ impl Asking<'_> {
             }
             libc::SYS_sendto if arguments[4] == 0 => self.write_to(first),
             libc::SYS_sendmsg if self.process.word(second) == Some(0) => self.write_to(first),
-            libc::SYS_connect => Pending::Connect,
+            libc::SYS_connect => self.connect(second, third),
+            libc::SYS_ioctl => self.ioctl((first, low(second)), third),
             libc::SYS_close => {
                 let path = if self.deeds.made.is_empty() { None } else { self.process.path_of(first) };
                 let made = path.filter(|path| self.deeds.made.contains(path));
@@ -302,6 +285,12 @@ impl Asking<'_> {
             libc::SYS_fchmodat => self.mode(first, second),
             libc::SYS_fchmod => self.mode_of(first),
             libc::SYS_clone if first & APART == 0 => Pending::Nothing,
+            // It is about to watch the process itself, as the leak check of the sanitizers does.
+            libc::SYS_clone if first & CLONE_UNTRACED != 0 => {
+                self.deeds.is_let_go = true;
+                self.deeds.is_disturbed |= self.process.threads() > 1;
+                return None;
+            }
             libc::SYS_clone3 if self.process.word(first).is_some_and(|flags| flags & APART == 0) => {
                 Pending::Nothing
             }
@@ -372,14 +361,28 @@ impl Asking<'_> {
     }
 
     fn look(&mut self, folder: u64, address: u64) -> Pending {
-        if let Some(path) = self.path(folder, address).filter(|path| !path.is_empty() && !is_own(path)) {
-            self.looked(path);
+        match self.path(folder, address).filter(|path| !path.is_empty()) {
+            Some(path) => {
+                self.looked(path.clone());
+                Pending::Look(path)
+            }
+            None => Pending::Nothing,
         }
-        Pending::Nothing
     }
 
-    /// Notes a look, but not at what the run has made.
+    /// Notes a look, but not at what the run has made, nor at what says nothing that counts.
     fn looked(&mut self, path: String) {
+        if kernel::is_of_kernel(&path) {
+            match kernel::about(self.process, &path) {
+                About::Nothing => return,
+                About::File => {}
+                About::Open(descriptor) if !self.inherited.has(self.process, descriptor) => return,
+                About::Open(_) => {
+                    return self.deeds.refuse("program that looks at its standard input or output by name");
+                }
+                About::Unknown => return self.deeds.refuse("program that reads what the kernel says"),
+            }
+        }
         if !self.deeds.spelled.contains(&path) && !self.deeds.ever_made.contains(&path) {
             self.deeds.looked.insert(path);
         }
@@ -387,18 +390,18 @@ impl Asking<'_> {
 
     fn open(&mut self, folder: u64, address: u64, flags: u64) -> Pending {
         let Some(path) = self.path(folder, address) else { return Pending::Nothing };
-        let before = if is_own(&path) {
-            let of_kernel = path.starts_with("/proc/") || path.starts_with("/sys/");
-            if !of_kernel || path.contains("/fd/") {
+        let before = if kernel::is_of_kernel(&path) {
+            if matches!(kernel::about(self.process, &path), About::Open(_)) {
                 self.deeds.refuse("program that opens its standard input or output by name");
             }
+            self.looked(path.clone());
             None
         } else {
-            // What is emptied, or not there yet, is made without a look at it; only the way to it counts.
-            let empties = flags & libc::O_TRUNC as u64 != 0;
+            // What is made, or emptied, is so without a look at it; only the way to it counts. Without both it counts
+            // whether there is something already: to that it may be added.
+            let is_set = |flag: i32| flags & flag as u64 != 0;
             let metadata = Path::new(&path).metadata().ok();
-            let makes = flags & libc::O_CREAT as u64 != 0 && flags & libc::O_EXCL as u64 == 0;
-            if empties || (makes && metadata.as_ref().is_none_or(|metadata| metadata.len() == 0)) {
+            if is_set(libc::O_TRUNC) && is_set(libc::O_CREAT) && !is_set(libc::O_EXCL) {
                 let way = Path::new(&path).parent().and_then(Path::to_str).unwrap_or("/");
                 self.looked(way.to_owned());
                 // A link at its end leads on.
@@ -410,17 +413,12 @@ impl Asking<'_> {
             }
             metadata
         };
-        Pending::Open {
-            spelled: path,
-            flags: low(flags),
-            was_there: before.is_some(),
-            was_empty: before.is_some_and(|before| before.len() == 0),
-        }
+        Pending::Open { spelled: path, flags: low(flags), was_there: before.is_some() }
     }
 
     fn start(&mut self, address: u64) -> Pending {
         let Some(path) = self.path(HERE, address) else { return Pending::Nothing };
-        if path.is_empty() || is_own(&path) {
+        if path.is_empty() || kernel::is_of_kernel(&path) {
             self.deeds.refuse("program that starts what has no name");
             return Pending::Nothing;
         }
@@ -437,35 +435,37 @@ impl Asking<'_> {
 
     fn list(&mut self, descriptor: u64) -> Pending {
         match self.process.path_of(descriptor) {
-            Some(path) if is_own(&path) => {}
+            Some(path) if kernel::is_of_kernel(&path) => {
+                if !kernel::may_be_listed(self.process, &path) {
+                    self.deeds.refuse("program that lists what the kernel says");
+                }
+            }
             Some(path) => drop(self.deeds.listed.insert(path)),
             None => self.deeds.refuse("program that lists what has no name"),
         }
         Pending::Nothing
     }
 
-    fn is_one_of(&self, descriptor: u64, of: &[(u64, u64)]) -> bool {
-        !of.is_empty()
-            && self.process.metadata(descriptor).is_some_and(|it| of.contains(&(it.dev(), it.ino())))
-    }
-
     fn read_from(&mut self, descriptor: u64) -> Pending {
-        if self.is_one_of(descriptor, &self.inherited.others)
-            || self.is_one_of(descriptor, &self.inherited.outputs)
-        {
-            self.deeds.refuse("program that reads its standard input");
+        match self.inherited.kind(self.process, descriptor) {
+            None => {}
+            // Nothing is to be read from it now, but another time it may be something else.
+            Some(Kind::Nothing) => self.deeds.asked_input = true,
+            Some(Kind::Output | Kind::Other) => self.deeds.refuse("program that reads its standard input"),
         }
         Pending::Nothing
     }
 
     fn write_to(&mut self, descriptor: u64) -> Pending {
-        if self.is_one_of(descriptor, &self.inherited.outputs) {
-            self.deeds.said = true;
-        } else if self.is_one_of(descriptor, &self.inherited.others) {
-            self.deeds.refuse("program that writes where it was started");
-        } else if !self.deeds.made.is_empty() {
-            let made = self.process.path_of(descriptor).filter(|path| self.deeds.made.contains(path));
-            return made.map_or(Pending::Nothing, Pending::Close);
+        match self.inherited.kind(self.process, descriptor) {
+            Some(Kind::Output) => self.deeds.said = true,
+            Some(Kind::Other) => self.deeds.refuse("program that writes where it was started"),
+            Some(Kind::Nothing) => {}
+            None if self.deeds.made.is_empty() => {}
+            None => {
+                let made = self.process.path_of(descriptor).filter(|path| self.deeds.made.contains(path));
+                return made.map_or(Pending::Nothing, Pending::Close);
+            }
         }
         Pending::Nothing
     }
@@ -501,6 +501,39 @@ impl Asking<'_> {
         self.looked(way.to_owned());
         let was_there = Path::new(&to.1).symlink_metadata().is_ok();
         Pending::Rename(from, (to, was_there))
+    }
+
+    /// Whoever answers, or doesn't, may do otherwise the next time.
+    fn connect(&mut self, address: u64, length: u64) -> Pending {
+        match self.process.socket_path(address, length) {
+            Some(path) => {
+                self.looked(path);
+            }
+            None => self.deeds.refuse("program that talks to another"),
+        }
+        Pending::Connect
+    }
+
+    fn ioctl(&mut self, (descriptor, asked): (u64, i32), argument: u64) -> Pending {
+        match harmless::control(asked) {
+            Control::Harmless => {}
+            Control::Terminal => {
+                self.deeds.asked_terminals |=
+                    descriptor <= 2 || self.inherited.kind(self.process, descriptor).is_some();
+                if asked != harmless::IS_TERMINAL && self.process.is_terminal(descriptor) {
+                    self.deeds.refuse("program that asks how its terminal is");
+                }
+            }
+            Control::Clone => {
+                self.read_from(argument);
+                return self.write_to(descriptor);
+            }
+            Control::Unknown => {
+                self.deeds
+                    .refuse(crate::reason::Reason::of(format!("program that asks a device for {asked:#x}")));
+            }
+        }
+        Pending::Nothing
     }
 
     fn mode(&mut self, folder: u64, address: u64) -> Pending {

@@ -6,6 +6,8 @@
 
 mod calls;
 mod harmless;
+mod inherited;
+mod kernel;
 mod process;
 
 use std::collections::HashMap;
@@ -24,7 +26,8 @@ use nix::sys::signal::{Signal, raise};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use self::calls::{Inherited, Pending};
+use self::calls::Pending;
+use self::inherited::Inherited;
 use self::process::Process;
 use super::Forwarding;
 use crate::invocation::SEEN;
@@ -33,6 +36,9 @@ use crate::run::{self, Ran, tee};
 
 /// Whether [`run`] can see what a program does.
 pub const CAN_SEE: bool = true;
+
+/// Signals that stop a program.
+const STOPS: [Signal; 4] = [Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
 /// How long is waited between two looks, once the program has ended and something that it started has not.
 const LEFT_STEP: Duration = Duration::from_millis(1);
@@ -88,6 +94,19 @@ pub fn system() -> String {
 pub fn user() -> String {
     use nix::unistd::{getegid, geteuid, getgid, getuid};
     format!("{} {} {} {}", getuid(), geteuid(), getgid(), getegid())
+}
+
+/// Whether our standard input is one of which nothing is ever read.
+pub fn input() -> String {
+    let is_nothing = nix::sys::stat::fstat(io::stdin()).is_ok_and(|it| it.st_rdev == libc::makedev(1, 3));
+    (if is_nothing { "nothing" } else { "" }).to_owned()
+}
+
+/// Which of our standard input, output and error are terminals.
+pub fn terminals() -> String {
+    use std::io::IsTerminal as _;
+    let are = [io::stdin().is_terminal(), io::stdout().is_terminal(), io::stderr().is_terminal()];
+    are.map(|it| if it { "yes" } else { "no" }).join(" ")
 }
 
 /// Processes that are watched.
@@ -190,6 +209,11 @@ impl Watched {
         }
         // A thread that is stopped with all others of its process has no signal to be told of.
         let is_stop = ptrace::getsiginfo(pid).is_err();
+        if !is_stop && !is_new && STOPS.contains(&signal) {
+            // Under watch it would not stay stopped.
+            self.deeds.is_let_go = true;
+            self.deeds.refuse("program that is stopped");
+        }
         let passed = if is_stop || (is_new && signal == Signal::SIGSTOP) { None } else { Some(signal) };
         self.go_on(pid, passed);
     }
@@ -214,7 +238,7 @@ impl Watched {
 
     /// Lets a thread go on: to its next call, or for good if it does what can't be done under watch.
     fn go_on(&mut self, pid: Pid, signal: Option<Signal>) {
-        if self.deeds.is_disturbed {
+        if self.deeds.is_disturbed || self.deeds.is_let_go {
             self.threads.remove(&pid);
             let _ = ptrace::detach(pid, signal);
         } else {
@@ -240,7 +264,7 @@ impl Watched {
         let after = match pending {
             None => {
                 let inherited = self.inherited.get_or_insert_with(|| Inherited::of(process));
-                let registers = process.registers();
+                let registers = process.call();
                 if registers.is_none() {
                     self.deeds.refuse("program whose calls can't be seen");
                 }

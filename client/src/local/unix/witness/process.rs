@@ -2,17 +2,23 @@
 
 use std::fs::Metadata;
 use std::io::IoSliceMut;
+use std::os::unix::fs::FileTypeExt;
 
 use nix::libc;
 use nix::sys::ptrace;
 use nix::sys::uio::{RemoteIoVec, process_vm_readv};
 use nix::unistd::Pid;
 
+use super::inherited::is_nothing;
+
 /// What stands for the working folder where that of an open file is asked for: `AT_FDCWD`, in the lower half.
 pub(super) const HERE: u64 = libc::AT_FDCWD.cast_unsigned() as u64;
 
 /// Longest path, as the system has it.
 const PATH_BYTES_MAX: usize = 4096;
+
+/// Longest address of a socket with a path.
+const SOCKET_BYTES_MAX: usize = 110;
 
 /// Bytes that surely are in memory if the first of them is.
 const PAGE_BYTES: usize = 4096;
@@ -36,14 +42,36 @@ pub(super) struct Process(pub Pid);
 #[cfg(target_arch = "x86_64")]
 const CODE_64: u64 = 0x33;
 
+/// The instruction by which such code calls the system: by others, numbers mean something else.
+#[cfg(target_arch = "x86_64")]
+const CALL_64: [u8; 2] = [0x0f, 0x05];
+
 impl Process {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn registers(self) -> Option<Registers> {
         let registers = ptrace::getregs(self.0).ok()?;
-        let number = if registers.cs == CODE_64 { registers.orig_rax.cast_signed() } else { -1 };
+        let number = registers.orig_rax.cast_signed();
         let arguments =
             [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
         Some(Registers { number, arguments, returned: registers.rax.cast_signed() })
+    }
+
+    /// The registers of a call that begins.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn call(self) -> Option<Registers> {
+        let registers = ptrace::getregs(self.0).ok()?;
+        let mut instruction = [0; 2];
+        let before = registers.rip.checked_sub(instruction.len() as u64)?;
+        let is_read = self.read(before, &mut instruction)? == instruction.len();
+        let is_known = is_read && registers.cs == CODE_64 && instruction == CALL_64;
+        let call = self.registers()?;
+        Some(if is_known { call } else { Registers { number: -1, ..call } })
+    }
+
+    /// The registers of a call that begins.
+    #[cfg(target_arch = "aarch64")]
+    pub(super) fn call(self) -> Option<Registers> {
+        self.registers()
     }
 
     #[cfg(target_arch = "aarch64")]
@@ -92,6 +120,27 @@ impl Process {
         let link = std::fs::read_link(format!("/proc/{}/{name}", self.0)).ok()?;
         let path = link.into_os_string().into_string().ok()?;
         (path.starts_with('/') && !path.ends_with(" (deleted)")).then_some(path)
+    }
+
+    /// Whether one of its open files is a terminal, or another device that is asked in this way.
+    pub(super) fn is_terminal(self, descriptor: u64) -> bool {
+        self.metadata(descriptor).is_some_and(|it| it.file_type().is_char_device() && !is_nothing(&it))
+    }
+
+    /// How many threads it has.
+    pub(super) fn threads(self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.0)).map_or(0, Iterator::count)
+    }
+
+    /// Where the socket lies whose address is at a place in memory, if it is one that lies in a folder.
+    pub(super) fn socket_path(self, address: u64, length: u64) -> Option<String> {
+        let mut bytes = [0; SOCKET_BYTES_MAX];
+        let length = usize::try_from(length).ok().filter(|length| (3..=SOCKET_BYTES_MAX).contains(length))?;
+        let is_read = self.read(address, &mut bytes[..length])? == length;
+        let family = i32::from(u16::from_ne_bytes([bytes[0], bytes[1]]));
+        let name = bytes[2..length].split(|byte| *byte == 0).next().filter(|name| !name.is_empty())?;
+        let name = str::from_utf8(name).ok().filter(|_| is_read && family == libc::AF_UNIX)?;
+        self.absolute(HERE, name)
     }
 
     /// What one of its open files is.
