@@ -64,6 +64,19 @@ fn an_empty_standard_input_is_another_than_a_full_one() {
     let file = || File::open(project.root.join("in.txt")).unwrap();
     assert!(with_input(&project, &line, file()).status.success());
     assert_eq!(out(&project), "one\n");
+    // Some tools look what it is before they read it, or don't.
+    if has("python3", "/usr/bin/python3") {
+        let code = "import os, stat\nopen('out.txt', 'w').write(str(stat.S_ISREG(os.fstat(0).st_mode)))\n";
+        project.write("gen.py", code);
+        let line = format!("{OURS} /usr/bin/python3 -I -S -B gen.py");
+        for _ in 0..2 {
+            assert!(with_input(&project, &line, Stdio::null()).status.success());
+            assert_eq!(out(&project), "False");
+            assert!(with_input(&project, &line, file()).status.success());
+            assert_eq!(out(&project), "True");
+        }
+        assert_eq!(project.counters().number("local_hits"), 2);
+    }
     if !has("as", "as") {
         return;
     }
@@ -141,6 +154,10 @@ fn files_of_the_kernel_are_not_overlooked() {
         eprintln!("{script}");
         check_not_kept(&project(script), "sh gen.sh", reason);
     }
+    // By a link, too.
+    let linked = project("[ -e link/opt ]; echo x > out.txt");
+    linked.turn("link", "/proc/self/cwd");
+    check_not_kept(&linked, "sh gen.sh", "path that leads through a process");
     // What each tool may ask of itself.
     let project = project(
         "ls /proc/self/fd > /dev/null; readlink /proc/self/exe > out.txt; [ -e /sys/fs/none ]; readlink /proc/self/fd/7 7< in.txt >> out.txt",
@@ -213,9 +230,25 @@ fn a_tool_with_sanitizers_runs_as_it_does() {
             assert_eq!(left.code, Some(0), "{}", left.stderr);
         }
     }
+    // Below another program, and with other threads at the end of it.
+    project.write("gen.sh", "./checked\n");
+    for _ in 0..2 {
+        check_run(&project, OURS, "sh gen.sh", &["out.txt"]);
+    }
+    let threads = code
+        .replace(
+            "#include",
+            "#include <pthread.h>\n#include <unistd.h>\nvoid *f(void *x) { pause(); return x; }\n#include",
+        )
+        .replace("FILE", "pthread_t t; pthread_create(&t, 0, f, 0); FILE");
+    if build(&project, "threads", &threads, "-fsanitize=address -pthread") {
+        check_run(&project, OURS, "./threads", &["out.txt"]);
+    }
+    assert_eq!(project.counters().number("local_hits"), 0);
     // One that finds a fault says so once.
     let leaks = code.replace("fputs", "volatile char *p = __builtin_malloc(7); p[0] = 1; p = 0; fputs");
     if build(&project, "leaks", &leaks, "-fsanitize=address") {
+        assert!(project.plain("strip leaks").status.success());
         let plain = project.plain("./leaks");
         let cached = project.cached(&format!("{OURS} ./leaks"));
         assert_eq!(plain.status.code(), cached.status.code());

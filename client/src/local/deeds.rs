@@ -31,7 +31,8 @@ pub struct Deeds {
     pub before: BTreeMap<String, bool>,
     /// Paths, as they were spelled, that it made something at.
     pub spelled: BTreeSet<String>,
-    /// Files that were not there and were opened to be added to: had they been, the run would have left more.
+    /// Files that were opened to be written in a way in which it counts whether they are there: to be added to, or
+    /// only if they are.
     pub added_to: BTreeSet<String>,
     /// Files that were there before and have been removed.
     pub removed: BTreeSet<String>,
@@ -39,7 +40,7 @@ pub struct Deeds {
     pub asked_system: bool,
     /// Whether it asked who it is run by.
     pub asked_user: bool,
-    /// Whether it read its standard input, of which there is nothing to be read.
+    /// Whether it looked at its standard input, or read it where there is nothing to be read.
     pub asked_input: bool,
     /// Whether it asked if its standard input, output or error is a terminal.
     pub asked_terminals: bool,

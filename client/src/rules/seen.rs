@@ -20,7 +20,7 @@ pub const SYSTEM: &str = "system";
 /// Who runs the tool.
 pub const USER: &str = "user";
 
-/// Whether there is nothing to be read from standard input.
+/// What standard input is.
 pub const INPUT: &str = "input";
 
 /// Which of standard input, output and error are terminals.

@@ -23,6 +23,9 @@ const PARTS_MAX: usize = 200_000;
 /// Devices that are as good as no file.
 const FOLDER_OF_DEVICES: &str = "/dev";
 
+/// Links in it are others for each process.
+const FOLDER_OF_PROCESSES: &str = "/proc/";
+
 /// What is on the ways.
 #[derive(Debug)]
 pub struct Survey<'a> {
@@ -197,6 +200,9 @@ impl<'a> Survey<'a> {
                 self.folders.entry(next.key.clone()).or_default();
                 at = next;
             } else if metadata.is_symlink() {
+                if format!("{}/", at.real).starts_with(FOLDER_OF_PROCESSES) {
+                    return Err("path that leads through a process".into());
+                }
                 let target = Path::new(&next.real).read_link().ok();
                 let target = target.and_then(|to| to.into_os_string().into_string().ok());
                 let target = target.ok_or(Reason::new("link with an unusual name"))?;

@@ -21,7 +21,12 @@ pub(super) struct Elf {
     pub rpath: Vec<String>,
     /// `DT_RUNPATH`: searched after that, for itself alone; if it is there, `DT_RPATH` counts for nothing.
     pub runpath: Vec<String>,
+    /// Whether it is built with a sanitizer that looks for leaks at its end.
+    pub finds_leaks: bool,
 }
+
+/// How names begin in the symbols of what is built with such a sanitizer, whose runtime may be a library or not.
+const LEAK_FINDERS: [&[u8]; 3] = [b"__asan_", b"__lsan_", b"__hwasan_"];
 
 /// Reads a file; `None` if it is not ELF, or broken.
 pub(super) fn read(path: &Path) -> Option<Elf> {
@@ -56,6 +61,8 @@ where
         let (Some(address), Some(size)) = (value(DT_STRTAB), value(DT_STRSZ)) else { continue };
         let offset = segments.iter().find_map(|segment| offset_of::<H>(segment, endian, address))?;
         let strings = StringTable::new(data, offset, offset.checked_add(size)?);
+        let names = data.read_bytes_at(offset, size).ok()?;
+        elf.finds_leaks = LEAK_FINDERS.iter().any(|name| memchr::memmem::find(names, name).is_some());
         for entry in entries {
             let Some(tag) = entry.tag32(endian) else { continue };
             if !matches!(tag, DT_NEEDED | DT_RPATH | DT_RUNPATH) {

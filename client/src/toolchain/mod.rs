@@ -221,6 +221,11 @@ pub fn interpreter_of(program: &Path) -> Option<Option<String>> {
     Some(Some(line.split_whitespace().next()?.to_owned()))
 }
 
+/// Whether a program is built with a sanitizer that looks for leaks: it watches itself, so nobody else may.
+pub fn finds_leaks(program: &Path) -> bool {
+    elf::read(program).is_some_and(|elf| elf.finds_leaks)
+}
+
 /// Most bytes of a script's first line that systems read.
 const SCRIPT_LINE_BYTES: usize = 256;
 

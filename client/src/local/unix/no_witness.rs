@@ -34,7 +34,7 @@ pub fn user() -> String {
     String::new()
 }
 
-/// Whether our standard input is one of which nothing is ever read.
+/// What our standard input is.
 pub fn input() -> String {
     String::new()
 }

@@ -12,6 +12,7 @@ use super::inherited::{Inherited, Kind};
 use super::kernel::{self, About};
 use super::process::{HERE, Process, Registers};
 use crate::local::{Deeds, Platform};
+use crate::toolchain::finds_leaks;
 
 /// Files that any program may read: what is in them makes no other output, or another one each time.
 const DEVICES: [&str; 5] = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
@@ -223,6 +224,8 @@ fn opened(process: Process, descriptor: u64, before: &Before, deeds: &mut Deeds)
             if flags & libc::O_EXCL == 0 {
                 deeds.added_to.insert(path.clone());
             }
+        } else if flags & libc::O_CREAT == 0 {
+            deeds.added_to.insert(path.clone());
         }
         made(&before.spelled, &path, before.was_there, deeds);
     }
@@ -239,6 +242,7 @@ impl Asking<'_> {
             | libc::SYS_faccessat
             | libc::SYS_faccessat2
             | libc::SYS_readlinkat => self.look(first, second),
+            libc::SYS_fstat | libc::SYS_lseek => self.look_at(first),
             libc::SYS_chdir | libc::SYS_statfs => self.look(HERE, first),
             libc::SYS_execve => self.start(first),
             libc::SYS_getdents64 => self.list(first),
@@ -285,8 +289,9 @@ impl Asking<'_> {
             libc::SYS_fchmodat => self.mode(first, second),
             libc::SYS_fchmod => self.mode_of(first),
             libc::SYS_clone if first & APART == 0 => Pending::Nothing,
-            // It is about to watch the process itself, as the leak check of the sanitizers does.
+            // It is about to watch the process, as the leak check of a sanitizer does that wasn't seen in its program.
             libc::SYS_clone if first & CLONE_UNTRACED != 0 => {
+                self.deeds.refuse("program that watches itself");
                 self.deeds.is_let_go = true;
                 self.deeds.is_disturbed |= self.process.threads() > 1;
                 return None;
@@ -361,13 +366,21 @@ impl Asking<'_> {
     }
 
     fn look(&mut self, folder: u64, address: u64) -> Pending {
-        match self.path(folder, address).filter(|path| !path.is_empty()) {
+        match self.path(folder, address) {
+            Some(path) if path.is_empty() => self.look_at(folder),
             Some(path) => {
                 self.looked(path.clone());
                 Pending::Look(path)
             }
             None => Pending::Nothing,
         }
+    }
+
+    /// Notes a look at an open file. What standard input is counts: some tools read it if it is a pipe.
+    fn look_at(&mut self, descriptor: u64) -> Pending {
+        let kind = self.inherited.kind(self.process, descriptor);
+        self.deeds.asked_input |= matches!(kind, Some(Kind::Nothing | Kind::Other));
+        Pending::Nothing
     }
 
     /// Notes a look, but not at what the run has made, nor at what says nothing that counts.
@@ -428,6 +441,10 @@ impl Asking<'_> {
         if gives_rights {
             self.deeds.is_disturbed = true;
             self.deeds.refuse("program that starts another with more rights");
+        }
+        if finds_leaks(Path::new(&path)) {
+            self.deeds.is_let_go = true;
+            self.deeds.refuse("program that watches itself");
         }
         self.looked(path.clone());
         Pending::Start(path)
@@ -520,7 +537,7 @@ impl Asking<'_> {
             Control::Terminal => {
                 self.deeds.asked_terminals |=
                     descriptor <= 2 || self.inherited.kind(self.process, descriptor).is_some();
-                if asked != harmless::IS_TERMINAL && self.process.is_terminal(descriptor) {
+                if !harmless::IS_TERMINAL.contains(&asked) && self.process.is_terminal(descriptor) {
                     self.deeds.refuse("program that asks how its terminal is");
                 }
             }

@@ -8,7 +8,7 @@ pub(super) fn is_harmless(number: i64) -> bool {
 }
 
 /// Those that all machines have.
-const HARMLESS: [i64; 110] = [
+const HARMLESS: [i64; 108] = [
     libc::SYS_brk,
     libc::SYS_capget,
     libc::SYS_clock_getres,
@@ -28,7 +28,6 @@ const HARMLESS: [i64; 110] = [
     libc::SYS_fcntl,
     libc::SYS_fdatasync,
     libc::SYS_flock,
-    libc::SYS_fstat,
     libc::SYS_fstatfs,
     libc::SYS_fsync,
     libc::SYS_futex,
@@ -51,7 +50,6 @@ const HARMLESS: [i64; 110] = [
     libc::SYS_gettid,
     libc::SYS_gettimeofday,
     libc::SYS_kill,
-    libc::SYS_lseek,
     libc::SYS_madvise,
     libc::SYS_mbind,
     libc::SYS_membarrier,
@@ -161,8 +159,8 @@ pub(super) enum Control {
     Unknown,
 }
 
-/// Asks whether it is a terminal, mostly.
-pub(super) const IS_TERMINAL: i32 = 0x5401;
+/// These ask whether it is a terminal, mostly: an older name and a newer.
+pub(super) const IS_TERMINAL: [i32; 2] = [0x5401, 0x802c_542a_u32.cast_signed()];
 
 /// What an `ioctl` asks for. The numbers are those of x86 and of ARM.
 pub(super) fn control(asked: i32) -> Control {
@@ -170,12 +168,12 @@ pub(super) fn control(asked: i32) -> Control {
     const GROUP: i32 = 0x540f;
     const CLOSE_ON_EXEC: [i32; 2] = [0x5450, 0x5451];
     const NON_BLOCKING: i32 = 0x5421;
-    // Newer names of the first, extents of a file, and the clone of one.
-    const TERMINAL_2: i32 = 0x802c_542a_u32.cast_signed();
+    // Where a file lies on its disk, and the clone of one.
     const EXTENTS: i32 = 0xc020_660b_u32.cast_signed();
     const CLONE: i32 = 0x4004_9409;
     match asked {
-        IS_TERMINAL | TERMINAL_2 | WINDOW_SIZE | GROUP => Control::Terminal,
+        WINDOW_SIZE | GROUP => Control::Terminal,
+        asked if IS_TERMINAL.contains(&asked) => Control::Terminal,
         CLONE => Control::Clone,
         NON_BLOCKING | EXTENTS => Control::Harmless,
         asked if CLOSE_ON_EXEC.contains(&asked) => Control::Harmless,

@@ -96,10 +96,19 @@ pub fn user() -> String {
     format!("{} {} {} {}", getuid(), geteuid(), getgid(), getegid())
 }
 
-/// Whether our standard input is one of which nothing is ever read.
+/// What our standard input is: nothing, a device, a pipe, a file, or the like.
 pub fn input() -> String {
-    let is_nothing = nix::sys::stat::fstat(io::stdin()).is_ok_and(|it| it.st_rdev == libc::makedev(1, 3));
-    (if is_nothing { "nothing" } else { "" }).to_owned()
+    const NAMES: [(libc::mode_t, &str); 4] = [
+        (libc::S_IFCHR, "device"),
+        (libc::S_IFIFO, "pipe"),
+        (libc::S_IFREG, "file"),
+        (libc::S_IFSOCK, "socket"),
+    ];
+    let Ok(input) = nix::sys::stat::fstat(io::stdin()) else { return "closed".to_owned() };
+    let kind = input.st_mode & libc::S_IFMT;
+    let is_nothing = kind == libc::S_IFCHR && input.st_rdev == libc::makedev(1, 3);
+    let name = NAMES.iter().find(|(known, _)| *known == kind).map_or("other", |(_, name)| *name);
+    (if is_nothing { "nothing" } else { name }).to_owned()
 }
 
 /// Which of our standard input, output and error are terminals.

@@ -46,25 +46,39 @@ const CODE_64: u64 = 0x33;
 #[cfg(target_arch = "x86_64")]
 const CALL_64: [u8; 2] = [0x0f, 0x05];
 
+#[cfg(target_arch = "x86_64")]
+impl Registers {
+    fn of(registers: &libc::user_regs_struct) -> Self {
+        Self {
+            number: registers.orig_rax.cast_signed(),
+            arguments: [
+                registers.rdi,
+                registers.rsi,
+                registers.rdx,
+                registers.r10,
+                registers.r8,
+                registers.r9,
+            ],
+            returned: registers.rax.cast_signed(),
+        }
+    }
+}
+
 impl Process {
     #[cfg(target_arch = "x86_64")]
     pub(super) fn registers(self) -> Option<Registers> {
-        let registers = ptrace::getregs(self.0).ok()?;
-        let number = registers.orig_rax.cast_signed();
-        let arguments =
-            [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9];
-        Some(Registers { number, arguments, returned: registers.rax.cast_signed() })
+        ptrace::getregs(self.0).ok().map(|registers| Registers::of(&registers))
     }
 
     /// The registers of a call that begins.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn call(self) -> Option<Registers> {
         let registers = ptrace::getregs(self.0).ok()?;
-        let mut instruction = [0; 2];
+        let mut instruction = CALL_64;
         let before = registers.rip.checked_sub(instruction.len() as u64)?;
         let is_read = self.read(before, &mut instruction)? == instruction.len();
         let is_known = is_read && registers.cs == CODE_64 && instruction == CALL_64;
-        let call = self.registers()?;
+        let call = Registers::of(&registers);
         Some(if is_known { call } else { Registers { number: -1, ..call } })
     }
 
