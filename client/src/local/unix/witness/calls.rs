@@ -65,7 +65,9 @@ pub(super) fn on_begin(
 ) -> Pending {
     let mut asking = Asking { process, registers, inherited, deeds };
     let [first, second, third, ..] = registers.arguments;
-    let pending = asking.modern(first, second, third).or_else(|| asking.old(first, second));
+    let pending = asking.transfer(first, second, third);
+    let pending = pending.or_else(|| asking.modern(first, second, third));
+    let pending = pending.or_else(|| asking.old(first, second));
     pending.unwrap_or_else(|| {
         if registers.number == libc::SYS_ptrace {
             asking.deeds.is_disturbed = true;
@@ -246,31 +248,6 @@ impl Asking<'_> {
             libc::SYS_chdir | libc::SYS_statfs => self.look(HERE, first),
             libc::SYS_execve => self.start(first),
             libc::SYS_getdents64 => self.list(first),
-            libc::SYS_read
-            | libc::SYS_readv
-            | libc::SYS_pread64
-            | libc::SYS_preadv
-            | libc::SYS_preadv2
-            | libc::SYS_recvfrom
-            | libc::SYS_recvmsg => self.read_from(first),
-            libc::SYS_mmap if arguments[3] & libc::MAP_ANONYMOUS as u64 == 0 => self.read_from(arguments[4]),
-            libc::SYS_write
-            | libc::SYS_writev
-            | libc::SYS_pwrite64
-            | libc::SYS_pwritev
-            | libc::SYS_pwritev2
-            | libc::SYS_ftruncate
-            | libc::SYS_fallocate => self.write_to(first),
-            libc::SYS_sendfile => {
-                self.write_to(first);
-                self.read_from(second)
-            }
-            libc::SYS_copy_file_range => {
-                self.read_from(first);
-                self.write_to(third)
-            }
-            libc::SYS_sendto if arguments[4] == 0 => self.write_to(first),
-            libc::SYS_sendmsg if self.process.word(second) == Some(0) => self.write_to(first),
             libc::SYS_connect => self.connect(second, third),
             libc::SYS_ioctl => self.ioctl((first, low(second)), third),
             libc::SYS_close => {
@@ -307,6 +284,39 @@ impl Asking<'_> {
             | libc::SYS_getresuid
             | libc::SYS_getresgid
             | libc::SYS_getgroups => self.note(|deeds| deeds.asked_user = true),
+            _ => return None,
+        })
+    }
+
+    /// Calls that read what is open, or write it.
+    fn transfer(&mut self, first: u64, second: u64, third: u64) -> Option<Pending> {
+        let arguments = self.registers.arguments;
+        Some(match self.registers.number {
+            libc::SYS_read
+            | libc::SYS_readv
+            | libc::SYS_pread64
+            | libc::SYS_preadv
+            | libc::SYS_preadv2
+            | libc::SYS_recvfrom
+            | libc::SYS_recvmsg => self.read_from(first),
+            libc::SYS_mmap if arguments[3] & libc::MAP_ANONYMOUS as u64 == 0 => self.read_from(arguments[4]),
+            libc::SYS_write
+            | libc::SYS_writev
+            | libc::SYS_pwrite64
+            | libc::SYS_pwritev
+            | libc::SYS_pwritev2
+            | libc::SYS_ftruncate
+            | libc::SYS_fallocate => self.write_to(first),
+            libc::SYS_sendfile => {
+                self.write_to(first);
+                self.read_from(second)
+            }
+            libc::SYS_copy_file_range => {
+                self.read_from(first);
+                self.write_to(third)
+            }
+            libc::SYS_sendto if arguments[4] == 0 => self.write_to(first),
+            libc::SYS_sendmsg if self.process.word(second) == Some(0) => self.write_to(first),
             _ => return None,
         })
     }
@@ -412,7 +422,7 @@ impl Asking<'_> {
         } else {
             // What is made, or emptied, is so without a look at it; only the way to it counts. Without both it counts
             // whether there is something already: to that it may be added.
-            let is_set = |flag: i32| flags & flag as u64 != 0;
+            let is_set = |flag: i32| low(flags) & flag != 0;
             let metadata = Path::new(&path).metadata().ok();
             if is_set(libc::O_TRUNC) && is_set(libc::O_CREAT) && !is_set(libc::O_EXCL) {
                 let way = Path::new(&path).parent().and_then(Path::to_str).unwrap_or("/");
