@@ -12,6 +12,9 @@ use support::{Project, castwork, text};
 
 const OURS: &str = "run --output out.txt --";
 
+/// A change to a project.
+type Change = fn(&Project);
+
 /// A project with a generator: what it does is in `gen.sh`.
 fn project(script: &str) -> Project {
     Project::with(&[("gen.sh", script), ("in.txt", "one\n"), ("castwork.toml", "")])
@@ -283,7 +286,7 @@ fn a_tool_that_is_stopped_stays_stopped() {
 fn what_another_changes_while_the_tool_runs() {
     // It waits for a signal: a file to wait for would itself be one that changes.
     let wait = "trap go=1 USR1; echo $$ > pid; while [ -z \"$go\" ]; do :; done; rm pid";
-    let cases: [(&str, fn(&Project)); 4] = [
+    let cases: [(&str, Change); 4] = [
         ("if [ -e opt ]; then echo yes > out.txt; else echo no > out.txt; fi", |it| {
             std::fs::remove_file(it.root.join("opt")).unwrap();
         }),

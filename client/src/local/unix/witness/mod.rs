@@ -8,6 +8,7 @@ mod calls;
 mod harmless;
 mod inherited;
 mod kernel;
+mod open_files;
 mod process;
 
 use std::collections::HashMap;
