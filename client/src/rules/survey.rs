@@ -200,12 +200,7 @@ impl<'a> Survey<'a> {
                 self.folders.entry(next.key.clone()).or_default();
                 at = next;
             } else if metadata.is_symlink() {
-                if format!("{}/", at.real).starts_with(FOLDER_OF_PROCESSES) {
-                    return Err("path that leads through a process".into());
-                }
-                let target = Path::new(&next.real).read_link().ok();
-                let target = target.and_then(|to| to.into_os_string().into_string().ok());
-                let target = target.ok_or(Reason::new("link with an unusual name"))?;
+                let target = target_of(&next.real)?;
                 parts.extend(target.split('/').rev().map(str::to_owned));
                 if target.starts_with('/') {
                     at = At::root();
@@ -325,6 +320,16 @@ impl<'a> Survey<'a> {
         }
         Ok(())
     }
+}
+
+/// Where a link leads.
+fn target_of(link: &str) -> Result<String, Reason> {
+    if link.starts_with(FOLDER_OF_PROCESSES) {
+        return Err("path that leads through a process".into());
+    }
+    let target = Path::new(link).read_link().ok();
+    let target = target.and_then(|to| to.into_os_string().into_string().ok());
+    target.ok_or(Reason::new("link with an unusual name"))
 }
 
 /// The folder that something is in.
