@@ -128,6 +128,13 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
         return deeds.refuse("program that talks to another");
     }
     if returned < 0 {
+        // What kept it from being opened counts, even if it would have been emptied.
+        if let Pending::Open { spelled, .. } = pending
+            && !is_own(&spelled)
+            && !deeds.spelled.contains(&spelled)
+        {
+            deeds.looked.insert(spelled);
+        }
         return;
     }
     match pending {
@@ -143,11 +150,14 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
                 return deeds.refuse("program that moves files");
             }
             let (to, was_there) = to;
+            deeds.filled.remove(&to.1);
             made(&to.0, &to.1, was_there, deeds);
             close(to.1, deeds);
         }
         Pending::Remove(path) => {
+            deeds.filled.remove(&path);
             if !deeds.made.remove(&path) {
+                deeds.before.entry(path.clone()).or_insert(true);
                 deeds.removed.insert(path);
             }
         }
@@ -184,9 +194,8 @@ pub(super) fn on_exit(process: Process, deeds: &mut Deeds) {
 
 /// Notes that something was made, and whether what was there before has been asked for.
 fn made(spelled: &str, path: &str, was_there: bool, deeds: &mut Deeds) {
-    if !deeds.ever_made.contains(path) {
-        deeds.before.insert(path.to_owned(), was_there);
-    }
+    // What it removed itself was there, though it isn't now.
+    deeds.before.entry(path.to_owned()).or_insert(was_there);
     deeds.spelled.insert(spelled.to_owned());
     deeds.ever_made.insert(path.to_owned());
     deeds.made.insert(path.to_owned());
@@ -229,6 +238,12 @@ fn opened(process: Process, descriptor: u64, before: &Before, deeds: &mut Deeds)
     } else if !deeds.made.contains(&path) {
         if before.was_there && !before.was_empty && flags & libc::O_TRUNC == 0 {
             return deeds.refuse("program that changes a file in place");
+        }
+        if before.was_there {
+            deeds.filled.insert(path.clone());
+        }
+        if flags & (libc::O_TRUNC | libc::O_EXCL) == 0 && !deeds.before.contains_key(&path) {
+            deeds.grown.insert(path.clone());
         }
         made(&before.spelled, &path, before.was_there, deeds);
     }
@@ -394,11 +409,10 @@ impl Asking<'_> {
             }
             None
         } else {
-            // What is emptied, or not there yet, is made without a look at it; only the way to it counts.
-            let empties = flags & libc::O_TRUNC as u64 != 0;
+            // What is emptied if it is there, and made if not, is made without a look at it; only the way to it counts.
+            let makes_anew = (libc::O_TRUNC | libc::O_CREAT) as u64;
             let metadata = Path::new(&path).metadata().ok();
-            let makes = flags & libc::O_CREAT as u64 != 0 && flags & libc::O_EXCL as u64 == 0;
-            if empties || (makes && metadata.as_ref().is_none_or(|metadata| metadata.len() == 0)) {
+            if flags & (makes_anew | libc::O_EXCL as u64) == makes_anew {
                 let way = Path::new(&path).parent().and_then(Path::to_str).unwrap_or("/");
                 self.looked(way.to_owned());
                 // A link at its end leads on.
