@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus};
 
 use tempfile::NamedTempFile;
 
-use super::{MemoryFile, Stamp};
+use super::{Called, MemoryFile, Stamp};
 
 /// 100-nanosecond steps between 1601, where Windows begins to count, and 1970.
 const STEPS_BEFORE_1970: i128 = 116_444_736_000_000_000;

@@ -216,3 +216,19 @@ fn stage(files: &[Written]) -> io::Result<Vec<(NamedTempFile, &Path)>> {
     }
     Ok(ready)
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_on_the_way_is_none_that_an_answer_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("real")).unwrap();
+        Platform::make_link(&root.join("real"), &root.join("link")).unwrap();
+        let is_true = |name: &str| is_under_true_name(root.join(name).to_str().unwrap());
+        assert!(is_true("real/a") && is_true("real/new/deep/a"));
+        assert!(!is_true("link/a") && !is_true("link/new/deep/a"));
+    }
+}

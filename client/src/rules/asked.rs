@@ -57,11 +57,10 @@ pub fn started(name: &str, program: &Path, folder: &Path) -> PathBuf {
     }
     // What is found by a relative entry is started by a relative path; by an empty one, from here.
     let search = std::env::var_os("PATH").unwrap_or_default();
-    let relative = Platform::split_path(&search).into_iter().filter(|entry| entry.is_relative());
-    let entry = relative.map(|entry| if entry.as_os_str().is_empty() { ".".into() } else { entry });
-    let mut ways = entry.map(|entry| entry.join(name));
-    let is_it = |way: &PathBuf| folder.join(way) == program || folder.join(name) == program;
-    ways.find(is_it).unwrap_or_else(|| program.to_owned())
+    let entries = Platform::split_path(&search).into_iter();
+    let entries = entries.map(|entry| if entry.as_os_str().is_empty() { ".".into() } else { entry });
+    let mut ways = entries.map(|entry| entry.join(name));
+    ways.find(|way| folder.join(way) == program).unwrap_or_else(|| program.to_owned())
 }
 
 /// The files that a rule's patterns stand for.

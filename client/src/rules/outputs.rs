@@ -64,6 +64,9 @@ fn check_folders(deeds: &Deeds, usual: &Metadata) -> Result<(), Reason> {
 
 /// Checks that what was made is what the rule says, or lies where the call says.
 fn check_names(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
+    if deeds.made.iter().any(|path| is_history(path)) {
+        return Err("output among those of version control".into());
+    }
     let wanted = Wanted::of(asked);
     if !deeds.made.iter().all(|path| wanted.may_be(asked, path)) {
         let is_by_rule = !wanted.outputs.is_empty();
@@ -106,7 +109,7 @@ impl Wanted {
     }
 }
 
-/// Whether a file belongs to who keeps the history of the sources, which may run it.
+/// Whether a file is one of version control's, which may run it.
 fn is_history(path: &str) -> bool {
     path.split('/').any(|part| HISTORIES.contains(&part))
 }

@@ -310,3 +310,29 @@ pub fn fact_of(name: &str) -> String {
 pub fn is_true_name(folder: &str) -> bool {
     Path::new(folder).canonicalize().is_ok_and(|real| real == Path::new(folder))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_known_by_whatever_name_its_folder_has() {
+        let place = Place::new("/home/a/x".to_owned(), None).unwrap();
+        let named = |name: &str| Fact { name: name.to_owned(), value: String::new() };
+        let file = File { name: "f".to_owned(), ..File::default() };
+        let folder = |path: &str| Folder {
+            name: place.alias(path),
+            files: vec![file.clone()],
+            links: vec![named("l")],
+            others: vec!["o".to_owned()],
+            ..Folder::default()
+        };
+        let seen = Seen { folders: vec![folder("/home/a/x"), folder("/opt/y/../z")], ..Seen::default() };
+        for path in ["/home/a/x/f", "/home/a/x/l", "/home/a/x/o", "/opt/z/f"] {
+            assert!(seen.has_found(path, &place), "{path}");
+        }
+        for path in ["/home/a/x/g", "/home/a/f", "/opt/y/f"] {
+            assert!(!seen.has_found(path, &place), "{path}");
+        }
+    }
+}

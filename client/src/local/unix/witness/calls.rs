@@ -128,8 +128,8 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
         return deeds.refuse("program that talks to another");
     }
     if returned < 0 {
-        // What kept it from being opened counts, even if it would have been emptied.
-        if let Pending::Open { spelled, .. } = pending
+        // What kept it from being opened or replaced counts, even if that would have been done without a look.
+        if let Pending::Open { spelled, .. } | Pending::Rename(_, ((spelled, _), _)) = pending
             && !is_own(&spelled)
             && !deeds.spelled.contains(&spelled)
         {
@@ -312,6 +312,9 @@ impl Asking<'_> {
             }
             libc::SYS_unlinkat => self.at(first, second, Pending::Remove),
             libc::SYS_renameat2 if arguments[4] & !u64::from(libc::RENAME_NOREPLACE) == 0 => {
+                if arguments[4] != 0 {
+                    self.look(third, arguments[3]);
+                }
                 self.rename((first, second), (third, arguments[3]))
             }
             libc::SYS_fchmodat => self.mode(first, second),
