@@ -190,7 +190,9 @@ fn the_order_of_a_folder_counts() {
     };
     fill(&mut names.into_iter());
     check_change(&project, OURS, "sh gen.sh", &["out.txt"], || {
-        names.iter().for_each(|name| std::fs::remove_file(folder.path().join(name)).unwrap());
+        for name in names {
+            std::fs::remove_file(folder.path().join(name)).unwrap();
+        }
         fill(&mut names.into_iter().rev());
     });
 }

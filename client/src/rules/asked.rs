@@ -124,7 +124,7 @@ impl Asked {
             program: program.to_owned(),
             name: name.clone(),
             started,
-            arguments: arguments.to_vec(),
+            arguments: arguments.clone(),
             key: ManifestKey::of_kind(FORMAT, &said),
             is_told: !std::io::stdout().is_terminal() && !std::io::stderr().is_terminal(),
             is_one: Platform::has_one_output(),

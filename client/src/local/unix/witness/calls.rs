@@ -312,10 +312,7 @@ impl Asking<'_> {
             }
             libc::SYS_unlinkat => self.at(first, second, Pending::Remove),
             libc::SYS_renameat2 if arguments[4] & !u64::from(libc::RENAME_NOREPLACE) == 0 => {
-                if arguments[4] != 0 {
-                    self.look(third, arguments[3]);
-                }
-                self.rename((first, second), (third, arguments[3]))
+                self.rename_as_told((first, second), (third, arguments[3]), arguments[4])
             }
             libc::SYS_fchmodat => self.mode(first, second),
             libc::SYS_fchmod => self.mode_of(first),
@@ -507,6 +504,14 @@ impl Asking<'_> {
         self.look(folder, address);
         let names = self.path(folder, address).zip(self.true_name(folder, address));
         names.map_or(Pending::Nothing, |(spelled, name)| Pending::MakeFolder(spelled, name))
+    }
+
+    /// With any flag that is understood, what is there already isn't replaced.
+    fn rename_as_told(&mut self, from: (u64, u64), to: (u64, u64), flags: u64) -> Pending {
+        if flags != 0 {
+            self.look(to.0, to.1);
+        }
+        self.rename(from, to)
     }
 
     /// What is there already is replaced without a look at it.
