@@ -87,6 +87,22 @@ fn what_an_output_was_before_counts() {
 }
 
 #[test]
+fn files_that_a_tool_makes_and_removes_are_gone_as_without_us() {
+    for script in ["cat in.txt > tmp; rm tmp; echo x > out.txt", "cat in.txt > tmp; mv tmp out.txt"] {
+        let project = project(script);
+        for is_there in [false, true, false, true] {
+            if is_there {
+                project.write("tmp", "mine\n");
+            }
+            assert!(project.cached(&format!("{OURS} sh gen.sh")).status.success());
+            assert!(!project.root.join("tmp").exists(), "{script}");
+            std::fs::remove_file(project.root.join("out.txt")).unwrap();
+        }
+        assert_eq!(project.counters().number("local_hits"), 1, "{script}");
+    }
+}
+
+#[test]
 fn permissions_of_an_output_that_is_there_stay() {
     let absent = |_: &Path| {};
     let with = |permissions: u32| {

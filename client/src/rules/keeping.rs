@@ -348,6 +348,13 @@ impl Watched<'_> {
             }
             before.push(fact(&name, there_or_not(*was_there).to_owned()));
         }
+        // What it made and removed again would be gone if it had been there.
+        let deeds = self.deeds;
+        let is_left = |path: &String| deeds.made.contains(path) || deeds.made_folders.contains(path);
+        let gone = deeds.ever_made.iter().filter(|path| !rule.makes_anew && !is_left(path));
+        before.extend(gone.map(|path| fact(&place.alias(path), there_or_not(false).to_owned())));
+        before.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        before.dedup();
         Ok(before)
     }
 

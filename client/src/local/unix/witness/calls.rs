@@ -149,6 +149,10 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
             if !deeds.made.remove(&from) {
                 return deeds.refuse("program that moves files");
             }
+            // It may have been there, and been filled: then it is gone.
+            if deeds.before.get(&from) == Some(&true) {
+                deeds.removed.insert(from);
+            }
             let (to, was_there) = to;
             deeds.filled.remove(&to.1);
             made(&to.0, &to.1, was_there, deeds);
@@ -156,8 +160,8 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
         }
         Pending::Remove(path) => {
             deeds.filled.remove(&path);
-            if !deeds.made.remove(&path) {
-                deeds.before.entry(path.clone()).or_insert(true);
+            let is_own = deeds.made.remove(&path);
+            if *deeds.before.entry(path.clone()).or_insert(true) || !is_own {
                 deeds.removed.insert(path);
             }
         }

@@ -131,7 +131,7 @@ fn pass(mut pipe: PipeReader, stopped: &PipeReader, mut to: &File) -> Passed {
         if is_stopped {
             left_bytes = left_bytes.saturating_sub(read);
         }
-        if to.write_all(&piece[..read]).is_err() {
+        if to.write_all(&piece[..read]).is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
             return Passed { kept: None, open: None };
         }
         kept = kept.filter(|kept| kept.len() + read <= KEPT_BYTES_MAX);
