@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,6 +66,8 @@ pub struct Answered {
     pub source: Source,
     /// The exit code to end with.
     pub code: u8,
+    /// How the tool ended, if that was by a signal by which this process is to end as well.
+    pub died: Option<ExitStatus>,
     /// What else happened.
     pub reasons: Vec<Reason>,
     /// Whether something remote failed.
@@ -179,7 +182,7 @@ impl Stack<'_> {
     /// What came of a compile, with all that was noted on the way.
     pub fn answered(self, source: Source, code: u8, is_preprocessed: bool) -> Answered {
         let Stack { reasons, has_fallen_back, .. } = self;
-        Answered { source, code, reasons, has_fallen_back, is_preprocessed, refused: None }
+        Answered { source, code, reasons, has_fallen_back, is_preprocessed, refused: None, died: None }
     }
 }
 

@@ -39,10 +39,15 @@ const COMPILERS: [&str; 6] = ["gcc", "g++", "cc", "c++", "clang", "clang++"];
 /// The word with which this program starts itself to become another that is watched; behind it stands that program's call.
 pub const SEEN: &str = "--become-seen";
 
+/// The word with which this program starts itself to pass on what is said by what a tool has left running.
+pub const PASS_ON: &str = "--pass-on";
+
 /// How we were called.
 pub enum Invocation {
     /// To become a program that is watched.
     Seen(Vec<OsString>),
+    /// To pass standard input on to standard output.
+    PassOn,
     /// To answer for a compiler.
     Compiler(Call),
     /// To do something else; the words from the subcommand on.
@@ -74,6 +79,7 @@ pub fn read(words: impl IntoIterator<Item = OsString>) -> (BTreeMap<String, Stri
             return (flags, Invocation::Help { is_asked: false });
         };
         match first.as_str() {
+            PASS_ON => return (flags, Invocation::PassOn),
             SEEN => return (flags, Invocation::Seen(words.split_off(1))),
             "--help" | "-h" => return (flags, Invocation::Help { is_asked: true }),
             "--version" | "-V" => return (flags, Invocation::Version),

@@ -67,6 +67,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> u8 {
     };
     match invocation {
         Invocation::Seen(words) => local::witness::be_seen(&words),
+        Invocation::PassOn => local::witness::pass_on(),
         Invocation::Compiler(call) => wrapper::wrap(config(), &call),
         Invocation::Subcommand(words) => commands::run(config(), words),
         Invocation::Version => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::local::{Forwarding, Platform};
+use crate::local::{Called, Forwarding, Platform};
 
 /// Messages beyond this are passed on, and not kept.
 const KEPT_BYTES_MAX: usize = 4 << 20;
@@ -24,25 +24,37 @@ pub struct Ran {
     pub took: Duration,
 }
 
+/// Runs a tool under the name that it is called by.
+///
+/// # Errors
+/// If it can't be started.
+pub fn run_called(called: &Called<'_>) -> io::Result<Ran> {
+    run_telling(Platform::command(called), io::stdout(), io::stderr())
+}
+
 /// Runs a compiler, with our standard input.
 pub fn run(program: &Path, arguments: &[OsString]) -> io::Result<Ran> {
-    run_telling(program, arguments, io::stdout(), io::stderr())
+    run_telling(plain(program, arguments), io::stdout(), io::stderr())
 }
 
 /// The same, but nothing of what it says is passed on yet: whoever asks may want to run it again.
 pub fn run_held(program: &Path, arguments: &[OsString]) -> io::Result<Ran> {
-    run_telling(program, arguments, io::sink(), io::sink())
+    run_telling(plain(program, arguments), io::sink(), io::sink())
+}
+
+fn plain(program: &Path, arguments: &[OsString]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
 }
 
 fn run_telling(
-    program: &Path,
-    arguments: &[OsString],
+    mut command: Command,
     mut to_stdout: impl Write + Send,
     mut to_stderr: impl Write + Send,
 ) -> io::Result<Ran> {
     let begun = Instant::now();
-    let mut child =
-        Command::new(program).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let forwarding = Forwarding::to(&child);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     std::thread::scope(|scope| {
@@ -79,8 +91,15 @@ pub fn tee(mut from: impl Read, to: &mut impl Write) -> Option<Vec<u8>> {
 
 /// Becomes the compiler. Returns only if that fails, with the exit code to end with.
 pub fn pass_through(program: &Path, arguments: &[OsString]) -> u8 {
-    let mut command = Command::new(program);
-    command.args(arguments);
+    become_program(plain(program, arguments), program)
+}
+
+/// The same for a tool, under the name that it is called by.
+pub fn pass_through_called(called: &Called<'_>) -> u8 {
+    become_program(Platform::command(called), called.path)
+}
+
+fn become_program(command: Command, program: &Path) -> u8 {
     let error = Platform::replace_process(command);
     complain(&format!("can't start `{}`: {error}", program.display()));
     127

@@ -8,9 +8,10 @@ use crate::config::{Config, Wrong};
 use crate::counters::{Configuration, Counters, Tag};
 use crate::direct::Hashes;
 use crate::invocation::is_compiler;
+use crate::local::{Called, Platform};
 use crate::prepare::Understood;
 use crate::reason::Reason;
-use crate::rules::{self, Rule, file::Rules};
+use crate::rules::{self, Rule, asked::started, file::Rules};
 use crate::run;
 use crate::rustc::{self, asked::Asked};
 use crate::spans;
@@ -41,8 +42,10 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<Rule>) -
         run::complain(&format!("no {kind} `{}` on PATH", call.name));
         return 127;
     };
+    let rule = rule.map_or_else(|| rule_of(call, &folder), |rule| Ok(Some(rule)));
+    let is_tool = !matches!(rule, Ok(None));
     if std::env::var_os("CASTWORK_DISABLE").is_some_and(|value| !value.is_empty() && value != "0") {
-        return run::pass_through(&program, &call.arguments);
+        return pass_through(&program, call, &folder, is_tool);
     }
     let dir = config.as_ref().map_or_else(|wrong| wrong.dir.clone(), |config| config.dir.clone());
     let mut configuration = config.as_ref().map(Configuration::of).unwrap_or_default();
@@ -50,7 +53,7 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<Rule>) -
     spans::begin();
     let answered =
         config.map_err(|_| Reason::new("configuration is wrong; see `castwork config`")).and_then(|config| {
-            if let Some(rule) = rule.map_or_else(|| rule_of(call, &folder), |rule| Ok(Some(rule)))? {
+            if let Some(rule) = rule? {
                 return answer_by_rule(&config, &rule, &program, call, &mut configuration);
             }
             let compiler = compiler?;
@@ -70,6 +73,9 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<Rule>) -
             say_what_came(&answered, tag.as_ref());
             spans::end(&dir);
             count(&dir, tag, |counters| count_answer(counters, &answered));
+            if let Some(status) = answered.died {
+                Platform::end_like(status);
+            }
             answered.code
         }
         Err(reason) => {
@@ -79,9 +85,18 @@ pub fn wrap_by(config: Result<Config, Wrong>, call: &Call, rule: Option<Rule>) -
                 counters.passed_through += 1;
                 counters.count(&reason);
             });
-            run::pass_through(&program, &call.arguments)
+            pass_through(&program, call, &folder, is_tool)
         }
     }
+}
+
+/// Becomes the program: a tool by the name that it was called by, and a compiler by its path.
+fn pass_through(program: &Path, call: &Call, folder: &Path, is_tool: bool) -> u8 {
+    if !is_tool {
+        return run::pass_through(program, &call.arguments);
+    }
+    let path = started(&call.name, program, folder);
+    run::pass_through_called(&Called { path: &path, name: call.name.as_ref(), words: &call.arguments })
 }
 
 /// The rule for a program that is no compiler, if there is one.
@@ -105,7 +120,7 @@ fn answer_by_rule(
     configuration: &mut Configuration,
 ) -> Result<Answered, Reason> {
     let mut hashes = Hashes::new(&config.dir.join("memo"));
-    let asked = rules::asked::Asked::new(config, rule, program, &call.arguments, &mut hashes)?;
+    let asked = rules::asked::Asked::new(config, rule, program, call, &mut hashes)?;
     configuration.toolchain.clone_from(&rule.name);
     rules::answering::answer(config, &asked, hashes, configuration)
 }

@@ -113,7 +113,7 @@ fn a_comment_alone_is_a_hit_and_all_else_is_not() {
     let project = project();
     let header = |comment: &str, value: &str| {
         format!(
-            "#ifndef H\n#define H\n// {comment}\ntemplate <class T> struct A {{ T x; /* {comment} */ int f(int v = {value}); }};\n#endif\n"
+            "#ifndef H\n#define H\n// {comment}\ntemplate <class T> struct A {{ T x; int f(int v = {value}); }}; /* {comment} */\n#endif\n"
         )
     };
     project.write("inc/h.h", &header("one", "LIMIT"));
@@ -135,6 +135,26 @@ fn a_comment_alone_is_a_hit_and_all_else_is_not() {
     check_change(&project, "", line, &["a.xml"], || {
         project.write("inc/h.h", "/** seven */\ntemplate <class T> struct A { T x; };\n");
     });
+}
+
+#[test]
+fn columns_count_since_they_can_be_written_out() {
+    if !has("columns", "castxml") {
+        return;
+    }
+    for code in [
+        "int a[__builtin_COLUMN()];",
+        "template <class T> struct S { T x; }; auto l = [](int x) { return x; }; S<decltype(l)> s{l};",
+    ] {
+        let project = project();
+        let source =
+            |comment: &str| format!("namespace _wrapping_ {{\n/*{comment}*/ {code} /*{comment}*/\n}}\n");
+        project.write("a.cxx", &source("a"));
+        check_change(&project, "", &call(), &["a.xml"], || project.write("a.cxx", &source("longer")));
+        project.write("a.cxx", &source("letter"));
+        check(&project, &call(), &["a.xml"]);
+        assert_eq!(project.counters().local(), [1, 1, 0, 0], "{code}");
+    }
 }
 
 #[test]

@@ -27,8 +27,12 @@ pub struct Deeds {
     pub made_folders: BTreeSet<String>,
     /// All that it made, whether it is left or not.
     pub ever_made: BTreeSet<String>,
-    /// What it asked for before it made it, with whether there was something.
+    /// What it made or removed, with whether there was something before it did the first of that.
     pub before: BTreeMap<String, bool>,
+    /// Files that were there and that it emptied and filled: their permissions are as they were.
+    pub filled: BTreeSet<String>,
+    /// Files that it made by opening them as they are, to write behind what they hold: which was nothing.
+    pub grown: BTreeSet<String>,
     /// Paths, as they were spelled, that it made something at.
     pub spelled: BTreeSet<String>,
     /// Files that were opened to be written in a way in which it counts whether they are there: to be added to, or

@@ -14,7 +14,10 @@ pub use windows::{Forwarding, Platform, endpoint, witness};
 
 pub use deeds::{Deeds, Saw};
 
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::File;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +34,17 @@ impl MemoryFile {
     pub fn path(&self) -> &str {
         &self.path
     }
+}
+
+/// A program that is to be started.
+#[derive(Clone, Copy, Debug)]
+pub struct Called<'a> {
+    /// Where it is: as a shell would say it, by which scripts know themselves.
+    pub path: &'a Path,
+    /// What it is called by: its zeroth word.
+    pub name: &'a OsStr,
+    /// The words after that.
+    pub words: &'a [OsString],
 }
 
 /// What the file system says about a file's content without reading it.

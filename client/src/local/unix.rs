@@ -11,16 +11,21 @@ pub mod witness;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata, Permissions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
+use nix::sys::signal::Signal;
 use tempfile::NamedTempFile;
 
-use super::{MemoryFile, Stamp};
+use super::{Called, MemoryFile, Stamp};
 
 pub use signals::Forwarding;
+
+/// Set in permissions that are known.
+const KNOWN: u32 = 1 << 16;
 
 /// This operating system.
 pub struct Platform;
@@ -113,6 +118,64 @@ impl Platform {
     /// Whether the file may be run as a program.
     pub fn is_program(path: &Path) -> bool {
         path.metadata().is_ok_and(|metadata| metadata.is_file() && Self::is_executable(&metadata))
+    }
+
+    /// Its permissions, as a number that is not 0.
+    pub fn permissions(metadata: &Metadata) -> u32 {
+        KNOWN | (metadata.mode() & 0o7777)
+    }
+
+    /// Whether such permissions say that it may be run.
+    pub const fn is_to_be_run(permissions: u32) -> bool {
+        permissions & 0o111 != 0
+    }
+
+    /// Whether two files belong to the same user and group, and have the same permissions.
+    pub fn have_same_rights(one: &Metadata, other: &Metadata) -> bool {
+        (one.uid(), one.gid(), one.mode()) == (other.uid(), other.gid(), other.mode())
+    }
+
+    /// Whether a folder that was made has the permissions that any gets, as `usual`, a new program, has: but for those
+    /// that it takes from the folder that it is in.
+    pub fn is_usual_folder(metadata: &Metadata, usual: &Metadata) -> bool {
+        metadata.mode() & 0o1777 == usual.mode() & 0o1777
+    }
+
+    /// A program, to be started under the name that it is called by.
+    pub fn command(called: &Called<'_>) -> Command {
+        let mut command = Command::new(called.path);
+        command.arg0(called.name).args(called.words);
+        command
+    }
+
+    /// Whether what is said to standard output and error comes to the same end: the order of it can be seen then.
+    pub fn has_one_output() -> bool {
+        let identity = |output: BorrowedFd<'_>| {
+            let metadata =
+                output.try_clone_to_owned().map(File::from).and_then(|file| file.metadata()).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        let stdout = identity(io::stdout().as_fd());
+        stdout.is_some() && stdout == identity(io::stderr().as_fd())
+    }
+
+    /// Ends as a child did that was ended by a signal. Returns if it wasn't, or if this process can't be ended by that.
+    pub fn end_like(status: ExitStatus) {
+        use nix::sys::resource::{Resource, setrlimit};
+
+        if let Some(signal) = status.signal().and_then(|signal| Signal::try_from(signal).ok()) {
+            // The child has left its memory to be looked at; ours is of no interest.
+            let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+            // The first may be caught, once, by who looks after the stack.
+            signals::die(signal);
+            signals::die(signal);
+        }
+    }
+
+    /// What is taken from the permissions of new files; `None` if this system doesn't say.
+    pub fn file_mask() -> Option<String> {
+        let status = std::fs::read_to_string("/proc/self/status").ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Umask:")).map(|mask| mask.trim().to_owned())
     }
 
     /// Whether its permissions say that it may be run.

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus};
 
 use tempfile::NamedTempFile;
 
-use super::{MemoryFile, Stamp};
+use super::{Called, MemoryFile, Stamp};
 
 /// 100-nanosecond steps between 1601, where Windows begins to count, and 1970.
 const STEPS_BEFORE_1970: i128 = 116_444_736_000_000_000;
@@ -118,6 +118,46 @@ impl Platform {
     pub fn is_program(path: &Path) -> bool {
         path.is_file()
     }
+
+    /// Its permissions, as a number that is not 0; all files have the same here.
+    pub const fn permissions(_: &Metadata) -> u32 {
+        1
+    }
+
+    /// Whether such permissions say that it may be run; none do here.
+    pub const fn is_to_be_run(_: u32) -> bool {
+        false
+    }
+
+    /// Whether two files may be written alike; whose they are is not known here.
+    pub fn have_same_rights(one: &Metadata, other: &Metadata) -> bool {
+        one.permissions() == other.permissions()
+    }
+
+    /// Whether a folder that was made has the permissions that any gets.
+    pub const fn is_usual_folder(_: &Metadata, _: &Metadata) -> bool {
+        true
+    }
+
+    /// What is taken from the permissions of new files; there is nothing like that here.
+    pub const fn file_mask() -> Option<String> {
+        None
+    }
+
+    /// Starts `path` under another name; programs have but one here.
+    pub fn command(called: &Called<'_>) -> Command {
+        let mut command = Command::new(called.path);
+        command.args(called.words);
+        command
+    }
+
+    /// Whether what is said to standard output and error comes to the same end; not known here.
+    pub const fn has_one_output() -> bool {
+        false
+    }
+
+    /// Ends as a child did that was ended by a signal; there are none here.
+    pub const fn end_like(_: ExitStatus) {}
 
     /// Whether its permissions say that it may be run; no such are here.
     pub const fn is_executable(_: &Metadata) -> bool {

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tempfile::NamedTempFile;
+
 use super::asked::Asked;
 use super::keeping;
 use super::names;
 use super::outputs::Wanted;
-use super::seen::Seen;
+use super::seen::{Seen, is_true_name};
 use super::survey::parent_of;
 use crate::answering::{Answered, Source};
 use crate::config::Config;
@@ -41,7 +43,7 @@ fn recognise(config: &Config, asked: &Asked, stack: &mut Stack<'_>, hashes: &mut
     let mut fits = |manifest: &Manifest| {
         manifest.seen.iter().find_map(|seen| match seen.check(&asked.place, hashes) {
             // What it says may be heard by a terminal in another form.
-            Ok(now) if asked.is_told || !now.has_messages => {
+            Ok(now) if !now.has_messages || (asked.is_told && asked.is_one == now.is_one) => {
                 let action = now.result_key(&asked.key).digest;
                 // Whoever names another, names what is not the answer to this.
                 (action.to_string() == seen.action).then(|| (action, now == *seen, now))
@@ -132,7 +134,7 @@ fn files_of_here(asked: &Asked, seen: &Seen, answer: &Answer) -> Option<Vec<Writ
         let output = answer.output(&made.name)?;
         let path = asked.place.real_of(&made.name).filter(|path| normal(path) == *path)?;
         // Whoever keeps answers doesn't say where files of mine are written.
-        if !wanted.may_be(asked, &path) {
+        if !wanted.may_be(asked, &path) || !is_under_true_name(&path) || seen.has_found(&path, &asked.place) {
             return None;
         }
         let data =
@@ -140,6 +142,13 @@ fn files_of_here(asked: &Asked, seen: &Seen, answer: &Answer) -> Option<Vec<Writ
         files.push(Written { path: path.into(), data, is_executable: output.is_executable });
     }
     Some(files)
+}
+
+/// Whether no link leads elsewhere on the way to a file, as far as there is one.
+fn is_under_true_name(path: &str) -> bool {
+    let mut folders = Path::new(path).ancestors().skip(1);
+    let there = folders.find(|folder| folder.symlink_metadata().is_ok());
+    there.and_then(Path::to_str).is_some_and(is_true_name)
 }
 
 /// Whether there is nothing at a path, or a file that another may take the place of as if it were written anew.
@@ -152,28 +161,74 @@ fn may_be_written(path: &Path) -> bool {
     }
 }
 
-/// Writes all files beside their places, and then moves each into its own.
+/// Writes all files beside their places, and then moves each into its own; or leaves nothing.
 fn write_all(asked: &Asked, seen: &Seen, files: &[Written]) -> io::Result<()> {
+    let mut folders = Vec::new();
+    let staged = make_folders(asked, seen, files, &mut folders).and_then(|()| stage(files));
+    match staged {
+        Ok(ready) => {
+            for (file, path) in ready {
+                file.persist(path)?;
+            }
+            Ok(())
+        }
+        Err(error) => {
+            for folder in folders.iter().rev() {
+                let _ = std::fs::remove_dir(folder);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Makes the folders that the tool would make; those that were not there are added to `made`.
+fn make_folders(asked: &Asked, seen: &Seen, files: &[Written], made: &mut Vec<String>) -> io::Result<()> {
     for folder in &seen.made_folders {
-        let real = asked.place.real_of(folder).ok_or(io::ErrorKind::InvalidInput)?;
+        let real = asked.place.real_of(folder).filter(|real| is_under_true_name(real));
+        let real = real.ok_or(io::ErrorKind::InvalidInput)?;
         let begin = Path::new(&real);
         if !files.iter().any(|file| file.path.starts_with(begin)) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         match std::fs::create_dir(&real) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            Ok(()) => made.push(real),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
+}
+
+/// Writes all files beside their places. Those that are there have to be like new ones: the tool may leave them their
+/// permissions.
+fn stage(files: &[Written]) -> io::Result<Vec<(NamedTempFile, &Path)>> {
     let mut ready = Vec::with_capacity(files.len());
     for Written { path, data, is_executable } in files {
         let folder = path.to_str().map(parent_of).ok_or(io::ErrorKind::InvalidInput)?;
         let mut file = Platform::new_output(Path::new(folder), *is_executable)?;
+        if let Ok(there) = path.symlink_metadata()
+            && !Platform::have_same_rights(&there, &file.as_file().metadata()?)
+        {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         file.write_all(data)?;
-        ready.push((file, path));
+        ready.push((file, path.as_path()));
     }
-    for (file, path) in ready {
-        file.persist(path)?;
+    Ok(ready)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_on_the_way_is_none_that_an_answer_takes() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("real")).unwrap();
+        Platform::make_link(&root.join("real"), &root.join("link")).unwrap();
+        let is_true = |name: &str| is_under_true_name(root.join(name).to_str().unwrap());
+        assert!(is_true("real/a") && is_true("real/new/deep/a"));
+        assert!(!is_true("link/a") && !is_true("link/new/deep/a"));
     }
-    Ok(())
 }

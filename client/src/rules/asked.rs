@@ -11,12 +11,13 @@ use crate::builds::Build;
 use crate::config::Config;
 use crate::direct::Hashes;
 use crate::direct::key::{ManifestKey, Said};
-use crate::local::witness;
+use crate::local::{Called, Platform, witness};
 use crate::paths::{BUILD, Mount, PROJECT, Place};
 use crate::reason::Reason;
+use crate::wrapper::Call;
 
 /// Raised when what an older client kept must not be read by this one.
-const FORMAT: &str = "castwork rule 1";
+const FORMAT: &str = "castwork rule 2";
 
 /// Variables with which a program is run with other code than its own, or says more than it would.
 const REFUSED: [&str; 4] = ["LD_PRELOAD", "LD_AUDIT", "LD_DEBUG", "LD_PROFILE"];
@@ -27,6 +28,10 @@ pub struct Asked {
     pub rule: Rule,
     /// What to run.
     pub program: PathBuf,
+    /// The same as a shell would say it.
+    pub started: PathBuf,
+    /// What it is called by.
+    pub name: String,
     /// The words that it is called with.
     pub arguments: Vec<OsString>,
     /// The same as texts.
@@ -37,10 +42,25 @@ pub struct Asked {
     pub may_move: bool,
     /// Whether what is said goes where it can be kept.
     pub is_told: bool,
+    /// Whether standard output and error are one.
+    pub is_one: bool,
     /// The files that count as read.
     pub inputs: Inputs,
     /// The key of all this.
     pub key: ManifestKey,
+}
+
+/// How a shell would start a program that was found for a name: by what the user wrote, or by the entry of `PATH`.
+pub fn started(name: &str, program: &Path, folder: &Path) -> PathBuf {
+    if name.contains('/') {
+        return if folder.join(name) == program { name.into() } else { program.to_owned() };
+    }
+    // What is found by a relative entry is started by a relative path; by an empty one, from here.
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    let entries = Platform::split_path(&search).into_iter();
+    let entries = entries.map(|entry| if entry.as_os_str().is_empty() { ".".into() } else { entry });
+    let mut ways = entries.map(|entry| entry.join(name));
+    ways.find(|way| folder.join(way) == program).unwrap_or_else(|| program.to_owned())
 }
 
 /// The files that a rule's patterns stand for.
@@ -51,6 +71,11 @@ pub struct Inputs {
 }
 
 impl Asked {
+    /// What is to be started.
+    pub fn called(&self) -> Called<'_> {
+        Called { path: &self.started, name: self.name.as_ref(), words: &self.arguments }
+    }
+
     /// Understands a call.
     ///
     /// # Errors
@@ -59,12 +84,13 @@ impl Asked {
         config: &Config,
         rule: &Rule,
         program: &Path,
-        arguments: &[OsString],
+        call: &Call,
         hashes: &mut Hashes,
     ) -> Result<Self, Reason> {
         if !witness::CAN_SEE {
             return Err("programs can't be watched on this system".into());
         }
+        let Call { name, arguments } = call;
         let words: Option<Vec<String>> =
             arguments.iter().map(|word| word.to_str().map(str::to_owned)).collect();
         let words = words.ok_or(Reason::new("word that is not Unicode"))?;
@@ -77,11 +103,15 @@ impl Asked {
         if let Some(name) = REFUSED.iter().find(is_set) {
             return Err(Reason::of(format!("`{name}` is set")));
         }
+        let mask = if rule.counts_all() { Platform::file_mask() } else { Some(String::new()) };
+        let mask = mask.ok_or(Reason::new("mask of permissions that is not known"))?;
         let plain = Place::find(config.project_root.as_deref())?;
         let inputs = Inputs::find(rule, &words, &plain, hashes)?;
         let moved = rule.moves.then(|| place_of(rule, &words, plain.clone()));
         let still = Place::new(plain.folder, None)?;
-        let of_place = |place: &Place| said(rule, program, &words, place, &inputs);
+        let started = started(&call.name, program, Path::new(&still.folder));
+        let called = [program, &started, Path::new(name), Path::new(&mask)];
+        let of_place = |place: &Place| said(rule, &called, &words, place, &inputs);
         let moved = moved.and_then(|place| Some((of_place(&place)?, place)));
         let (place, said, may_move) = if let Some((said, place)) = moved {
             (place, said, true)
@@ -92,9 +122,12 @@ impl Asked {
         Ok(Self {
             rule: rule.clone(),
             program: program.to_owned(),
-            arguments: arguments.to_vec(),
+            name: name.clone(),
+            started,
+            arguments: arguments.clone(),
             key: ManifestKey::of_kind(FORMAT, &said),
             is_told: !std::io::stdout().is_terminal() && !std::io::stderr().is_terminal(),
+            is_one: Platform::has_one_output(),
             words,
             place,
             may_move,
@@ -138,14 +171,15 @@ fn place_of(rule: &Rule, words: &[String], place: Place) -> Place {
 }
 
 /// All that is known, in an order that is always the same. `None` if a name of a folder can't be made virtual in it.
-fn said(rule: &Rule, program: &Path, words: &[String], place: &Place, inputs: &Inputs) -> Option<String> {
+fn said(rule: &Rule, called: &[&Path], words: &[String], place: &Place, inputs: &Inputs) -> Option<String> {
     let moved = |text: &str| {
         let moved = names::taken_out(text.as_bytes(), place)?;
         String::from_utf8(moved).ok()
     };
     let mut said = Said::default();
     said.all(&[FORMAT, env!("CARGO_PKG_VERSION"), &format!("{rule:?}")]);
-    said.all(&[&moved(program.to_str()?)?, &place.alias(&place.folder)]);
+    said.list("called", &called.iter().map(|name| moved(name.to_str()?)).collect::<Option<Vec<_>>>()?);
+    said.all(&[&place.alias(&place.folder)]);
     let mut mounts: Vec<&str> = place.mounts().iter().map(|mount| mount.name).collect();
     mounts.sort_unstable();
     said.all(&mounts);

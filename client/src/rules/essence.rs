@@ -13,7 +13,7 @@ pub enum Look {
     Plain = 0,
     /// Names of folders are taken out.
     Moved = 1,
-    /// As a source of C or C++ as well: comments are taken out, and what is left stays in its line.
+    /// As a source of C or C++ as well: comments are taken out, and what is left stays in its line and column.
     Code = 2,
 }
 
@@ -24,7 +24,7 @@ pub fn of(bytes: &[u8], look: Look, place: &Place) -> Option<Hash> {
         Look::Moved => names::taken_out(bytes, place)?,
         Look::Code => names::taken_out(&without_comments(bytes)?, place)?,
     };
-    let mut said = format!("castwork essence 1 {look:?}\n").into_bytes();
+    let mut said = format!("castwork essence 2 {look:?}\n").into_bytes();
     said.extend(counts);
     Some(hash_of(&said))
 }
@@ -37,10 +37,12 @@ pub fn is_code(path: &str) -> bool {
     ending.is_some_and(|ending| endings.contains(&ending.to_ascii_lowercase().as_str()))
 }
 
-/// A source without its comments: each is a space, with the ends of lines that were in it.
+/// A source without its comments: each is the ends of lines that were in it, and as many spaces as it has bytes after the
+/// last of these, since columns can show; one space if nothing comes after it in its line.
 ///
 /// `None` if it has in it what could be read in two ways: a literal that isn't ended, a trigraph, a line that goes on
-/// in the next within a comment's mark or in a raw literal's beginning.
+/// in the next within a comment's mark or in a raw literal's beginning, a backslash
+/// before a comment: without that the line would go on.
 pub fn without_comments(text: &[u8]) -> Option<Vec<u8>> {
     if memchr::memmem::find(text, b"??").is_some() || text.contains(&0) || text.contains(&b'\r') {
         return None;
@@ -63,10 +65,7 @@ impl Stripper<'_> {
         let rest = &self.text[self.at..];
         match rest {
             [b'/', b'*', ..] => self.block(),
-            [b'/', b'/', ..] => {
-                self.line();
-                Some(())
-            }
+            [b'/', b'/', ..] => self.line(),
             // Between the two letters of a mark the line might go on.
             [b'/' | b'*', b'\\', ..] => None,
             [b'"', ..] => self.literal(b'"'),
@@ -89,13 +88,26 @@ impl Stripper<'_> {
         if memchr::memmem::find(&body[..end], b"*\\\n").is_some() {
             return None;
         }
-        self.out.push(b' ');
-        self.out.extend(body[..end].iter().filter(|byte| **byte == b'\n'));
-        self.at += 2 + end + 2;
+        self.check_before()?;
+        let comment = &self.text[self.at..self.at + 2 + end + 2];
+        let behind = &self.text[self.at + comment.len()..];
+        let behind = behind.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii();
+        self.out.extend(comment.iter().filter(|byte| **byte == b'\n'));
+        let last = comment.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        let spaces = if behind.is_empty() || behind.starts_with(b"//") { 1 } else { last.len() };
+        self.out.resize(self.out.len() + spaces, b' ');
+        self.at += comment.len();
         Some(())
     }
 
-    fn line(&mut self) {
+    /// Refuses a comment behind a backslash.
+    fn check_before(&self) -> Option<()> {
+        let before = self.out.iter().rev().find(|byte| !matches!(byte, b' ' | b'\t'));
+        (before != Some(&b'\\')).then_some(())
+    }
+
+    fn line(&mut self) -> Option<()> {
+        self.check_before()?;
         self.out.push(b' ');
         while let Some(byte) = self.text.get(self.at) {
             let is_end = *byte == b'\n';
@@ -103,12 +115,13 @@ impl Stripper<'_> {
                 // With a backslash before it, and perhaps spaces, the comment goes on.
                 let before = self.text[..self.at].iter().rev().find(|byte| !matches!(byte, b' ' | b'\t'));
                 if before != Some(&b'\\') {
-                    return;
+                    return Some(());
                 }
                 self.out.push(b'\n');
             }
             self.at += 1;
         }
+        Some(())
     }
 
     /// A literal, within its line.
@@ -202,12 +215,14 @@ mod tests {
     #[test]
     fn comments_are_spaces_and_lines_stay() {
         for (text, expected) in [
-            ("a/* x\ny */b\n", "a \nb\n"),
+            ("a/* x\ny */b\n", "a\n    b\n"),
+            ("a/*x*/b /*y*/\n/*\u{e9}*/ c", "a     b  \n       c"),
+            ("a /* x */ // y\nb", "a    \nb"),
             ("a // x\nb", "a  \nb"),
             ("a // x \\\n more\nb", "a  \n\nb"),
             ("\"/* no */\" '\"' // x\n", "\"/* no */\" '\"'  \n"),
             ("R\"x(// \" )y\" )x\" /**/", "R\"x(// \" )y\" )x\"  "),
-            ("1'000 /* ' */ 2", "1'000   2"),
+            ("1'000 /* ' */ 2", "1'000         2"),
             ("#include <a/b.h> // x\n", "#include <a/b.h>  \n"),
             ("\"a\\\"/*\"/**/", "\"a\\\"/*\" "),
             ("a / b * c", "a / b * c"),
@@ -229,6 +244,8 @@ mod tests {
             "#include <a//b>\n",
             "R\\\n\"(x)\"",
             "a\r\nb",
+            "#define A \\ /* x */\nb",
+            "#define A \\ // x\nb",
         ] {
             assert_eq!(stripped(text), None, "{text}");
         }

@@ -123,6 +123,7 @@ fn parse(text: &str) -> Result<Vec<Rule>, String> {
             may_be_script: true,
             moves: false,
             makes_anew: false,
+            is_known: false,
             is_castxml: false,
         });
     }

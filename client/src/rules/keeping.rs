@@ -41,7 +41,7 @@ use crate::tiers::{Answer, Inputs as Sent, Remote, Stack};
 pub fn run(config: &Config, asked: &Asked, mut stack: Stack<'_>) -> Result<Answered, Reason> {
     let lock = lock(config, asked);
     let start = start(config, asked)?;
-    let part = || witness::run(&asked.program, &asked.arguments, asked.is_told);
+    let part = || witness::run(&asked.called(), asked.is_told.then_some(asked.is_one));
     let (ran, deeds) = match spans::part("run here", Kind::Internal, part) {
         Ok(ran) => ran,
         Err(error) => {
@@ -55,7 +55,8 @@ pub fn run(config: &Config, asked: &Asked, mut stack: Stack<'_>) -> Result<Answe
         if deeds.as_ref().is_some_and(|deeds| deeds.is_disturbed) {
             return Err("program that can't be watched".into());
         }
-        return Ok(stack.answered(Source::LocalRun, code, false));
+        let died = Some(ran.status);
+        return Ok(Answered { died, ..stack.answered(Source::LocalRun, code, false) });
     }
     let took = ran.took;
     let deeds = deeds.ok_or(Reason::new("this system doesn't let programs be watched"));
@@ -125,7 +126,7 @@ impl Watched<'_> {
         }
         let mut more = self.of_depfile()?;
         more.extend(asked.inputs.files.iter().map(|(path, _)| path.clone()));
-        let survey = Survey::of(deeds, &more, &asked.place, start.instant_ns)?;
+        let survey = Survey::of(deeds, &more, asked, start.instant_ns)?;
         let mut hashes = Hashes::new(&self.config.dir.join("memo"));
         if Inputs::find(&asked.rule, &asked.words, &asked.place, &mut hashes)? != asked.inputs {
             return Err("file changed while the tool ran".into());
@@ -145,6 +146,7 @@ impl Watched<'_> {
             place: if is_bound { place_hash(&asked.place).to_vec() } else { Vec::new() },
             before: self.before(&survey)?,
             has_messages: !stdout.is_empty() || !stderr.is_empty(),
+            is_one: asked.is_one && !(stdout.is_empty() && stderr.is_empty()),
             made_folders: outputs::folders(deeds).iter().map(|folder| asked.place.alias(folder)).collect(),
             ..Seen::default()
         };
@@ -278,7 +280,8 @@ impl Watched<'_> {
         drafts: &BTreeMap<String, Draft>,
         is_bound: bool,
     ) -> Result<Vec<Folder>, Reason> {
-        let place = &self.asked.place;
+        let Asked { place, rule, .. } = self.asked;
+        let counts_all = rule.counts_all();
         let mut folders = Vec::new();
         for (path, found) in &survey.folders {
             if found.is_bare() && self.is_above(path) {
@@ -288,11 +291,11 @@ impl Watched<'_> {
             if place.real_of(&name).as_ref() != Some(path) {
                 return Err("folder without a name in every place".into());
             }
-            let files = found.files.iter().map(|(name, is_executable)| {
+            let files = found.files.iter().map(|(name, permissions)| {
                 let draft = &drafts[&joined(path, name)];
-                draft.said(name, *is_executable, is_bound)
+                draft.said(name, (*permissions, counts_all), is_bound)
             });
-            let Found { absent, links, others, listing, .. } = found;
+            let Found { absent, links, others, listing, permissions, .. } = found;
             folders.push(Folder {
                 name,
                 absent: absent.iter().cloned().collect(),
@@ -300,6 +303,8 @@ impl Watched<'_> {
                 links: links.iter().map(|(name, to)| fact(name, to.clone())).collect(),
                 listing: listing.clone(),
                 others: others.iter().cloned().collect(),
+                is_ordered: counts_all && !listing.is_empty(),
+                permissions: if counts_all { *permissions } else { 0 },
             });
         }
         Ok(folders)
@@ -330,17 +335,29 @@ impl Watched<'_> {
     /// What the run looked at before it made it, if that may have had a say in it.
     fn before(&self, survey: &Survey<'_>) -> Result<Vec<Fact>, Reason> {
         let Asked { rule, place, .. } = self.asked;
-        if rule.makes_anew && self.deeds.added_to.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut before = Vec::new();
-        for (path, was_there) in &survey.made {
+        for (path, (real, was_there)) in &survey.made {
+            // It looks, and makes its outputs anew whatever it sees; but not what it only writes more into.
+            let is_added_to = self.deeds.grown.contains(real) || self.deeds.added_to.contains(real);
+            if rule.makes_anew && !is_added_to {
+                continue;
+            }
+            if *was_there {
+                return Err("output that was looked at while it was there".into());
+            }
             let name = place.alias(path);
             if place.real_of(&name).as_ref() != Some(path) {
                 return Err("output without a name in every place".into());
             }
             before.push(fact(&name, there_or_not(*was_there).to_owned()));
         }
+        // What it made and removed again would be gone if it had been there.
+        let deeds = self.deeds;
+        let is_left = |path: &String| deeds.made.contains(path) || deeds.made_folders.contains(path);
+        let gone = deeds.ever_made.iter().filter(|path| !rule.makes_anew && !is_left(path));
+        before.extend(gone.map(|path| fact(&place.alias(path), there_or_not(false).to_owned())));
+        before.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        before.dedup();
         Ok(before)
     }
 
@@ -379,7 +396,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn said(&self, name: &str, is_executable: bool, is_bound: bool) -> File {
+    fn said(&self, name: &str, (permissions, all_count): (u32, bool), is_bound: bool) -> File {
         let (look, essence) = match (&self.code, &self.moved) {
             (Some(code), _) => (Look::Code, code.clone()),
             (None, Some(moved)) if !is_bound => (Look::Moved, moved.clone()),
@@ -387,7 +404,14 @@ impl Draft {
         };
         // A file that says where it is made for is another one elsewhere, and the same there would be wrong.
         let hash = if self.shows_place && !is_bound { Vec::new() } else { self.hash.clone() };
-        File { name: name.to_owned(), hash, essence, look: look.into(), is_executable }
+        File {
+            name: name.to_owned(),
+            hash,
+            essence,
+            look: look.into(),
+            is_executable: Platform::is_to_be_run(permissions),
+            permissions: if all_count { permissions } else { 0 },
+        }
     }
 }
 

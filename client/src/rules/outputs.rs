@@ -1,5 +1,6 @@
 //! The files that a run made: which of them may be there, and what is kept of each.
 
+use std::fs::Metadata;
 use std::path::Path;
 
 use super::asked::Asked;
@@ -17,6 +18,9 @@ use crate::tiers::Output;
 
 /// Most files that are kept of a run: an answer with more is none.
 const OUTPUTS_MAX: usize = 256;
+
+/// Folders in which no output is.
+const HISTORIES: [&str; 4] = [".git", ".hg", ".jj", ".svn"];
 
 /// Checks that nothing but its outputs is left of a run.
 ///
@@ -45,8 +49,24 @@ pub fn check(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
     check_names(asked, deeds)
 }
 
+/// Checks that folders that were made have the permissions that any would get.
+fn check_folders(deeds: &Deeds, usual: &Metadata) -> Result<(), Reason> {
+    let is_usual = |folder: &String| {
+        let metadata = Path::new(folder).symlink_metadata();
+        metadata.is_ok_and(|it| Platform::is_usual_folder(&it, usual))
+    };
+    if deeds.made_folders.iter().all(is_usual) {
+        Ok(())
+    } else {
+        Err("folder with unusual permissions".into())
+    }
+}
+
 /// Checks that what was made is what the rule says, or lies where the call says.
 fn check_names(asked: &Asked, deeds: &Deeds) -> Result<(), Reason> {
+    if deeds.made.iter().any(|path| is_history(path)) {
+        return Err("output among those of version control".into());
+    }
     let wanted = Wanted::of(asked);
     if !deeds.made.iter().all(|path| wanted.may_be(asked, path)) {
         let is_by_rule = !wanted.outputs.is_empty();
@@ -85,8 +105,13 @@ impl Wanted {
         let is_named = self.outputs.iter().chain(&self.depfiles).any(|pattern| globs::fits(pattern, path));
         let place = &asked.place;
         let is_near = || place.is_named(path) || is_in(path, &place.folder) || is_said(asked, path);
-        is_named || (self.outputs.is_empty() && is_near())
+        !is_history(path) && (is_named || (self.outputs.is_empty() && is_near()))
     }
+}
+
+/// Whether a file is one of version control's, which may run it.
+fn is_history(path: &str) -> bool {
+    path.split('/').any(|part| HISTORIES.contains(&part))
 }
 
 fn is_in(path: &str, folder: &str) -> bool {
@@ -126,6 +151,12 @@ pub struct Kept {
 pub fn read(asked: &Asked, deeds: &Deeds, start: &Start) -> Result<Kept, Reason> {
     let mut kept = Kept { outputs: Vec::new(), made: Vec::new(), show_place: false };
     let unread = |_| Reason::new("output that can't be read");
+    let folder = start.path().parent().unwrap_or(Path::new("/"));
+    let new = |is_executable| {
+        Platform::new_output(folder, is_executable).and_then(|file| file.as_file().metadata()).map_err(unread)
+    };
+    let (usual, usual_program) = (new(false)?, new(true)?);
+    check_folders(deeds, &usual_program)?;
     for path in &deeds.made {
         let file = Path::new(path);
         let metadata = file.symlink_metadata().map_err(unread)?;
@@ -133,9 +164,10 @@ pub fn read(asked: &Asked, deeds: &Deeds, start: &Start) -> Result<Kept, Reason>
             return Err("output that is no file of its own".into());
         }
         let is_executable = Platform::is_executable(&metadata);
-        let folder = start.path().parent().unwrap_or(Path::new("/"));
-        let usual = Platform::new_output(folder, is_executable).and_then(|file| file.as_file().metadata());
-        if usual.map_err(unread)?.permissions() != metadata.permissions() {
+        let usual = if is_executable { &usual_program } else { &usual };
+        // A file that was there and was filled may be run because it could before.
+        let is_left = is_executable && deeds.filled.contains(path);
+        if usual.permissions() != metadata.permissions() || is_left {
             return Err("output with unusual permissions".into());
         }
         let data = std::fs::read(file).map_err(unread)?;

@@ -30,6 +30,9 @@ pub struct Rule {
     pub moves: bool,
     /// Whether it is known to make its outputs anew, though it looks whether they are there.
     pub makes_anew: bool,
+    /// Whether it is known that permissions of files, and the order in which a folder lists its names, don't show in what
+    /// it makes.
+    pub is_known: bool,
     /// Whether it is `CastXML`, whose outputs are known well enough to be moved.
     pub is_castxml: bool,
 }
@@ -48,6 +51,11 @@ impl Rule {
             Some(known) => known.iter().any(|pattern| fits(pattern, variable)),
             None => !IGNORED.iter().any(|pattern| fits(pattern, variable)),
         }
+    }
+
+    /// Whether permissions and the order of lists count.
+    pub const fn counts_all(&self) -> bool {
+        !self.is_known
     }
 
     /// The values in words of a flag that a `{FLAG}` in a pattern stands for.

@@ -6,13 +6,14 @@ use prost::Message as _;
 
 use super::essence::{self, Look};
 use super::names;
+use super::survey::joined;
 use crate::direct::Hashes;
 use crate::direct::check::Misfit;
 use crate::direct::hashes::hash_of;
 use crate::direct::key::ManifestKey;
 use crate::direct::manifest::place_hash;
 use crate::local::{Platform, witness};
-use crate::paths::Place;
+use crate::paths::{Place, normal};
 
 /// What the system says that it is.
 pub const SYSTEM: &str = "system";
@@ -53,6 +54,9 @@ pub struct Seen {
     /// Whether the tool said something.
     #[prost(bool, tag = "7")]
     pub has_messages: bool,
+    /// Whether it said that where standard output and error are one: then all of it is kept as the first.
+    #[prost(bool, tag = "9")]
+    pub is_one: bool,
 }
 
 /// A folder that is there itself, and no link, with what was looked at in it.
@@ -76,6 +80,12 @@ pub struct Folder {
     /// What is neither file, folder nor link.
     #[prost(string, repeated, tag = "6")]
     pub others: Vec<String>,
+    /// Whether the order counts in which its names are listed.
+    #[prost(bool, tag = "7")]
+    pub is_ordered: bool,
+    /// Its permissions, if they count; else 0.
+    #[prost(uint32, tag = "8")]
+    pub permissions: u32,
 }
 
 /// A file.
@@ -96,6 +106,9 @@ pub struct File {
     /// Whether it may be run.
     #[prost(bool, tag = "5")]
     pub is_executable: bool,
+    /// Its permissions, if all of them count; else 0.
+    #[prost(uint32, tag = "6")]
+    pub permissions: u32,
 }
 
 /// Something with a name, and what is said of it.
@@ -128,7 +141,8 @@ impl Seen {
     /// The first difference.
     pub fn check(&self, place: &Place, hashes: &mut Hashes) -> Result<Self, Misfit> {
         if self.place.is_empty() {
-            if !place.mounts().iter().all(|mount| is_true_name(&mount.real)) {
+            let is_usual = |folder: &str| names::is_plain(folder) && is_true_name(folder);
+            if !place.mounts().iter().all(|mount| is_usual(&mount.real)) {
                 return Err(Misfit::Place);
             }
         } else if self.place != place_hash(place) {
@@ -151,6 +165,20 @@ impl Seen {
             folder.check(&real, place, hashes)?;
         }
         Ok(now)
+    }
+
+    /// Whether something was found at a path that the run didn't make.
+    pub fn has_found(&self, path: &str, place: &Place) -> bool {
+        let Some((_, name)) = path.rsplit_once('/') else { return true };
+        let is_of = |folder: &&Folder| {
+            folder.files.iter().any(|file| file.name == name)
+                || folder.links.iter().any(|link| link.name == name)
+                || folder.others.iter().any(|other| other == name)
+        };
+        let is_in = |folder: &Folder| {
+            place.real_of(&folder.name).is_none_or(|real| joined(&normal(&real), name) == path)
+        };
+        self.folders.iter().filter(is_of).any(is_in)
     }
 
     /// The key of the result of a call that saw this.
@@ -176,10 +204,12 @@ impl Folder {
     fn check(&mut self, real: &str, place: &Place, hashes: &mut Hashes) -> Result<(), Misfit> {
         let at = |name: &str| format!("{}/{name}", real.trim_end_matches('/'));
         let changed = |name: &str| Misfit::Changed(format!("{}/{name}", self.name));
-        if !Path::new(real).symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        let fits =
+            |metadata: std::fs::Metadata| metadata.is_dir() && have_permissions(&metadata, self.permissions);
+        if !Path::new(real).symlink_metadata().is_ok_and(fits) {
             return Err(Misfit::Folder(self.name.clone()));
         }
-        if !self.listing.is_empty() && listing_of(real) != self.listing {
+        if !self.listing.is_empty() && listing_of(real, self.is_ordered) != self.listing {
             return Err(Misfit::Folder(self.name.clone()));
         }
         for name in &self.absent {
@@ -212,7 +242,10 @@ impl Folder {
 impl File {
     fn check(&mut self, path: &str, place: &Place, hashes: &mut Hashes) -> bool {
         let Ok(metadata) = Path::new(path).symlink_metadata() else { return false };
-        if !metadata.is_file() || Platform::is_executable(&metadata) != self.is_executable {
+        if !metadata.is_file()
+            || Platform::is_executable(&metadata) != self.is_executable
+            || !have_permissions(&metadata, self.permissions)
+        {
             return false;
         }
         let Some(hash) = hashes.of(path) else { return false };
@@ -244,8 +277,13 @@ pub const fn there_or_not(is_there: bool) -> &'static str {
     if is_there { "there" } else { "" }
 }
 
-/// The hash of the names in a folder, with what each is.
-pub fn listing_of(folder: &str) -> Vec<u8> {
+/// Whether permissions are as they were, if they count.
+fn have_permissions(metadata: &std::fs::Metadata, permissions: u32) -> bool {
+    permissions == 0 || Platform::permissions(metadata) == permissions
+}
+
+/// The hash of the names in a folder, with what each is; in the system's order if that counts.
+pub fn listing_of(folder: &str, is_ordered: bool) -> Vec<u8> {
     let Ok(entries) = Path::new(folder).read_dir() else { return Vec::new() };
     let kind = |entry: &std::fs::DirEntry| match entry.file_type() {
         Ok(kind) if kind.is_file() => b'f',
@@ -254,7 +292,9 @@ pub fn listing_of(folder: &str) -> Vec<u8> {
         _ => b'?',
     };
     let mut names: Vec<_> = entries.flatten().map(|entry| (entry.file_name(), kind(&entry))).collect();
-    names.sort_unstable();
+    if !is_ordered {
+        names.sort_unstable();
+    }
     let mut text = Vec::new();
     for (name, kind) in names {
         text.extend_from_slice(name.as_encoded_bytes());
@@ -277,4 +317,30 @@ pub fn fact_of(name: &str) -> String {
 /// Whether a folder's name has no links in it.
 pub fn is_true_name(folder: &str) -> bool {
     Path::new(folder).canonicalize().is_ok_and(|real| real == Path::new(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_is_known_by_whatever_name_its_folder_has() {
+        let place = Place::new("/home/a/x".to_owned(), None).unwrap();
+        let named = |name: &str| Fact { name: name.to_owned(), value: String::new() };
+        let file = File { name: "f".to_owned(), ..File::default() };
+        let folder = |path: &str| Folder {
+            name: place.alias(path),
+            files: vec![file.clone()],
+            links: vec![named("l")],
+            others: vec!["o".to_owned()],
+            ..Folder::default()
+        };
+        let seen = Seen { folders: vec![folder("/home/a/x"), folder("/opt/y/../z")], ..Seen::default() };
+        for path in ["/home/a/x/f", "/home/a/x/l", "/home/a/x/o", "/opt/z/f"] {
+            assert!(seen.has_found(path, &place), "{path}");
+        }
+        for path in ["/home/a/x/g", "/home/a/f", "/opt/y/f"] {
+            assert!(!seen.has_found(path, &place), "{path}");
+        }
+    }
 }

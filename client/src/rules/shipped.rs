@@ -47,6 +47,7 @@ fn rule(name: &str, tools: &[&str], variables: &[&str], programs: &[&str]) -> Ru
         environment: Some(texts(&COMMON).into_iter().chain(texts(variables)).collect()),
         programs: Some(texts(programs)),
         makes_anew: true,
+        is_known: true,
         ..Rule::default()
     }
 }

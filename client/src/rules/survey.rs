@@ -11,6 +11,7 @@ use std::path::Path;
 use crate::local::{Deeds, Platform, Saw};
 use crate::paths::Place;
 use crate::reason::Reason;
+use crate::rules::asked::Asked;
 use crate::rules::seen::listing_of;
 use crate::toolchain::interpreter_of;
 
@@ -31,12 +32,14 @@ const FOLDER_OF_PROCESSES: &str = "/proc/";
 pub struct Survey<'a> {
     place: &'a Place,
     deeds: &'a Deeds,
+    /// Whether the order counts in which a folder lists its names.
+    is_ordered: bool,
     /// When the run began.
     start_ns: i128,
     /// Folders by their true names.
     pub folders: BTreeMap<String, Found>,
-    /// What the run looked at and then made, with whether there was something before.
-    pub made: BTreeMap<String, bool>,
+    /// What the run looked at and then made: its true name, and whether there was something before.
+    pub made: BTreeMap<String, (String, bool)>,
     /// Ways that have been walked.
     walked: BTreeSet<String>,
     /// Those of them that led to something that the run has made.
@@ -75,14 +78,16 @@ impl At {
 pub struct Found {
     /// Names under which there is nothing.
     pub absent: BTreeSet<String>,
-    /// Files, and whether they may be run.
-    pub files: BTreeMap<String, bool>,
+    /// Files, with their permissions.
+    pub files: BTreeMap<String, u32>,
     /// Links, and where to.
     pub links: BTreeMap<String, String>,
     /// What is neither.
     pub others: BTreeSet<String>,
     /// The hash of all names, if they were listed.
     pub listing: Vec<u8>,
+    /// The folder's own permissions, where a way led to it.
+    pub permissions: u32,
 }
 
 impl Found {
@@ -101,11 +106,13 @@ impl<'a> Survey<'a> {
     ///
     /// # Errors
     /// The reason to keep nothing.
-    pub fn of(deeds: &'a Deeds, more: &[String], place: &'a Place, start_ns: i128) -> Result<Self, Reason> {
+    pub fn of(deeds: &'a Deeds, more: &[String], asked: &'a Asked, start_ns: i128) -> Result<Self, Reason> {
+        let place = &asked.place;
         let (folders, made) = (BTreeMap::from([("/".to_owned(), Found::default())]), BTreeMap::new());
         let mut survey = Self {
             place,
             deeds,
+            is_ordered: asked.rule.counts_all(),
             start_ns,
             folders,
             made,
@@ -182,7 +189,7 @@ impl<'a> Survey<'a> {
             // What the run has made itself says nothing about before, but for whether there was something.
             if self.deeds.ever_made.contains(&next.real) {
                 let was_there = self.deeds.before.get(&next.real).copied().unwrap_or_default();
-                self.made.insert(next.key, was_there);
+                self.made.insert(next.key, (next.real, was_there));
                 self.own.insert(path.to_owned());
                 return Ok(None);
             }
@@ -197,7 +204,8 @@ impl<'a> Survey<'a> {
             };
             if metadata.is_dir() {
                 self.check_birth(&metadata)?;
-                self.folders.entry(next.key.clone()).or_default();
+                self.folders.entry(next.key.clone()).or_default().permissions =
+                    Platform::permissions(&metadata);
                 at = next;
             } else if metadata.is_symlink() {
                 let target = target_of(&next.real)?;
@@ -212,7 +220,7 @@ impl<'a> Survey<'a> {
                     return Ok(None);
                 }
             } else if metadata.is_file() {
-                found.files.insert(part, Platform::is_executable(&metadata));
+                found.files.insert(part, Platform::permissions(&metadata));
                 self.check_age(&metadata)?;
                 return Ok(Some(next.real));
             } else {
@@ -305,7 +313,7 @@ impl<'a> Survey<'a> {
         if !settled() {
             return Err("folder that was listed changed while the tool ran".into());
         }
-        let names = listing_of(folder);
+        let names = listing_of(folder, self.is_ordered);
         if !settled() {
             return Err("folder that was listed changed while the tool ran".into());
         }

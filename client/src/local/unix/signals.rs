@@ -106,7 +106,7 @@ fn listen(all: &SigSet) {
 }
 
 /// Ends this process by a signal, unless it is one that this process was told to ignore.
-fn die(signal: Signal) {
+pub(super) fn die(signal: Signal) {
     let only: SigSet = [signal].into_iter().collect();
     let _ = only.thread_unblock().and_then(|()| raise(signal));
     let _ = only.thread_block();

@@ -95,14 +95,21 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
         return deeds.refuse("program that talks to another");
     }
     if returned < 0 {
-        if let Pending::Look(path) | Pending::Start(path) | Pending::Open { spelled: path, .. } = pending {
+        if let Pending::Look(path) | Pending::Start(path) | Pending::Open { spelled: path, .. } = &pending {
             let is_missing = [libc::ENOENT, libc::ENOTDIR].iter().any(|error| returned == -i64::from(*error));
             // A link that leads nowhere is there, and missing, by how it is looked at.
-            if is_missing && Path::new(&path).is_symlink() {
-                saw(&path, deeds);
+            if is_missing && Path::new(path).is_symlink() {
+                saw(path, deeds);
             } else if is_missing {
-                deeds.saw(&path, None);
+                deeds.saw(path, None);
             }
+        }
+        // What kept it from being opened or replaced counts, even if that would have been done without a look.
+        if let Pending::Open { spelled, .. } | Pending::Rename(_, ((spelled, _), _)) = pending
+            && !kernel::is_of_kernel(&spelled)
+            && !deeds.spelled.contains(&spelled)
+        {
+            deeds.looked.insert(spelled);
         }
         return;
     }
@@ -122,13 +129,19 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
             if !deeds.made.remove(&from) {
                 return deeds.refuse("program that moves files");
             }
+            // It may have been there, and been filled: then it is gone.
+            if deeds.before.get(&from) == Some(&true) {
+                deeds.removed.insert(from);
+            }
             let (to, was_there) = to;
+            deeds.filled.remove(&to.1);
             made(&to.0, &to.1, was_there, deeds);
             close(to.1, deeds);
         }
         Pending::Remove(path) => {
-            if !deeds.made.remove(&path) {
-                deeds.before.entry(path.clone()).or_insert(true);
+            deeds.filled.remove(&path);
+            let is_own = deeds.made.remove(&path);
+            if *deeds.before.entry(path.clone()).or_insert(true) || !is_own {
                 deeds.removed.insert(path);
             }
         }
@@ -175,9 +188,8 @@ pub(super) fn on_exit(process: Process, deeds: &mut Deeds) {
 
 /// Notes that something was made, and whether what was there before has been asked for.
 fn made(spelled: &str, path: &str, was_there: bool, deeds: &mut Deeds) {
-    if !deeds.ever_made.contains(path) {
-        deeds.before.entry(path.to_owned()).or_insert(was_there);
-    }
+    // What it removed itself was there, though it isn't now.
+    deeds.before.entry(path.to_owned()).or_insert(was_there);
     deeds.spelled.insert(spelled.to_owned());
     deeds.ever_made.insert(path.to_owned());
     deeds.made.insert(path.to_owned());
@@ -229,6 +241,12 @@ fn opened(process: Process, descriptor: u64, before: &Before, deeds: &mut Deeds)
         } else if flags & libc::O_CREAT == 0 {
             deeds.added_to.insert(path.clone());
         }
+        if before.was_there {
+            deeds.filled.insert(path.clone());
+        }
+        if flags & (libc::O_TRUNC | libc::O_EXCL) == 0 && !deeds.before.contains_key(&path) {
+            deeds.grown.insert(path.clone());
+        }
         made(&before.spelled, &path, before.was_there, deeds);
     }
 }
@@ -261,7 +279,7 @@ impl Asking<'_> {
             }
             libc::SYS_unlinkat => self.at(first, second, Pending::Remove),
             libc::SYS_renameat2 if arguments[4] & !u64::from(libc::RENAME_NOREPLACE) == 0 => {
-                self.rename((first, second), (third, arguments[3]))
+                self.rename_as_told((first, second), (third, arguments[3]), arguments[4])
             }
             libc::SYS_fchmodat => self.mode(first, second),
             libc::SYS_fchmod => self.mode_of(first),
@@ -453,6 +471,14 @@ impl Asking<'_> {
         self.look(folder, address);
         let names = self.path(folder, address).zip(self.true_name(folder, address));
         names.map_or(Pending::Nothing, |(spelled, name)| Pending::MakeFolder(spelled, name))
+    }
+
+    /// With any flag that is understood, what is there already isn't replaced.
+    fn rename_as_told(&mut self, from: (u64, u64), to: (u64, u64), flags: u64) -> Pending {
+        if flags != 0 {
+            self.look(to.0, to.1);
+        }
+        self.rename(from, to)
     }
 
     /// What is there already is replaced without a look at it.

@@ -9,16 +9,15 @@ mod harmless;
 mod inherited;
 mod kernel;
 mod open_files;
+mod passing;
 mod process;
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread::ScopedJoinHandle;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus};
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -29,11 +28,14 @@ use nix::unistd::Pid;
 
 use self::calls::Pending;
 use self::inherited::Inherited;
+use self::passing::Passing;
 use self::process::Process;
 use super::Forwarding;
 use crate::invocation::SEEN;
-use crate::local::Deeds;
-use crate::run::{self, Ran, tee};
+use crate::local::{Called, Deeds, Platform};
+use crate::run::{self, Ran};
+
+pub use self::passing::pass_on;
 
 /// Whether [`run`] can see what a program does.
 pub const CAN_SEE: bool = true;
@@ -41,48 +43,40 @@ pub const CAN_SEE: bool = true;
 /// Signals that stop a program.
 const STOPS: [Signal; 4] = [Signal::SIGSTOP, Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
-/// How long is waited between two looks, once the program has ended and something that it started has not.
-const LEFT_STEP: Duration = Duration::from_millis(1);
-
 /// Runs a program with our standard input, and tells what it did; `None` if this system doesn't let it be seen.
 ///
-/// Unless it `is_told` what it says goes where ours does, and is not kept.
+/// Unless somebody is `told` what it says, that goes where ours does, and is not kept. If it is said whether standard
+/// output and error are one, and they are, all is kept as the first.
 ///
 /// # Errors
 /// If it can't be started.
-pub fn run(program: &Path, words: &[OsString], is_told: bool) -> io::Result<(Ran, Option<Deeds>)> {
+pub fn run(called: &Called<'_>, told: Option<bool>) -> io::Result<(Ran, Option<Deeds>)> {
     let begun = Instant::now();
     let mut command = Command::new("/proc/self/exe");
-    command.arg(SEEN).arg(program).args(words);
-    if is_told {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    }
-    let Ok(mut child) = command.spawn() else { return run::run(program, words).map(|ran| (ran, None)) };
+    command.arg(SEEN).arg(called.path).arg(called.name).args(called.words);
+    let passing = told.map(|is_one| Passing::of(&mut command, is_one)).transpose()?;
+    let Ok(mut child) = command.spawn() else { return run::run_called(called).map(|ran| (ran, None)) };
+    // It holds the ends of pipes that only the program is to hold.
+    drop(command);
     let forwarding = Forwarding::to(&child);
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        let tees = [
-            scope.spawn(move || stdout.and_then(|pipe| tee(pipe, &mut io::stdout()))),
-            scope.spawn(move || stderr.and_then(|pipe| tee(pipe, &mut io::stderr()))),
-        ];
-        let watched = Watched::watch(&mut child, &tees);
-        let status = watched.as_ref().map_or_else(|_| ExitStatus::default(), |(status, _)| *status);
-        forwarding.end(status);
-        let [stdout, stderr] = tees.map(|tee| tee.join().unwrap_or_default());
-        let (status, deeds) = watched?;
-        Ok((Ran { status, stdout, stderr, took: begun.elapsed() }, deeds))
-    })
+    let passing = passing.map(Passing::begin);
+    let watched = Watched::watch(&mut child);
+    let [stdout, stderr] = passing.map_or([Some(Vec::new()), Some(Vec::new())], passing::Begun::end);
+    let status = watched.as_ref().map_or_else(|_| ExitStatus::default(), |(status, _)| *status);
+    forwarding.end(status);
+    let (status, deeds) = watched?;
+    Ok((Ran { status, stdout, stderr, took: begun.elapsed() }, deeds))
 }
 
 /// Becomes the program that the words name, seen by who started this. Returns only if that fails, with the exit code.
 pub fn be_seen(words: &[OsString]) -> u8 {
-    let Some((program, words)) = words.split_first() else { return 2 };
+    let [path, name, words @ ..] = words else { return 2 };
     // If it may not be, it runs all the same.
     if ptrace::traceme().is_ok() {
         let _ = raise(Signal::SIGSTOP);
     }
-    let error = Command::new(program).args(words).exec();
-    let _ = writeln!(io::stderr(), "castwork: can't start `{}`: {error}", program.display());
+    let error = Platform::command(&Called { path: path.as_ref(), name, words }).exec();
+    let _ = writeln!(io::stderr(), "castwork: can't start `{}`: {error}", path.display());
     127
 }
 
@@ -130,10 +124,7 @@ struct Watched {
 
 impl Watched {
     /// Watches a child to its end.
-    fn watch(
-        child: &mut Child,
-        tees: &[ScopedJoinHandle<'_, Option<Vec<u8>>>],
-    ) -> io::Result<(ExitStatus, Option<Deeds>)> {
+    fn watch(child: &mut Child) -> io::Result<(ExitStatus, Option<Deeds>)> {
         let main = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         match wait(Some(main), WaitPidFlag::__WALL)? {
             WaitStatus::Stopped(_, Signal::SIGSTOP) => {}
@@ -155,12 +146,12 @@ impl Watched {
         let mut watched =
             Self { main, threads: HashMap::from([(main, None)]), inherited: None, deeds: Deeds::default() };
         let _ = ptrace::syscall(main, None);
-        let status = watched.follow(tees)?;
+        let status = watched.follow()?;
         Ok((status, Some(watched.deeds)))
     }
 
-    fn follow(&mut self, tees: &[ScopedJoinHandle<'_, Option<Vec<u8>>>]) -> io::Result<ExitStatus> {
-        let mut ended = None;
+    fn follow(&mut self) -> io::Result<ExitStatus> {
+        let mut ended: Option<ExitStatus> = None;
         loop {
             let flags = match ended {
                 None => WaitPidFlag::__WALL,
@@ -188,12 +179,11 @@ impl Watched {
                     }
                 }
                 WaitStatus::StillAlive => {
-                    // Who waits for a program waits for it to end, and for its outputs to be closed.
+                    // Who waits for a program waits for that, and not for what it leaves.
                     self.deeds.refuse("program that leaves another running");
-                    if let Some(status) = ended.filter(|_| tees.iter().all(ScopedJoinHandle::is_finished)) {
+                    if let Some(status) = ended {
                         return Ok(status);
                     }
-                    std::thread::sleep(LEFT_STEP);
                 }
                 WaitStatus::Stopped(pid, signal) => self.on_signal(pid, signal),
                 WaitStatus::PtraceEvent(pid, _, event) => self.on_event(pid, event),
