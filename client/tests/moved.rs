@@ -43,8 +43,8 @@ impl Places {
     /// Built in a folder in the project's, or beside it: `{}` is the project's own name.
     fn built_in(from: &Places, source: &str, build: &str) -> Self {
         let project = from.project.copy(source);
-        let folders = ["tmp", "pip-build-env-"]
-            .map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
+        let folders =
+            ["tmp", "pip-build-env-"].map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
         let required = folders[1].path().canonicalize().unwrap();
         let build = match build.strip_prefix("../") {
             Some(beside) => project.root.parent().unwrap().join(beside.replace("{}", source)),
@@ -127,7 +127,16 @@ fn where_the_folder_of_a_build_lies_is_no_matter() {
     let apart = Places::new(None, "", "tmp");
     // In the project's, at several depths, under a name with which another folder in it begins; beside it, with a name that
     // begins as the project's; and one with which the project's begins.
-    let within = ["build", "cmake-build-debug", "a/much/deeper/one", "src-build", "inc", "../{}-build", "../{}x/y", "../ano"];
+    let within = [
+        "build",
+        "cmake-build-debug",
+        "a/much/deeper/one",
+        "src-build",
+        "inc",
+        "../{}-build",
+        "../{}x/y",
+        "../ano",
+    ];
     let places: Vec<Places> = within.iter().map(|build| Places::built_in(&apart, "another", build)).collect();
     for (compiler, source, flags) in
         [("g++", "ROOT/src/a.cc", "-g"), ("gcc", "ROOT/src/b.c", "-O2 -g"), ("gcc", "ROOT/src/b.c", "-O2")]
