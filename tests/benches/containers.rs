@@ -90,7 +90,7 @@ fn containers_with_two_compilers_at_one_path_share_nothing() {
     }
 }
 
-/// Projects that are built as `castwork env --cibuildwheel` says: ours, with scikit-build-core and pybind11; and one from PyPI
+/// Projects that are built as `castwork env --cibuildwheel` says: ours, with scikit-build-core and pybind11; and a package
 /// as its authors publish it, with setuptools.
 const AS_PRINTED: [&str; 2] = ["project", "kiwisolver-1.5.1"];
 
