@@ -9,7 +9,7 @@ use castwork_proto::reapi;
 use prost::Message;
 
 use crate::command_line::flags::Maps;
-use crate::command_line::{Argument, Compile, map_flag, search_flag};
+use crate::command_line::{Argument, Compile, Dialect, map_flag, msvc, search_flag};
 use crate::dependencies::Closure;
 use crate::environment;
 use crate::local::Platform;
@@ -67,13 +67,14 @@ impl Action {
         // With the project's name in it, it is right in one folder anyway.
         let moves_debug = making.may_move_debug && !making.closure.holds_place && !making.closure.names_lines;
         let maps = Mapping::new(making, moves_debug, &mut is_bound_here);
-        let is_place_in_key = is_bound_here.is_some() || making.compile.place_matters.is_some();
+        let place = place_in_key(making, is_bound_here.is_some());
+        let is_place_in_key = place.is_some();
         let reader = environment::Reader {
             toolchain: making.toolchain,
             messages: making.messages,
             is_colored: making.is_colored,
             holds_date: making.closure.holds_date,
-            place: is_place_in_key.then(|| making.place.root.as_deref().unwrap_or_default()),
+            place: place.as_deref(),
         };
         let variables = environment::of_action(&reader, environment::of_process)?;
         let platform = platform(making.toolchain);
@@ -107,9 +108,28 @@ impl Action {
     }
 }
 
+/// What is said in the key of where the compile happens, if it matters.
+fn place_in_key(making: &Making<'_>, is_bound_here: bool) -> Option<String> {
+    let Making { compile, closure, place, .. } = making;
+    match compile.dialect {
+        Dialect::Gnu => {
+            let matters = is_bound_here || compile.place_matters.is_some();
+            matters.then(|| place.root.clone().unwrap_or_default())
+        }
+        // No map of names is in its words to tell one folder from another.
+        Dialect::Msvc => {
+            let matters = compile.place_matters.is_some() || closure.holds_place || closure.names_lines;
+            matters.then(|| place.names().collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
 /// Why an action would not come out the same on a worker, if it would not.
 fn bound_here(making: &Making<'_>) -> Option<Reason> {
     let toolchain = making.toolchain;
+    if making.compile.dialect == Dialect::Msvc {
+        return Some("clang-cl is not run elsewhere yet".into());
+    }
     if let Some(reason) = &making.compile.place_matters {
         return Some(reason.clone());
     }
@@ -145,6 +165,9 @@ fn bound_here(making: &Making<'_>) -> Option<Reason> {
 /// The words of the command.
 fn arguments(making: &Making<'_>, maps: &Mapping) -> Result<Vec<String>, Reason> {
     let Making { compile, toolchain, closure, place, .. } = making;
+    if compile.dialect == Dialect::Msvc {
+        return arguments_of_msvc(making);
+    }
     let driver = toolchain.driver.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
     let mut words = vec![driver.to_owned()];
     words.extend(toolchain.mode.map(|mode| mode.word().to_owned()));
@@ -192,6 +215,34 @@ fn arguments(making: &Making<'_>, maps: &Mapping) -> Result<Vec<String>, Reason>
         add(&["-x", compile.language.name()]);
     }
     add(&["-c", &place.spelled_in_action(&compile.source), "-o", OBJECT]);
+    Ok(words)
+}
+
+/// The words of a command of clang-cl. Nobody runs them: they decide the key.
+fn arguments_of_msvc(making: &Making<'_>) -> Result<Vec<String>, Reason> {
+    let Making { compile, toolchain, closure, place, .. } = making;
+    let driver = toolchain.driver.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
+    let mut words = vec![driver.to_owned()];
+    for argument in &compile.arguments {
+        let argument = match argument {
+            Argument::SearchDir { search, folder } => {
+                Argument::SearchDir { search: *search, folder: place.spelled_in_action(folder) }
+            }
+            Argument::IncludeFile { flag, file } => {
+                Argument::IncludeFile { flag, file: place.spelled_in_action(file) }
+            }
+            argument => argument.clone(),
+        };
+        words.extend(msvc::words(&argument));
+    }
+    for folder in &closure.own_folders.folders {
+        words.extend(["-imsvc".to_owned(), place.spelled_in_action(folder)]);
+    }
+    words.push(if making.is_colored { "-fcolor-diagnostics" } else { "-fno-color-diagnostics" }.to_owned());
+    // Debug information names the object.
+    let object = if compile.has_debug { place.absolute(&compile.output) } else { OBJECT.to_owned() };
+    words.extend(["-c", msvc::language_flag(compile.language)].map(str::to_owned));
+    words.extend([format!("-Fo{object}"), "--".to_owned(), place.spelled_in_action(&compile.source)]);
     Ok(words)
 }
 

@@ -1,7 +1,6 @@
 //! The answering of one compile: recognise it, look it up, have it run elsewhere, or run it here and keep what came of it.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,25 +8,31 @@ use bytes::Bytes;
 use castwork_cas::Digest;
 use castwork_trace::Kind;
 
+use crate::command_line::Dialect;
 use crate::compile_first;
 use crate::config::Config;
 use crate::counters::Configuration;
 use crate::debug_names;
-use crate::direct::{Entry, Hashes, Manifest};
+use crate::delivery::{Delivery, STAYS, deliver, file_name, say};
+use crate::dependencies::position;
+use crate::direct::{Hashes, Manifest};
 use crate::environment;
 use crate::files;
 use crate::local::Platform;
 use crate::messages;
 use crate::prepare::{Prepared, Understood};
+use crate::race::{Race, Won};
 use crate::reason::Reason;
 use crate::run::{self, Ran};
 use crate::spans;
-use crate::tiers::{Answer, Inputs, Remote, Stack};
+use crate::tiers::{Answer, First, Inputs, Remote, Stack};
 use crate::why::Account;
-use crate::worker_names;
 
-/// Why an object is not kept, or not taken: its debug information is of a form that nobody has described.
-const STAYS: Reason = Reason::new("debug information that does not move");
+/// Fewest bytes in the name of a folder that is looked for in objects: shorter ones are there by chance.
+const NAME_BYTES_MIN: usize = 4;
+
+/// How Microsoft's names begin that are made from the name of the source.
+const UNNAMED: &str = "?A0x";
 
 /// Where the answer to a compile came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,80 +175,6 @@ fn recognise(config: &Config, call: &Understood, stack: &mut Stack<'_>, hints: &
     Some(Source::RemoteHit)
 }
 
-/// What is known of an answer that is to be delivered.
-struct Delivery<'a> {
-    /// Tells the dependency file; without one, that is written already.
-    entry: Option<&'a Entry>,
-    /// Whether paths in its object's debug information are virtual.
-    moves_debug: bool,
-    /// Whether it comes from elsewhere.
-    is_foreign: bool,
-}
-
-impl<'a> Delivery<'a> {
-    const fn known(entry: &'a Entry, is_foreign: bool) -> Self {
-        Self { entry: Some(entry), moves_debug: entry.moves_debug, is_foreign }
-    }
-}
-
-/// Leaves an answer where the compiler would have left it. If that fails, the compiler will say why.
-fn deliver(call: &Understood, answer: &Answer, how: &Delivery<'_>, stack: &mut Stack<'_>) -> bool {
-    let Some(object) = object_of_here(call, answer, how, stack) else { return false };
-    let driver = file_name(&call.toolchain().driver);
-    let Some(stderr) = messages::to_real(&answer.stderr, &call.place) else {
-        stack.reasons.push("messages that don't fit this folder".into());
-        return false;
-    };
-    if messages::names_program(&stderr, &driver) {
-        stack.reasons.push("messages of the driver".into());
-        return false;
-    }
-    if let (Some(entry), Some(path)) = (how.entry, call.compile.dependency_file_name()) {
-        let text = entry.depfile.as_ref().and_then(|depfile| depfile.text(&call.place));
-        if text.is_none_or(|text| files::write_output(Path::new(&path), text.as_bytes()).is_err()) {
-            stack.reasons.push("dependency file can't be written".into());
-            return false;
-        }
-    }
-    if let Err(error) = files::write_object(Path::new(&call.compile.output), &object) {
-        tracing::debug!(%error, "the object can't be written");
-        stack.reasons.push("object can't be written".into());
-        return false;
-    }
-    // Whoever closed our outputs doesn't want to hear; the compiler would not fail over that either.
-    let _ = std::io::stdout().write_all(&answer.stdout).and_then(|()| std::io::stdout().flush());
-    let _ = std::io::stderr().write_all(&stderr);
-    true
-}
-
-/// The object of an answer, as the compiler would have made it here. `None` if it is not known how.
-fn object_of_here(
-    call: &Understood,
-    answer: &Answer,
-    how: &Delivery<'_>,
-    stack: &mut Stack<'_>,
-) -> Option<Bytes> {
-    let Some(object) = answer.object() else {
-        stack.reasons.push("result without its object".into());
-        return None;
-    };
-    let object = if how.moves_debug {
-        let Some(object) = debug_names::to_real(object, &call.place) else {
-            stack.reasons.push(STAYS);
-            return None;
-        };
-        object.into()
-    } else {
-        object.clone()
-    };
-    if how.is_foreign && worker_names::shows(&object, &call.place) {
-        stack.is_foreign = true;
-        stack.reasons.push("object that names a worker's folders".into());
-        return None;
-    }
-    Some(object)
-}
-
 impl Stack<'_> {
     /// What came of a compile, with all that was noted on the way.
     pub fn answered(self, source: Source, code: u8, is_preprocessed: bool) -> Answered {
@@ -256,7 +187,11 @@ impl Stack<'_> {
 pub fn run_here(compiler: &Path, arguments: &[OsString], call: &Understood) -> Result<Ran, u8> {
     let mut arguments = arguments.to_vec();
     if call.has_to_be_told_of_color() {
-        arguments.push("-fdiagnostics-color=always".into());
+        match call.compile.dialect {
+            Dialect::Gnu => arguments.push("-fdiagnostics-color=always".into()),
+            // Behind `--` there are sources alone.
+            Dialect::Msvc => arguments.insert(0, "-fcolor-diagnostics".into()),
+        }
     }
     spans::part("compile here", Kind::Internal, || run::run(compiler, &arguments)).map_err(|error| {
         run::complain(&format!("can't start `{}`: {error}", compiler.display()));
@@ -298,15 +233,17 @@ impl Answering<'_> {
             self.remember(true);
             return (Source::RemoteHit, 0);
         }
-        if let Some(answer) = self.remote_run()
-            && self.deliver(&answer, true)
-        {
-            self.stack.keep_locally(&action, &answer);
-            self.account();
-            self.remember(true);
-            return (Source::RemoteRun, 0);
-        }
-        (Source::LocalRun, self.local_run())
+        let taken = match self.remote_run() {
+            Some(First::Server(answer)) if self.deliver(&answer, true) => {
+                self.stack.keep_locally(&action, &answer);
+                self.account();
+                self.remember(true);
+                return (Source::RemoteRun, 0);
+            }
+            Some(First::Other(won)) => self.take(won),
+            _ => None,
+        };
+        (Source::LocalRun, taken.unwrap_or_else(|| self.local_run()))
     }
 
     fn deliver(&mut self, answer: &Answer, is_foreign: bool) -> bool {
@@ -340,7 +277,7 @@ impl Answering<'_> {
     }
 
     /// Has the first server that runs actions run this one.
-    fn remote_run(&mut self) -> Option<Answer> {
+    fn remote_run(&mut self) -> Option<First<Won>> {
         let Self { prepared, stack, inputs, .. } = self;
         if stack.is_foreign {
             return None;
@@ -359,13 +296,34 @@ impl Answering<'_> {
                 return Ok(None);
             }
             let inputs = inputs.get_or_insert_with(|| prepared.inputs());
-            spans::part("have it run", Kind::Client, || tier.execute(&prepared.action.digest, inputs))
-                .map(Some)
+            let (dir, after) = stack.terms_of_race();
+            let race = Race::new(&prepared.call, dir, after);
+            spans::part("have it run", Kind::Client, || {
+                tier.execute_or(&prepared.action.digest, inputs, race.run(), || race.is_running())
+            })
+            .map(Some)
         })
+    }
+
+    /// Delivers and keeps what was compiled here before the server was done; returns the exit code, unless that can't be.
+    fn take(&mut self, won: Won) -> Option<u8> {
+        let Won { ran, object } = won;
+        let (stdout, stderr) = ran.stdout.as_ref().zip(ran.stderr.as_ref())?;
+        if let Some(object) = &object {
+            files::write_object(Path::new(&self.prepared.call.compile.output), object).ok()?;
+        }
+        say(stdout, stderr);
+        self.stack.reasons.push("compiled here while the server was at it".into());
+        let code = Platform::exit_code(ran.status);
+        if object.is_some() {
+            self.keep_what_came(ran);
+        }
+        Some(code)
     }
 
     /// Runs the compiler here, and keeps what came of it where that is right.
     fn local_run(&mut self) -> u8 {
+        let _slot = self.stack.slot_here();
         match run_here(self.compiler, self.arguments, &self.prepared.call) {
             Ok(ran) => {
                 let code = Platform::exit_code(ran.status);
@@ -406,6 +364,11 @@ impl Answering<'_> {
             return Err("compiler changed while compiling".into());
         }
         let driver = file_name(&memory.toolchain.driver);
+        // clang-cl calls itself by the name of the file that it is.
+        let itself = file_name(&memory.toolchain.frontend);
+        if compile.dialect == Dialect::Msvc && messages::names_program(&stderr, &itself) {
+            return Err("messages of the driver".into());
+        }
         if messages::names_program(&stderr, &file_name(self.compiler))
             || messages::names_program(&stderr, &driver)
         {
@@ -416,10 +379,17 @@ impl Answering<'_> {
         }
         let stderr =
             messages::to_virtual(&stderr, place).ok_or(Reason::new("messages that name the folder"))?;
-        let stdout_moves = messages::to_virtual(&stdout, place).is_some_and(|moved| moved == stdout);
-        if !stdout_moves {
-            return Err("messages that name the folder".into());
+        if compile.dialect == Dialect::Msvc && !self.prepared.action.is_of_place {
+            let is_named = |name: &str| position(&object, name.as_bytes()).is_some();
+            let is_absolute = compile.source.starts_with('/');
+            let mut names = place.names().filter(|name| name.len() >= NAME_BYTES_MIN);
+            if names.any(is_named) || is_absolute && is_named(UNNAMED) {
+                return Err("object that names its folder".into());
+            }
         }
+        let moved = messages::to_virtual(&stdout, place);
+        let moved = moved.filter(|moved| compile.dialect == Dialect::Msvc || *moved == stdout);
+        let stdout = moved.ok_or(Reason::new("messages that name the folder"))?;
         let object = if self.prepared.action.moves_debug {
             debug_names::to_virtual(&object, place).ok_or(STAYS)?
         } else {
@@ -451,8 +421,4 @@ impl Answering<'_> {
         self.account();
         self.remember(true);
     }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

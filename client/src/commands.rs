@@ -34,12 +34,13 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] doctor [--json]
        castwork [SETTINGS] toolchain show|pack|check ...   (what goes along with a compiler's compiles)
        castwork [SETTINGS] exec -- COMMAND [ARGUMENT]...
+       castwork [SETTINGS] jobs                        (how many are of use: `make -j$(castwork jobs)`)
        castwork [SETTINGS] env [--cmake|--make|--cargo|--github|--gitlab|--cibuildwheel]
        castwork completions SHELL
        castwork man
        castwork [SETTINGS] status|workers|runs|action|drain|undrain|cancel ...   (a farm, for its operators)
 
-A link to this program, or a copy, that is named like a compiler (gcc, clang++, ...) stands for
+A link to this program, or a copy, that is named like a compiler (gcc, clang++, clang-cl, ...) stands for
 that compiler: the next one of the name on PATH. For cargo, RUSTC_WRAPPER=castwork (`castwork env --cargo`).
 
 Settings, also as CASTWORK_... in the environment and in ~/.config/castwork/config.toml:
@@ -122,6 +123,10 @@ enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Prints how many jobs of a build are of use: the slots of a farm's workers, and the cores here; `make -j$(castwork jobs)`.
+    ///
+    /// Exit code 0. If no server can be asked, which is said, there are the cores.
+    Jobs,
     /// Sends what still waits to be sent: the rest of a job's results, where GitHub's cache is used (`gha:`).
     ///
     /// Exit code 0, or 1 if something could not be sent.
@@ -239,6 +244,7 @@ pub fn run(config: Result<Config, Wrong>, words: Vec<OsString>) -> u8 {
         Command::Doctor { json } => doctor::run(&config, json),
         Command::Toolchain { question } => toolchain::command::run(&config, &question),
         Command::Exec { words } => launch::exec(&config, &words),
+        Command::Jobs => operator::jobs(&config),
         Command::Upload => upload::run(&config),
         Command::Env(flags) => launch::env(&config, flags.whom()),
         Command::Operate(operate) => operator::run(&config, &operate),

@@ -30,6 +30,7 @@ pub fn answer(
         let watch = Watch::new(&call.compile, &call.memory.toolchain, &call.place, start);
         let words = watch.as_ref().map(Watch::words).unwrap_or_default();
         let words: Vec<OsString> = arguments.iter().cloned().chain(words).collect();
+        let slot = stack.slot_here();
         let ran = match run_here(compiler, &words, &call) {
             Ok(ran) if ran.status.success() => ran,
             Ok(ran)
@@ -44,6 +45,7 @@ pub fn answer(
             Ok(ran) => return stack.answered(Source::LocalRun, Platform::exit_code(ran.status), false),
             Err(code) => return stack.answered(Source::LocalRun, code, false),
         };
+        drop(slot);
         let Some(mut watch) = watch else {
             let refused = Some("compile that can't be watched".into());
             return Answered {

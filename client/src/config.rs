@@ -5,6 +5,7 @@ mod ci;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use castwork_cas::Objects;
 
@@ -57,6 +58,12 @@ pub const KEYS: &[Key] = &[
         variable: "CASTWORK_PROJECT_ROOT",
         about: "folder whose name must not matter; found by its .git and the like unless set",
         default: "",
+    },
+    Key {
+        name: "race_after",
+        variable: "CASTWORK_RACE_AFTER",
+        about: "seconds that a server has for a compile before this machine, if a core is idle, compiles it too and the first one wins; `never` leaves it to the server",
+        default: "3",
     },
     Key {
         name: "remap",
@@ -138,6 +145,8 @@ pub struct Config {
     pub project: Option<String>,
     /// The project's root, if set; absolute.
     pub project_root: Option<PathBuf>,
+    /// How long a server has a compile to itself; `None` for as long as it takes.
+    pub race_after: Option<Duration>,
     /// Whether rustc is to write fixed names for the folders of a build.
     pub remaps: bool,
     /// Filter of the log, if set.
@@ -310,6 +319,13 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
     if text("token").chars().any(|letter| !letter.is_ascii_graphic()) {
         complain("token", "holds a character that no token has".to_owned());
     }
+    let race_after = read_seconds(&text("race_after")).unwrap_or_else(|| {
+        complain(
+            "race_after",
+            format!("is `{}`, which is neither a number of seconds nor `never`", text("race_after")),
+        );
+        None
+    });
     let remaps = match text("remap").as_str() {
         "yes" | "true" | "1" => true,
         "no" | "false" | "0" => false,
@@ -326,6 +342,7 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
         run_id: optional("run_id"),
         project: optional("project"),
         project_root: optional("project_root").map(absolute),
+        race_after,
         remaps,
         log: optional("log"),
         origins,
@@ -398,6 +415,16 @@ pub fn without_passwords(remotes: &str) -> String {
     let entries: Vec<String> =
         entries.map(|(entry, shown)| shown.unwrap_or_else(|| entry.to_owned())).collect();
     entries.join(",")
+}
+
+/// Reads a number of seconds; within, `None` is `never`.
+#[expect(clippy::option_option, reason = "what is wrong, and what is never")]
+fn read_seconds(text: &str) -> Option<Option<Duration>> {
+    if text == "never" {
+        return Some(None);
+    }
+    let seconds = text.parse::<f64>().ok()?;
+    Duration::try_from_secs_f64(seconds).ok().map(Some)
 }
 
 /// Reads a number of bytes with a decimal or binary unit.

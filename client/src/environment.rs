@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::command_line::Dialect;
+use crate::local::Platform;
 use crate::reason::Reason;
 use crate::toolchain::{ACTION_PATH, CACHES, Messages, Toolchain, Travel};
 
@@ -57,6 +59,22 @@ pub const VARIABLES: &[(&str, Reading)] = &[
     (DATE, Reading::KeyIfDated),
 ];
 
+/// The variables that clang-cl reads beside those, and which decide where it looks for headers.
+pub const MSVC_VARIABLES: &[(&str, Reading)] = &[
+    ("CL", Reading::Refused),
+    ("_CL_", Reading::Refused),
+    ("INCLUDE", Reading::Key),
+    ("EXTERNAL_INCLUDE", Reading::Key),
+    ("VCToolsInstallDir", Reading::Key),
+    ("VCINSTALLDIR", Reading::Key),
+    ("VSINSTALLDIR", Reading::Key),
+    ("VCToolsVersion", Reading::Key),
+    ("WindowsSdkDir", Reading::Key),
+    ("WindowsSDKVersion", Reading::Key),
+    ("UniversalCRTSdkDir", Reading::Key),
+    ("UCRTVersion", Reading::Key),
+];
+
 /// Lists of folders that are no lists if they are empty.
 const EMPTY_IS_NOTHING: [&str; 5] =
     ["CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "OBJC_INCLUDE_PATH", "OBJCPLUS_INCLUDE_PATH"];
@@ -91,6 +109,37 @@ pub fn check(variable: impl Fn(&str) -> Option<String>) -> Result<(), Reason> {
         Some((name, _)) => Err(Reason::of(format!("`{name}` is set"))),
         None => Ok(()),
     }
+}
+
+/// Refuses what clang-cl takes further words from.
+///
+/// # Errors
+/// The reason to pass through, naming the variable.
+pub fn check_msvc(variable: impl Fn(&str) -> Option<String>) -> Result<(), Reason> {
+    let refused = MSVC_VARIABLES.iter().filter(|(_, reading)| *reading == Reading::Refused);
+    match refused.map(|(name, _)| *name).find(|name| variable(name).is_some()) {
+        Some(name) => Err(Reason::of(format!("`{name}` is set"))),
+        None => Ok(()),
+    }
+}
+
+/// What clang-cl goes by in this environment, by name: its variables, and where on `PATH` there is a `cl.exe`, beside which
+/// it looks for headers.
+pub fn of_msvc(variable: impl Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let known = MSVC_VARIABLES.iter().filter(|(_, reading)| *reading == Reading::Key);
+    let mut set: BTreeMap<String, String> =
+        known.filter_map(|(name, _)| Some(((*name).to_owned(), variable(name)?))).collect();
+    let search = variable("PATH").unwrap_or_default();
+    let folders = Platform::split_path(search.as_ref());
+    let with_cl: Vec<String> = folders
+        .iter()
+        .filter(|folder| folder.join("cl.exe").exists())
+        .map(|folder| folder.to_string_lossy().into_owned())
+        .collect();
+    if !with_cl.is_empty() {
+        set.insert("CASTWORK_CL_EXE".to_owned(), with_cl.join("\n"));
+    }
+    set
 }
 
 /// The environment of the action.
@@ -129,6 +178,11 @@ pub fn of_action(
     }
     if let Some(place) = reader.place {
         set("CASTWORK_PLACE", place.to_owned());
+    }
+    if reader.toolchain.dialect == Dialect::Msvc {
+        for (name, value) in of_msvc(&variable) {
+            set(&name, value);
+        }
     }
     for (name, reading) in VARIABLES {
         let is_read = match reading {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
+use crate::command_line::msvc::Driver;
 use crate::config::KEYS;
 use crate::wrapper::Call;
 
 /// Words that are no compilers.
-pub const SUBCOMMANDS: [&str; 18] = [
+pub const SUBCOMMANDS: [&str; 19] = [
     "stats",
     "why",
     "report",
@@ -17,6 +18,7 @@ pub const SUBCOMMANDS: [&str; 18] = [
     "toolchain",
     "exec",
     "env",
+    "jobs",
     "upload",
     "completions",
     "man",
@@ -29,7 +31,7 @@ pub const SUBCOMMANDS: [&str; 18] = [
     "cancel",
 ];
 
-/// Names under which a link or copy of this program is a compiler.
+/// Names, beside `clang-cl`, under which a link or copy of this program is a compiler.
 const COMPILERS: [&str; 6] = ["gcc", "g++", "cc", "c++", "clang", "clang++"];
 
 /// How we were called.
@@ -110,7 +112,7 @@ pub fn is_compiler(name: &OsStr) -> bool {
         _ => &name,
     };
     let plain = without_version.rsplit('-').next().unwrap_or(without_version);
-    COMPILERS.contains(&plain)
+    COMPILERS.contains(&plain) || Driver::named(Path::new(&name)) == Some(Driver::ClangCl)
 }
 
 fn name_as_called(name: &OsStr) -> Option<String> {
@@ -162,10 +164,21 @@ mod tests {
             "x86_64-linux-gnu-gcc-12.2",
             "aarch64-none-elf-c++",
             "cc",
+            "clang-cl",
+            "/opt/llvm/bin/clang-cl-14",
         ] {
             assert!(is_compiler(OsStr::new(name)), "{name}");
         }
-        for name in ["castwork", "gcc-ar", "cpp", "clang-tidy", "castwork-gcc-wrapper", "clang-format-14"] {
+        for name in [
+            "castwork",
+            "gcc-ar",
+            "cpp",
+            "clang-tidy",
+            "castwork-gcc-wrapper",
+            "clang-format-14",
+            "cl",
+            "not-cl",
+        ] {
             assert!(!is_compiler(OsStr::new(name)), "{name}");
         }
         let Invocation::Compiler(call) = reading("/opt/links/gcc-12 stats").1 else {

@@ -6,8 +6,13 @@
 use crate::paths::{ABSOLUTE, INPUT_ROOT, MOUNTS, Place};
 
 /// What stands before the name of a file that is not at the start of its line.
-const INTRODUCTIONS: [&[u8]; 3] =
-    [b"In file included from ", b"In module imported at ", b"                 from "];
+const INTRODUCTIONS: [&[u8]; 4] = [
+    b"In file included from ",
+    b"In module imported at ",
+    b"                 from ",
+    // clang-cl under `/showIncludes`; more blanks the deeper it is.
+    b"Note: including file: ",
+];
 
 /// Replaces real names by virtual ones. `None` if a name of the project's folder is left that no rule reaches: such
 /// messages are right in this folder alone.
@@ -91,6 +96,7 @@ fn name_at(line: &[u8]) -> usize {
     let (rest, mut at) = visible(line);
     if let Some(introduction) = INTRODUCTIONS.iter().find(|introduction| rest.starts_with(introduction)) {
         at += introduction.len();
+        at += line[at..].iter().take_while(|byte| **byte == b' ').count();
         at += visible(&line[at..]).1;
     }
     at
@@ -138,6 +144,19 @@ mod tests {
         assert_eq!(to_virtual(quoted, &place("/home/me/x")), None);
         assert!(to_virtual(quoted, &place("/home/other")).is_some());
         assert_eq!(to_real(b"a.cc:1: note: in /build/p/b.cc\n", &place("/home/me/x")), None);
+    }
+
+    #[test]
+    fn notes_of_headers_move_to_another_folder() {
+        let notes = "Note: including file: /home/me/x/a.h\r\nNote: including file:   /usr/b.h\nNote: including file:  c.h\n";
+        let kept = to_virtual(notes.as_bytes(), &place("/home/me/x")).unwrap();
+        let text = String::from_utf8_lossy(&kept).into_owned();
+        assert!(
+            text.contains("file: /build/p/a.h\r\n") && text.contains("file:   /build/abs/usr/b.h"),
+            "{text}"
+        );
+        let there = to_real(&kept, &place("/tmp/y")).unwrap();
+        assert_eq!(String::from_utf8(there).unwrap(), notes.replace("/home/me/x", "/tmp/y"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::action::{Action, Making};
 use crate::clock::Start;
+use crate::command_line::msvc::{self, Driver};
 use crate::command_line::{Compile, Language};
 use crate::config::Config;
 use crate::debug_names;
@@ -53,7 +54,7 @@ impl Understood {
             arguments.iter().map(|word| word.to_str().map(str::to_owned)).collect();
         let words = words.ok_or(Reason::new("word that is not Unicode"))?;
         let folder = std::env::current_dir().map_err(|_| Reason::new("folder with an unusual name"))?;
-        let mut compile = Compile::parse(&words, &folder)?;
+        let mut compile = parse(compiler, &words, &folder)?;
         if mode.is_some() {
             Mode::check(&mut compile)?;
         }
@@ -62,6 +63,9 @@ impl Understood {
         let guessed = guessed_language(&compile, [compiler, &real], mode);
         let mut memory = ToolchainMemory::recall(&config.dir, (compiler, &real), mode, guessed)?;
         check_family(&compile, &memory.toolchain, guessed)?;
+        if compile.dialect != memory.toolchain.dialect {
+            return Err("compiler with an unusual name".into());
+        }
         let may_move = debug_names::may_move(&compile, &memory.toolchain);
         let more = mounts::of(&compile, &place, may_move);
         let place = place.with_mounts(more);
@@ -254,6 +258,17 @@ impl Prepared {
     const fn family(&self) -> Family {
         self.call.memory.toolchain.family
     }
+}
+
+/// Understands the words after a compiler's name as that compiler does.
+fn parse(compiler: &Path, words: &[String], folder: &Path) -> Result<Compile, Reason> {
+    let Some(driver) = Driver::named(compiler) else { return Compile::parse(words, folder) };
+    let compile = msvc::parse(words, folder, driver)?;
+    if driver == Driver::Cl {
+        return Err(msvc::UNTESTED);
+    }
+    environment::check_msvc(environment::of_process)?;
+    Ok(compile)
 }
 
 /// Takes the time by a file in our folder, or where temporary files go if ours can't be written.

@@ -59,7 +59,7 @@ fn run_telling(
 /// Copies everything from `from` to `to`, and returns it unless it was too much.
 ///
 /// It goes on reading if `to` is closed: the compiler is not to fail over that where it would not have by itself.
-fn tee(mut from: impl Read, to: &mut impl Write) -> Option<Vec<u8>> {
+pub fn tee(mut from: impl Read, to: &mut impl Write) -> Option<Vec<u8>> {
     let mut kept = Some(Vec::new());
     let mut piece = [0; 16 << 10];
     loop {

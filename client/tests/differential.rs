@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use support::msvc::{ClangCl, take_time};
 use support::{Project, shown, text};
 
 /// Compiles of each project, with an edit before each but the first.
@@ -174,7 +175,7 @@ fn edit(dice: &mut Dice, project: &Project, root: &str) -> String {
 }
 
 /// Compiles without the wrapper, and with it twice.
-fn compare(project: &Project, line: &str) -> Result<(), String> {
+fn compare(project: &Project, line: &str, is_msvc: bool) -> Result<(), String> {
     let outcome = |is_cached: bool| {
         for name in ["out.o", "dep"] {
             let _ = std::fs::remove_file(project.root.join(name));
@@ -182,7 +183,13 @@ fn compare(project: &Project, line: &str) -> Result<(), String> {
         let line = format!("{line} -o out.o");
         let ran = if is_cached { project.cached(&line) } else { project.plain(&line) };
         let file = |name: &str| std::fs::read(project.root.join(name)).ok();
-        (ran.status.code(), text(&ran.stdout), text(&ran.stderr), file("dep"), file("out.o"))
+        let object = file("out.o").map(|mut object| {
+            if is_msvc {
+                take_time(&mut object);
+            }
+            object
+        });
+        (ran.status.code(), text(&ran.stdout), text(&ran.stderr), file("dep"), object)
     };
     let plain = outcome(false);
     for time in ["first", "second"] {
@@ -202,9 +209,32 @@ fn compare(project: &Project, line: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// The same flags as clang-cl has them, as far as it does.
+fn to_msvc(flags: &str) -> String {
+    let mut words = Vec::new();
+    let mut rest = flags.split_whitespace();
+    while let Some(word) = rest.next() {
+        words.push(match word {
+            "-isystem" => format!("/external:I {}", rest.next().unwrap()),
+            "-iquote" | "-idirafter" => format!("/clang:-isystem{}", rest.next().unwrap()),
+            "-g" => "/Z7".to_owned(),
+            "-Wall" => "/W4 /showIncludes".to_owned(),
+            "-MD" | "-MMD" => "/showIncludes".to_owned(),
+            "-DNEXT" | "-O2" => word.replace('-', "/"),
+            "-MF" => {
+                rest.next();
+                continue;
+            }
+            word if word.starts_with("-I") || word.starts_with("-DD") => word.to_owned(),
+            _ => continue,
+        });
+    }
+    format!(" /nologo {}", words.join(" "))
+}
+
 /// Runs one project through its edits. Returns how many compiles were understood, and how many of them were recognised
 /// without preprocessing.
-fn run(seed: u64) -> [u64; 2] {
+fn run(seed: u64, clang_cl: Option<&ClangCl>) -> [u64; 2] {
     let mut dice = Dice(seed);
     let project = Project::new();
     let root = shown(&project.root);
@@ -212,6 +242,11 @@ fn run(seed: u64) -> [u64; 2] {
         0 => ("g++", "src/m.cc"),
         1 if support::program("clang").is_some() => ("clang", "src/m.c"),
         _ => ("gcc", "src/m.c"),
+    };
+    let compiler = clang_cl.map_or(compiler, ClangCl::path);
+    let flags = |dice: &mut Dice| {
+        let flags = flags(dice, &root);
+        if clang_cl.is_some() { to_msvc(&flags) } else { flags }
     };
     for folder in FOLDERS {
         for header in HEADERS {
@@ -225,18 +260,18 @@ fn run(seed: u64) -> [u64; 2] {
     }
     project.write(source, &file(&mut dice, &root, source));
     project.write("data", "data");
-    let mut line = format!("{compiler}{} -c {source}", flags(&mut dice, &root));
+    let mut line = format!("{compiler}{} -c {source}", flags(&mut dice));
     let mut story = vec![line.clone()];
     for step in 0..STEPS {
         if step > 0 {
             if dice.once_in(6) {
-                line = format!("{compiler}{} -c {source}", flags(&mut dice, &root));
+                line = format!("{compiler}{} -c {source}", flags(&mut dice));
                 story.push(line.clone());
             } else {
                 story.push(edit(&mut dice, &project, &root));
             }
         }
-        if let Err(difference) = compare(&project, &line) {
+        if let Err(difference) = compare(&project, &line, clang_cl.is_some()) {
             panic!("seed {seed}, step {step}: {difference}\n{}\n{}", story.join("\n"), kept(&project.root));
         }
     }
@@ -255,13 +290,12 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
-#[test]
-fn nothing_differs_whatever_is_edited() {
+/// Runs as many projects as are asked for. Returns how many cases that were, and the counts of [`run`].
+fn run_all(cases: u64, clang_cl: Option<&ClangCl>) -> (u64, [u64; 2]) {
     if let Some(seed) = number("CASTWORK_TESTS_SEED") {
-        run(seed);
-        return;
+        return (0, run(seed, clang_cl));
     }
-    let cases = number("CASTWORK_TESTS_CASES").unwrap_or(304);
+    let cases = number("CASTWORK_TESTS_CASES").unwrap_or(cases);
     let first = number("CASTWORK_TESTS_FIRST").unwrap_or(0);
     let next = AtomicU64::new(first);
     let counts = [const { AtomicU64::new(0) }; 2];
@@ -273,7 +307,7 @@ fn nothing_differs_whatever_is_edited() {
                     if seed >= first + cases.div_ceil(STEPS) {
                         return;
                     }
-                    for (sum, count) in counts.iter().zip(run(seed)) {
+                    for (sum, count) in counts.iter().zip(run(seed, clang_cl)) {
                         sum.fetch_add(count, Relaxed);
                     }
                 }
@@ -282,5 +316,18 @@ fn nothing_differs_whatever_is_edited() {
     });
     let [compiles, recognised] = counts.map(AtomicU64::into_inner);
     eprintln!("{cases} cases, two calls each: {compiles} understood, {recognised} of them recognised");
-    assert!(recognised > cases / 8, "so little was recognised that this tests little");
+    (cases, [compiles, recognised])
+}
+
+#[test]
+fn nothing_differs_whatever_is_edited() {
+    let (cases, [_, recognised]) = run_all(304, None);
+    assert!(recognised >= cases / 8, "so little was recognised that this tests little");
+}
+
+#[test]
+fn nothing_differs_with_clang_cl() {
+    let Some(clang_cl) = ClangCl::find("nothing_differs_with_clang_cl") else { return };
+    let (cases, [_, recognised]) = run_all(104, Some(&clang_cl));
+    assert!(recognised >= cases / 8, "so little was recognised that this tests little");
 }

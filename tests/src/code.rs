@@ -30,6 +30,7 @@ pub struct Code {
     pub files: usize,
     sources: Vec<String>,
     folder: TempDir,
+    race_after: String,
 }
 
 impl Code {
@@ -56,7 +57,13 @@ impl Code {
         for (file, source) in sources.iter().enumerate() {
             fs::write(folder.path().join(source), part(file)).expect("keep the files of a test");
         }
-        Some(Self { files, sources, folder })
+        Some(Self { files, sources, folder, race_after: "never".to_owned() })
+    }
+
+    /// The same, compiled here too when a server has had so many seconds.
+    #[must_use]
+    pub fn racing_after(self, seconds: &str) -> Self {
+        Self { race_after: seconds.to_owned(), ..self }
     }
 
     /// Compiles everything with plain `g++`, then through the wrapper with an empty local cache, and `then` is called
@@ -70,6 +77,7 @@ impl Code {
         let wrapper = || {
             let mut command = Command::new(binary("castwork"));
             set(&mut command, remote, &cache, self.folder.path());
+            command.env("CASTWORK_RACE_AFTER", &self.race_after);
             command
         };
         let event = then.map(|then| Event { after: self.files / 3, then });

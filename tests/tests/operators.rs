@@ -48,6 +48,16 @@ fn operators_see_workers_and_drain_them() {
         assert!(begin.elapsed() < Duration::from_secs(60), "a worker says what it keeps");
     }
 
+    let jobs =
+        |output: Output| String::from_utf8_lossy(&output.stdout).trim().parse::<usize>().expect("a number");
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    assert_eq!(jobs(castwork(&farm, &["jobs"])), cores + 2);
+    let mut elsewhere = Command::new(binary("castwork"));
+    elsewhere.arg("jobs").env("CASTWORK_DIR", farm.folder()).env("CASTWORK_REMOTE", "grpc://127.0.0.1:1");
+    let elsewhere = elsewhere.output().expect("start castwork");
+    assert!(elsewhere.status.success() && !elsewhere.stderr.is_empty());
+    assert_eq!(jobs(elsewhere), cores);
+
     let name = worker["name"].as_str().expect("a name");
     let drained = json(&farm, &["drain", name, "--reason", "new disk", "--wait", "--json"]);
     assert_eq!(drained["workers"][0]["state"], "draining");

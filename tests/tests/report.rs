@@ -28,6 +28,7 @@ impl Machine {
         let mut command = Command::new(binary("castwork"));
         command.args(words).current_dir(self.folder.path()).env("CASTWORK_DIR", self.dir());
         command.env("CASTWORK_REMOTE", &self.remote).env("CASTWORK_PROJECT", "demo");
+        command.env("CASTWORK_RACE_AFTER", "never");
         command.env("CASTWORK_RUN_ID", run).env("CASTWORK_PROJECT_ROOT", self.folder.path());
         command.env_remove("CASTWORK_CONFIG").env("HOME", self.folder.path());
         // Messages in another language or alphabet are another compile's.

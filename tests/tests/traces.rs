@@ -136,6 +136,7 @@ fn compile(farm: &Farm, variables: Vec<(String, String)>, flags: &[&str]) {
     let mut command = Command::new(binary("castwork"));
     command.args(["cc", "-c", "a.c", "-o", "a.o"]).args(flags).current_dir(folder).envs(variables);
     command.env("CASTWORK_DIR", folder.join("cache")).env("CASTWORK_REMOTE", farm.address());
+    command.env("CASTWORK_RACE_AFTER", "never");
     command.env("CASTWORK_RUN_ID", "run-7").env("CASTWORK_PROJECT_ROOT", folder).env("HOME", folder);
     let output = command.env_remove("CASTWORK_CONFIG").output().expect("start castwork");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

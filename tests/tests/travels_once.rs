@@ -93,6 +93,7 @@ fn run(folder: &Path, remote: &str, words: &[&str]) -> String {
     let mut command = Command::new(binary("castwork"));
     command.args(words).current_dir(folder).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
     command.env("CASTWORK_REMOTE", remote).env("CASTWORK_DIR", folder.join("cache"));
+    command.env("CASTWORK_RACE_AFTER", "never");
     command.env("CASTWORK_CONFIG", "/dev/null").env("CASTWORK_PROJECT_ROOT", folder);
     let done = finish(command, COMPILE_MAX);
     done.must_succeed(&format!("{words:?}"));

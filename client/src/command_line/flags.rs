@@ -99,6 +99,17 @@ pub enum Meaning {
     ForAssembler,
 }
 
+/// Whether a word that only its beginning tells to be harmless (`-fLATER=VALUE`) has a value that may be a file's name: what a
+/// compiler of tomorrow reads from there would not be in the key.
+pub fn may_name_file(flag: &Flag, word: &str) -> bool {
+    let Some((_, value)) = word.split_once('=').filter(|_| matches!(flag.spelling, "-f" | "-m")) else {
+        return false;
+    };
+    let is_version = value.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let has_ending = flag.spelling == "-f" && value.contains('.') && !is_version;
+    value.contains(['/', '\\']) || has_ending || std::path::Path::new(value).is_file()
+}
+
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag {
@@ -276,6 +287,7 @@ pub const FLAGS: &[Flag] = &[
     row("-fbasic-block-sections=", Family, LISTS),
     row("-finstrument-functions-exclude-file-list", Family, LISTS),
     row("-fthinlto-index", Family, LISTS),
+    row("-frewrite-map-file", Family, LISTS),
     row("-fthin-link", Family, OTHER_OUTPUT),
     row("-fno-integrated-as", Exact, Refuse("another assembler")),
     row("-no-integrated-as", Exact, Refuse("another assembler")),

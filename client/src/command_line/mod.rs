@@ -1,9 +1,12 @@
 //! What a compiler's command line asks for, or why it is passed through.
 
 pub mod flags;
+pub mod msvc;
 mod response;
 
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::reason::Reason;
 use flags::{Attach, Dependency, Flag, Maps, Meaning, Search};
@@ -132,6 +135,16 @@ pub struct DependencyFile {
     pub has_phony_targets: bool,
 }
 
+/// In which words a compiler is told what to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dialect {
+    /// As gcc has them, and clang.
+    #[default]
+    Gnu,
+    /// As Microsoft's `cl` has them, and clang-cl.
+    Msvc,
+}
+
 /// A compile of one C or C++ source to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compile {
@@ -159,6 +172,8 @@ pub struct Compile {
     pub place_matters: Option<Reason>,
     /// Set if this is fine with gcc and not with clang.
     pub clang_refusal: Option<Reason>,
+    /// In which words it was asked for.
+    pub dialect: Dialect,
 }
 
 impl Compile {
@@ -179,6 +194,14 @@ impl Compile {
     /// The language that a driver of C++ (`g++`), or another, takes the source for.
     pub fn language_for(&self, is_cxx_driver: bool) -> Language {
         if is_cxx_driver && !self.is_language_explicit { Language::Cxx } else { self.language }
+    }
+
+    /// An argument in words that the compiler takes.
+    pub fn words_of(&self, argument: &Argument) -> Vec<String> {
+        match self.dialect {
+            Dialect::Gnu => argument.words(),
+            Dialect::Msvc => msvc::words(argument),
+        }
     }
 
     /// The dependency file's name, if one is wanted.
@@ -247,6 +270,9 @@ impl Parser {
 
     fn understand(&mut self, flag: &'static Flag, word: String, value: Option<String>) -> Result<(), Reason> {
         let is_joined = value.as_ref().is_some_and(|_| word.len() > flag.spelling.len());
+        if flags::may_name_file(flag, &word) {
+            return Err(Reason::of(format!("flag that may name a file: `{word}`")));
+        }
         let mut words = vec![word];
         match flag.meaning {
             Meaning::Refuse(reason) => return Err(reason.into()),
@@ -412,6 +438,7 @@ impl Parser {
             color: self.color,
             place_matters: self.place_matters,
             clang_refusal: self.clang_refusal,
+            dialect: Dialect::Gnu,
         })
     }
 }

@@ -99,6 +99,12 @@ fn what_is_not_surely_right_is_passed_through_with_its_reason() {
         ("-c a.c -Wa,-ahls=x", "words for the assembler"),
         ("-c a.c -arch x86_64 -arch arm64", "several architectures"),
         ("-c a.c -fmodules", "modules"),
+        ("-c a.c -frewrite-map-file=map", "reads a list from a file"),
+        ("-c a.c -ftomorrow=x/y", "flag that may name a file: `-ftomorrow=x/y`"),
+        ("-c a.c -ftomorrow=list.txt", "flag that may name a file: `-ftomorrow=list.txt`"),
+        // The folder of tests is the crate's.
+        ("-c a.c -ftomorrow=Cargo.toml", "flag that may name a file: `-ftomorrow=Cargo.toml`"),
+        ("-c a.c -mtomorrow=/x", "flag that may name a file: `-mtomorrow=/x`"),
         ("-c a.c -o", "`-o` without its value"),
         ("-c a.c -DBUILT=__TIME__", "`__TIME__` in a macro of the command line"),
         ("-c a.c -Wp,-DHAS=__has_include", "`__has_include` in a macro of the command line"),
@@ -110,9 +116,12 @@ fn what_is_not_surely_right_is_passed_through_with_its_reason() {
 
 #[test]
 fn words_for_sub_programs_that_are_harmless_are_let_through() {
-    for line in
-        ["-c a.c -Wp,-D_FORTIFY_SOURCE=2,-UX", "-c a.c -Wa,--noexecstack", "-c a.c -Wl,-rpath,/x -L/y -lz"]
-    {
+    for line in [
+        "-c a.c -Wp,-D_FORTIFY_SOURCE=2,-UX",
+        "-c a.c -Wa,--noexecstack",
+        "-c a.c -Wl,-rpath,/x -L/y -lz",
+        "-c a.c -march=armv8.2-a -fgnuc-version=4.2.1 -fvisibility=hidden",
+    ] {
         parse(line).expect(line);
     }
 }

@@ -15,7 +15,7 @@ use super::search::SearchPath;
 use super::text::{self, Looking, Text};
 use crate::clock::Start;
 use crate::command_line::flags::Search;
-use crate::command_line::{Argument, Compile};
+use crate::command_line::{Argument, Compile, Dialect};
 use crate::local::{Platform, Stamp};
 use crate::paths::{ISOLATED, LEADS_OUT, Located, Place, normal};
 use crate::reason::Reason;
@@ -114,6 +114,7 @@ pub fn gather(
     let isolated = place.mounts().iter().find(|mount| mount.name == ISOLATED);
     let looking = Looking {
         language: compile.language_for(memory.toolchain.is_cxx_driver),
+        has_assembler_blocks: compile.dialect == Dialect::Msvc,
         standard: standard.as_deref(),
         places: &places,
         isolated: isolated.map(|mount| mount.real.as_str()),
@@ -149,7 +150,9 @@ pub fn gather(
     closure.rules = compile.dependency_file.with_system_headers.map(|_| preprocessed.rules);
     closure.has_predefined = text.predefined.is_some();
     closure.is_predefined_shadowed = text.predefined.is_some_and(|found| is_shadowed(&found, &search));
-    let holds_more = text.holds_place || links_cross;
+    let is_named_after_source =
+        compile.dialect == Dialect::Msvc && compile.source.starts_with('/') && text.has_unnamed_namespace;
+    let holds_more = text.holds_place || links_cross || is_named_after_source;
     closure.holds_place = holds_more || text.holds_isolated;
     closure.holds_isolated_alone = text.holds_isolated && !holds_more;
     closure.names_lines = names_lines;
@@ -192,7 +195,12 @@ pub(super) fn choosing_flags(compile: &Compile) -> Vec<String> {
 
 fn last_standard(compile: &Compile) -> Option<String> {
     compile.arguments.iter().rev().find_map(|argument| match argument {
-        Argument::Words(words) => words[0].strip_prefix("-std=").map(str::to_owned),
+        // What `c++latest` is, each version of clang-cl decides: it has all that any has.
+        Argument::Words(words) if words[0] == "-std:c++latest" => Some("c++2c".to_owned()),
+        Argument::Words(words) => {
+            let said = words[0].strip_prefix("-std=").or_else(|| words[0].strip_prefix("-std:"));
+            said.map(str::to_owned)
+        }
         _ => None,
     })
 }
@@ -470,6 +478,9 @@ impl<'a> Gathering<'a> {
             .filter_map(|input| input.real.parent()?.to_str().map(str::to_owned))
             .collect();
         for (is_quoted, header) in &tested {
+            if header.contains('\\') {
+                return Err("`__has_include` with a backslash".into());
+            }
             let folders: Vec<&String> = if *is_quoted {
                 beside.iter().chain(search.all()).collect()
             } else {

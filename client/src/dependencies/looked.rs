@@ -9,9 +9,11 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::rc::Rc;
 
+use super::above::Above;
 use super::search::SearchPath;
 use super::text::{Form, Step, Text};
-use crate::command_line::{Argument, Compile};
+use crate::command_line::{Argument, Compile, Dialect};
+use crate::environment;
 use crate::local::Platform;
 use crate::paths::{LEADS_OUT, Place};
 use crate::reason::Reason;
@@ -52,7 +54,8 @@ impl Search<'_> {
     /// # Errors
     /// Why what it depends on is not known: then the compile can't be recognised without preprocessing.
     pub(super) fn repeat(&self) -> Result<Looked, Reason> {
-        if self.compile.arguments.iter().any(searches_otherwise) {
+        let otherwise = if self.is_msvc() { searches_otherwise_for_msvc } else { searches_otherwise };
+        if self.is_msvc() && !is_bare_msvc(self.about) || self.compile.arguments.iter().any(otherwise) {
             return Err(ELSEWHERE);
         }
         let chains = Chains::read(self.about);
@@ -68,9 +71,11 @@ impl Search<'_> {
             self.check_known(&found)?;
             entered_first.push(found);
         }
-        entered_first.extend(walk.find(chains.angled(), "stdc-predef.h")?);
-        // An action includes it by its name, which looks here first.
-        walk.find(std::iter::once("").chain(chains.quoted()), "stdc-predef.h")?;
+        if !self.is_msvc() {
+            entered_first.extend(walk.find(chains.angled(), "stdc-predef.h")?);
+            // An action includes it by its name, which looks here first.
+            walk.find(std::iter::once("").chain(chains.quoted()), "stdc-predef.h")?;
+        }
         self.follow(&chains, &mut walk, &entered_first)?;
         let mut folders: Vec<String> = self.path.all().map(|folder| self.place.absolute(folder)).collect();
         folders.extend(ignored_folders(self.about).map(|folder| self.place.absolute(folder)));
@@ -83,6 +88,7 @@ impl Search<'_> {
 
     fn follow(&self, chains: &Chains, walk: &mut Walk<'_>, entered_first: &[Rc<str>]) -> Result<(), Reason> {
         let mut steps = self.text.steps.iter().peekable();
+        let mut above = Above::default();
         while let Some(step) = steps.next() {
             let (by, name, form) = match step {
                 Step::Asked { by, name, form } => (by, name, *form),
@@ -100,7 +106,13 @@ impl Search<'_> {
                 steps.next();
             }
             let asking = by.as_deref().unwrap_or(&self.compile.source);
+            if let Some(file) = entered.as_ref().filter(|_| self.is_msvc()) {
+                above.enter(file, asking);
+            }
             let found = match form {
+                Form::Quoted if self.is_msvc() => {
+                    self.find_above(walk, chains, (asking, name), entered.as_deref(), &above)?
+                }
                 Form::Quoted => walk.find(std::iter::once(folder_of(asking)).chain(chains.quoted()), name)?,
                 Form::Angled => walk.find(chains.angled(), name)?,
                 Form::Next => {
@@ -120,6 +132,43 @@ impl Search<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Finds a header by Microsoft's rules: beside the file that asks, beside those above it, and in the folders of the
+    /// search.
+    fn find_above(
+        &self,
+        walk: &mut Walk<'_>,
+        chains: &Chains,
+        (asking, name): (&str, &str),
+        entered: Option<&str>,
+        above: &Above,
+    ) -> Result<Option<Rc<str>>, Reason> {
+        if name.contains('\\') {
+            return Err(ELSEWHERE);
+        }
+        if let Some(found) = walk.is_there(folder_of(asking), name)? {
+            return Ok(Some(found));
+        }
+        let mut found = Vec::new();
+        for folder in above.of(asking) {
+            // Nobody knows whether that way was gone: the compile needn't be passed through over it.
+            let there = walk.is_there(&folder, name);
+            found.extend(there.map_err(|reason| if reason == LEADS_OUT { ELSEWHERE } else { reason })?);
+        }
+        if found.is_empty() {
+            return walk.find(chains.quoted(), name);
+        }
+        // In which order they were asked isn't known, but all that are not there are noted.
+        let is_it = |found: &Rc<str>| match entered {
+            Some(entered) => walk.are_one(found, entered),
+            None => (self.is_known)(found),
+        };
+        Ok(found.into_iter().find(is_it))
+    }
+
+    fn is_msvc(&self) -> bool {
+        self.compile.dialect == Dialect::Msvc
     }
 
     fn check_known(&self, found: &str) -> Result<(), Reason> {
@@ -145,7 +194,7 @@ impl Search<'_> {
             list_below(&mut looked.listings, &format!("{prefix}/include/c++"), 0);
         }
         list_below(&mut looked.listings, "/opt/rh", 0);
-        let target = self.about.lines().find_map(|line| line.strip_prefix("Target: ")).unwrap_or_default();
+        let target = target(self.about);
         let own = driver.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         for bin in bins.iter().filter_map(|bin| bin.to_str()) {
             for name in ["clang", "clang++", &own] {
@@ -179,6 +228,31 @@ fn searches_otherwise(argument: &Argument) -> bool {
             || word.contains("msvc")
             || word.contains("mingw")
     })
+}
+
+/// The same for clang-cl: with these words it chooses among folders by what is in them, or goes by other rules than
+/// Microsoft's.
+fn searches_otherwise_for_msvc(argument: &Argument) -> bool {
+    let Argument::Words(words) = argument else { return false };
+    words.iter().any(|word| {
+        let is_root = ["-winsysroot", "-winsdk", "-vctools"].iter().any(|root| word.starts_with(root));
+        is_root || word.contains("-fno-ms-") || word.contains("version=0")
+    })
+}
+
+/// Whether clang-cl looks in its own folder and those that `INCLUDE` names alone: for other targets than Microsoft's, and beside
+/// a toolset of Microsoft's that variables lead to, it chooses by what is there.
+fn is_bare_msvc(about: &str) -> bool {
+    let set = environment::of_msvc(environment::of_process);
+    let has_include = set.get("INCLUDE").is_some_and(|folders| folders.contains(|letter| letter != ';'));
+    let has_toolset =
+        set.keys().any(|name| !matches!(name.as_str(), "INCLUDE" | "EXTERNAL_INCLUDE")) && !has_include;
+    target(about).ends_with("-windows-msvc") && !has_toolset
+}
+
+/// For which target a compiler compiles, by what it says under `-v`.
+fn target(about: &str) -> &str {
+    about.lines().find_map(|line| line.strip_prefix("Target: ")).unwrap_or_default()
 }
 
 /// The folder of a file as preprocessors take it: all letters before the last slash.

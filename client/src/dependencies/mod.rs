@@ -1,5 +1,6 @@
 //! What a compile reads: every file, by content, and everything else that its text shows.
 
+mod above;
 mod closure;
 mod compiled;
 mod computed;

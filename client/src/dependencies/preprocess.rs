@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::makefile;
-use crate::command_line::{Argument, Compile};
+use crate::command_line::{Argument, Compile, Dialect, msvc};
 use crate::reason::Reason;
 use crate::toolchain::{Toolchain, check_program};
 
@@ -35,16 +35,27 @@ pub(super) fn preprocess(
     let mut command = toolchain.command();
     for argument in &compile.arguments {
         if !matches!(argument, Argument::LinkOnly(_)) {
-            command.args(argument.words());
+            command.args(compile.words_of(argument));
         }
     }
-    if compile.is_language_explicit {
-        command.args(["-x", compile.language.name()]);
-    }
     // `-v` shows which program preprocesses and where it looks; `-dI` shows how each header was named.
-    command.args(["-E", "-v", "-dI"]);
-    let dependency_file = depend(compile, &mut command, temporary);
-    command.arg(&compile.source);
+    let dependency_file = match compile.dialect {
+        Dialect::Gnu => {
+            if compile.is_language_explicit {
+                command.args(["-x", compile.language.name()]);
+            }
+            command.args(["-E", "-v", "-dI"]);
+            let dependency_file = depend(compile, &mut command, temporary);
+            command.arg(&compile.source);
+            dependency_file
+        }
+        Dialect::Msvc => {
+            command.args(["-E", "-v", "-clang:-dI", "-clang:-MD", "-clang:-MQobject"]);
+            command.arg(format!("-clang:-MF{}", temporary.display()));
+            command.args([msvc::language_flag(compile.language), "--", &compile.source]);
+            temporary.to_owned()
+        }
+    };
     command.env("LC_ALL", "C").stdin(Stdio::null());
     let begun = seconds_now();
     let output = command.output().map_err(|_| Reason::new("compiler can't be started"))?;
@@ -55,6 +66,9 @@ pub(super) fn preprocess(
     let rules = std::fs::read_to_string(dependency_file).map_err(|_| failed)?;
     let about = String::from_utf8_lossy(&output.stderr).into_owned();
     check_program(&about, toolchain)?;
+    if compile.dialect == Dialect::Msvc {
+        check_source(&about, compile)?;
+    }
     Ok(Preprocessed {
         text: output.stdout,
         about,
@@ -62,6 +76,18 @@ pub(super) fn preprocess(
         rules,
         seconds: (begun, seconds_now()),
     })
+}
+
+/// Checks that clang-cl took the words for what we take them for, by what it told the compiler proper.
+fn check_source(about: &str, compile: &Compile) -> Result<(), Reason> {
+    let source = &compile.source;
+    // Quoted or not, as clang finds it necessary.
+    let ends = [source.clone(), format!("\"{source}\"")]
+        .map(|source| format!(" -x {} {source}", compile.language.name()));
+    let mut commands = about.lines().filter(|line| line.starts_with(" \"") && line.contains("-cc1"));
+    let is_it = |line: &str| ends.iter().any(|end| line.ends_with(end));
+    let is_so = commands.next().is_some_and(is_it) && commands.next().is_none();
+    if is_so { Ok(()) } else { Err("command line that clang-cl reads otherwise".into()) }
 }
 
 /// Asks for the dependency file as the user did, with the names that the compiler would choose by `-o`.

@@ -188,6 +188,7 @@ impl Scan {
             b"__DATE__" | b"__TIME__" => self.has_date = true,
             b"__TIMESTAMP__" => return Err("`__TIMESTAMP__`".into()),
             b"once" => self.has_once = true,
+            b"include_alias" => return Err("`#pragma include_alias`".into()),
             b"pch_preprocess" => return Err("precompiled header".into()),
             b"dependency" if bytes[..at].trim_ascii_end().ends_with(b"GCC") => {
                 return Err("`#pragma GCC dependency`".into());

@@ -17,6 +17,8 @@ use crate::reason::Reason;
 pub(super) struct Looking<'a> {
     /// The language of the source.
     pub language: Language,
+    /// Whether an assembler statement may do without parentheses.
+    pub has_assembler_blocks: bool,
     /// The last `-std=`, without that.
     pub standard: Option<&'a str>,
     /// Names of folders that make the object belong to its place if a literal holds them.
@@ -29,6 +31,7 @@ pub(super) struct Looking<'a> {
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Text {
     /// Files that were entered, as spelled by the compiler.
     pub files: BTreeSet<String>,
@@ -40,6 +43,8 @@ pub(super) struct Text {
     pub holds_place: bool,
     /// Whether it may hold that of an isolated build, said where nothing is computed from it.
     pub holds_isolated: bool,
+    /// Whether there is a namespace without a name: Microsoft's names for what is in it are made from the source's.
+    pub has_unnamed_namespace: bool,
     /// Whether a literal reads like the present date or time.
     pub holds_date: bool,
     /// What the preprocessor looked for and where it went, in order.
@@ -98,6 +103,12 @@ const PLACE_WORDS: [&[u8]; 6] = [
 pub(super) const READS_FILE: Reason = Reason::new("assembler text that reads a file");
 
 const ASSEMBLER_WORDS: [&[u8]; 4] = [b"asm", b"__asm", b"__asm__", b"_asm"];
+
+/// What may stand between such a word and its parenthesis.
+const ASSEMBLER_QUALIFIERS: [&[u8]; 6] =
+    [b"volatile", b"__volatile__", b"__volatile", b"goto", b"inline", b"__inline__"];
+
+const BLOCK: Reason = Reason::new("block of assembler");
 
 /// What makes the assembler read files, or build words that do so. In any literal: a name of a section, for one,
 /// gets into the assembler's text as well.
@@ -317,6 +328,18 @@ impl<'a> Reader<'a> {
             }
             _ => self.end_of_literals()?,
         }
+        let is_block = self.assembler == Assembler::Announced
+            && self.looking.has_assembler_blocks
+            && !ASSEMBLER_QUALIFIERS.contains(&word);
+        if is_block {
+            return Err(BLOCK);
+        }
+        if word == b"namespace" {
+            let rest = self.text[self.at..].trim_ascii_start();
+            // Attributes, or line markers, may come before what tells.
+            let has_name = rest.first().is_some_and(|byte| is_word_byte(*byte));
+            self.found.has_unnamed_namespace |= !has_name || rest.starts_with(b"__attribute");
+        }
         if ASSEMBLER_WORDS.contains(&word) {
             self.assembler = Assembler::Announced;
         } else if word.starts_with(b"__") {
@@ -348,7 +371,8 @@ impl<'a> Reader<'a> {
         self.at += 1;
         self.assembler = match (self.assembler, byte) {
             (Assembler::Announced, b'(') => Assembler::Inside { open: 1, has_literal: false },
-            (Assembler::Announced, b'{') => return Err("block of assembler".into()),
+            (Assembler::Announced, b'{') => return Err(BLOCK),
+            (Assembler::Announced, _) if self.looking.has_assembler_blocks => return Err(BLOCK),
             (Assembler::Inside { has_literal: false, .. }, b'(') => {
                 return Err("assembler text that is computed".into());
             }
@@ -373,6 +397,8 @@ impl<'a> Reader<'a> {
         let (word, rest) = (&line[..word_end], line[word_end..].trim_ascii_start());
         match word {
             b"include" | b"include_next" | b"import" => self.include(rest, word == b"include_next"),
+            // Which file is entered where doesn't show in these.
+            b"line" => Err("line marker of an unusual shape".into()),
             b"pragma" if rest.starts_with(b"clang module") || rest.starts_with(b"GCC pch_preprocess") => {
                 Err("modules".into())
             }

@@ -5,8 +5,8 @@ use castwork_proto::reapi;
 use prost::Message as _;
 
 use super::memo::Hash;
-use crate::command_line::{Argument, Compile, map_flag, search_flag};
-use crate::environment::{Reading, VARIABLES};
+use crate::command_line::{Argument, Compile, Dialect, map_flag, search_flag};
+use crate::environment::{self, Reading, VARIABLES};
 use crate::paths::Place;
 use crate::toolchain::{Messages, Toolchain};
 
@@ -96,6 +96,14 @@ fn said(
         of_dependency_file(&mut said, compile, place);
     } else {
         said.part("any depfile");
+    }
+    if compile.dialect == Dialect::Msvc {
+        said.part("msvc");
+        for (name, value) in environment::of_msvc(&variable) {
+            said.all(&[&name, &value]);
+        }
+        // Debug information names the object.
+        said.part(if compile.has_debug { &compile.output } else { "" });
     }
     for (name, reading) in VARIABLES {
         let is_read = match reading {

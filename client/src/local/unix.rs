@@ -44,6 +44,33 @@ impl Platform {
         u8::try_from(code & 0xff).unwrap_or(u8::MAX)
     }
 
+    /// Has a command, once started, be the first of a group of processes, which can be ended together.
+    pub fn lead_a_group(command: &mut Command) {
+        command.process_group(0);
+    }
+
+    /// Ends a group of processes by who leads it.
+    pub fn end_group(leader: u32) {
+        use nix::sys::signal::{Signal, killpg};
+        use nix::unistd::Pid;
+
+        if let Ok(leader) = i32::try_from(leader) {
+            let _ = killpg(Pid::from_raw(leader), Signal::SIGTERM);
+        }
+    }
+
+    /// Whether more runs on this machine now than it has cores; `false` where that is not known.
+    pub fn is_busy() -> bool {
+        // Three means, then how many run of how many there are.
+        let running = std::fs::read_to_string("/proc/loadavg").ok().and_then(|text| {
+            let (running, _) = text.split(' ').nth(3)?.split_once('/')?;
+            running.parse::<usize>().ok()
+        });
+        // This process is one of them.
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        running.is_some_and(|running| running > cores)
+    }
+
     /// The stamp of a file.
     pub fn stamp(metadata: &Metadata) -> Stamp {
         let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);

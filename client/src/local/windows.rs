@@ -26,8 +26,22 @@ impl Forwarding {
         Self
     }
 
+    /// Begins, for all that a child starts too.
+    pub const fn to_group(_: &Child) -> Self {
+        Self
+    }
+
+    /// Has signals go to other threads; there are none.
+    pub const fn not_to_this_thread() {}
+
+    /// Ends that.
+    pub const fn to_this_thread_again() {}
+
     /// Ends, when the child has.
     pub const fn end(self, _: ExitStatus) {}
+
+    /// Ends because the child is of no use any more.
+    pub const fn end_early(self) {}
 }
 
 /// This operating system.
@@ -59,6 +73,17 @@ impl Platform {
     /// The exit code to end with when a child ended so.
     pub fn exit_code(status: ExitStatus) -> u8 {
         status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
+    }
+
+    /// Has a command be the first of a group of processes; there are none here.
+    pub const fn lead_a_group(_: &mut Command) {}
+
+    /// Ends a group of processes; here they end by themselves.
+    pub const fn end_group(_: u32) {}
+
+    /// Whether more runs on this machine now than it has cores; not known here.
+    pub const fn is_busy() -> bool {
+        false
     }
 
     /// The stamp of a file. Windows shows no time of change through this door, so that of writing stands in.

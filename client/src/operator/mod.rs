@@ -148,6 +148,26 @@ pub(crate) fn run(config: &Config, operate: &Operate) -> u8 {
     }
 }
 
+/// Prints how many jobs are of use to a build, and returns the exit code.
+pub(crate) fn jobs(config: &Config) -> u8 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let slots = match Farm::connect(config, None).and_then(|farm| farm.block_on(farm.status())) {
+        Ok(status) => status
+            .workers
+            .iter()
+            .filter(|worker| page::state_of(worker) == "ok")
+            .map(|worker| worker.slots)
+            .sum(),
+        Err(OperatorError::NoServer) => 0,
+        Err(error) => {
+            complain(&format!("{error}; what is printed are the cores of this machine"));
+            0
+        }
+    };
+    print(&format!("{}\n", u64::from(slots) + cores as u64));
+    0
+}
+
 async fn answer(farm: &Farm, operate: &Operate) -> Result<u8, OperatorError> {
     let as_json = operate.output().json;
     match operate {

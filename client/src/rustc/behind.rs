@@ -180,7 +180,7 @@ fn holds(path: &str, memory: &Path, hashes: &mut Hashes) -> Result<Holds, Reason
     }
     let holds = Holds::of(&bytes);
     // A failure costs the next call the same work.
-    let _ = serde_json::to_vec(&holds).map(|bytes| files::write_whole(&memory, &bytes));
+    let _ = serde_json::to_vec(&holds).map(|bytes| files::write_one_of_many(&memory, &bytes));
     Ok(holds)
 }
 

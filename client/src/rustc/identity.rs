@@ -110,7 +110,7 @@ fn known(real: &Path, dir: &Path) -> Result<Known, Reason> {
     let libraries = loader::listed(real, loader::Under::Nothing)?;
     let known = Known { stamp, sysroot: sysroot_of(real)?, libraries };
     // A failure costs the next call the same questions.
-    let _ = serde_json::to_vec(&known).map(|bytes| files::write_whole(&memory, &bytes));
+    let _ = serde_json::to_vec(&known).map(|bytes| files::write_one_of_many(&memory, &bytes));
     Ok(known)
 }
 

@@ -1,10 +1,12 @@
 //! Has a server run an action, over lost connections too.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use castwork_cas::Digest;
 use castwork_cas::remote::Remote;
-use castwork_proto::longrunning::{Operation, operation};
+use castwork_proto::longrunning::operations_client::OperationsClient;
+use castwork_proto::longrunning::{CancelOperationRequest, Operation, operation};
 use castwork_proto::reapi::execution_client::ExecutionClient;
 use castwork_proto::{reapi, rpc};
 use prost::Message;
@@ -57,22 +59,47 @@ impl Failure {
     }
 }
 
-/// Runs an action whose inputs the server has.
+/// The longest wait for a server to hear that nobody waits any more.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The name of the operation that an execution is at the server; empty before it has one.
+pub(super) type Name = RefCell<String>;
+
+/// Runs an action whose inputs the server has, and notes the name of its operation.
 ///
 /// # Errors
 /// [`Failure`].
-pub(super) async fn execute(remote: &Remote, action: &Digest) -> Result<reapi::ActionResult, Failure> {
-    let bounded = tokio::time::timeout(EXECUTION_TIMEOUT, execute_patiently(remote, action)).await;
+pub(super) async fn execute(
+    remote: &Remote,
+    action: &Digest,
+    name: &Name,
+) -> Result<reapi::ActionResult, Failure> {
+    let bounded = tokio::time::timeout(EXECUTION_TIMEOUT, execute_patiently(remote, action, name)).await;
     bounded.unwrap_or_else(|_| Err(ended(Status::deadline_exceeded("the server took too long"))))
 }
 
-async fn execute_patiently(remote: &Remote, action: &Digest) -> Result<reapi::ActionResult, Failure> {
-    let mut name = String::new();
+/// Tells the server that its work is not wanted any more; others who want the same get it. It may have no ear for that.
+pub(super) async fn cancel(remote: &Remote, name: &Name) {
+    let name = name.take();
+    if name.is_empty() {
+        return;
+    }
+    let mut client = OperationsClient::new(remote.channel());
+    let request = remote.with_metadata(CancelOperationRequest { name });
+    let told = tokio::time::timeout(CANCEL_TIMEOUT, client.cancel_operation(request)).await;
+    tracing::debug!(?told, "the server's work is not wanted any more");
+}
+
+async fn execute_patiently(
+    remote: &Remote,
+    action: &Digest,
+    name: &Name,
+) -> Result<reapi::ActionResult, Failure> {
     let mut pause = BACK_OFF;
     let mut last = Status::unavailable("not asked");
     for _ in 0..TRIES {
-        match attempt(remote, action, &mut name).await {
-            Err(Failure::Ended(status)) if is_passing(&status, &mut name) => last = *status,
+        match attempt(remote, action, name).await {
+            Err(Failure::Ended(status)) if is_passing(&status, name) => last = *status,
             ended => return ended,
         }
         tokio::time::sleep(pause).await;
@@ -82,10 +109,10 @@ async fn execute_patiently(remote: &Remote, action: &Digest) -> Result<reapi::Ac
 }
 
 /// Whether asking again may help. An operation that the server doesn't know any more is begun anew.
-fn is_passing(status: &Status, name: &mut String) -> bool {
-    let is_forgotten = status.code() == Code::NotFound && !name.is_empty();
+fn is_passing(status: &Status, name: &Name) -> bool {
+    let is_forgotten = status.code() == Code::NotFound && !name.borrow().is_empty();
     if is_forgotten {
-        name.clear();
+        name.take();
     }
     let is_lost = std::error::Error::source(status).is_some();
     is_forgotten || is_lost || matches!(status.code(), Code::Unavailable | Code::Aborted)
@@ -96,12 +123,8 @@ fn ended(status: Status) -> Failure {
 }
 
 /// Begins, or goes on waiting for the operation `name`.
-async fn attempt(
-    remote: &Remote,
-    action: &Digest,
-    name: &mut String,
-) -> Result<reapi::ActionResult, Failure> {
-    let begun = tokio::time::timeout(BEGIN_TIMEOUT, open(remote, action, name)).await;
+async fn attempt(remote: &Remote, action: &Digest, name: &Name) -> Result<reapi::ActionResult, Failure> {
+    let begun = tokio::time::timeout(BEGIN_TIMEOUT, open(remote, action, name.borrow().clone())).await;
     let late = || ended(Status::unavailable("the server does not answer"));
     let mut operations = begun.map_err(|_| late())?.map_err(ended)?;
     let mut is_first = true;
@@ -117,7 +140,7 @@ async fn attempt(
             return Err(ended(Status::unavailable("the server hung up before the end")));
         };
         if !operation.name.is_empty() {
-            operation.name.clone_into(name);
+            name.replace(operation.name.clone());
         }
         if operation.done {
             return finished(operation);
@@ -125,7 +148,7 @@ async fn attempt(
     }
 }
 
-async fn open(remote: &Remote, action: &Digest, name: &str) -> Result<Streaming<Operation>, Status> {
+async fn open(remote: &Remote, action: &Digest, name: String) -> Result<Streaming<Operation>, Status> {
     let mut client = ExecutionClient::new(remote.channel())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -141,7 +164,7 @@ async fn open(remote: &Remote, action: &Digest, name: &str) -> Result<Streaming<
         };
         client.execute(remote.with_metadata(request)).await
     } else {
-        let request = reapi::WaitExecutionRequest { name: name.to_owned() };
+        let request = reapi::WaitExecutionRequest { name };
         client.wait_execution(remote.with_metadata(request)).await
     };
     answer.map(tonic::Response::into_inner)
@@ -201,11 +224,11 @@ mod tests {
 
     #[test]
     fn an_operation_that_was_forgotten_is_begun_anew() {
-        let mut name = "operations/1".to_owned();
-        assert!(is_passing(&Status::not_found("gone"), &mut name));
-        assert!(name.is_empty());
-        assert!(!is_passing(&Status::not_found("no such action"), &mut name));
-        assert!(is_passing(&Status::unavailable("restarting"), &mut name));
-        assert!(!is_passing(&Status::invalid_argument("no"), &mut name));
+        let name = Name::new("operations/1".to_owned());
+        assert!(is_passing(&Status::not_found("gone"), &name));
+        assert!(name.borrow().is_empty());
+        assert!(!is_passing(&Status::not_found("no such action"), &name));
+        assert!(is_passing(&Status::unavailable("restarting"), &name));
+        assert!(!is_passing(&Status::invalid_argument("no"), &name));
     }
 }

@@ -1,6 +1,7 @@
 //! Where answers are kept: the local folder, other folders, servers, object stores.
 
 pub mod breaker;
+mod contact;
 mod execute;
 mod folder;
 mod objects;
@@ -19,13 +20,19 @@ use castwork_proto::reapi;
 use crate::action::OBJECT;
 use crate::reason::Reason;
 
+pub use contact::{Inputs, Server};
 pub use folder::FolderTier;
 pub use objects::ObjectsTier;
-pub use server::{Inputs, Server, ServerTier};
+pub use server::{First, ServerTier};
 pub use stack::{Remote, Stack};
 
 /// Most bytes of an object or of messages that are taken from anywhere.
 pub const OUTPUT_BYTES_MAX: u64 = 1 << 30;
+
+/// The steps in which a server is given something.
+const ASK_LACKING: &str = "ask the server what it lacks";
+const UPLOAD: &str = "upload";
+const GIVE: &str = "give the server a result";
 
 /// Most files of an answer.
 const OUTPUTS_MAX: usize = 256;
@@ -110,11 +117,32 @@ impl TierError {
     }
 
     /// Whether the server or store is not there, so that there is no use in asking it for something else.
-    pub const fn is_down(&self) -> bool {
+    pub fn is_down(&self) -> bool {
         let Self::Store { source: castwork_cas::StoreError::Remote { .. }, .. } = self else {
             return matches!(self, Self::TooLate { .. });
         };
-        true
+        !self.is_refusal()
+    }
+
+    /// Whether the server is there and does not take what it is given, for want of room or of a right: what it has, it may
+    /// still hand out.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::Store { source: castwork_cas::StoreError::Full { .. }, .. } => true,
+            Self::Store { step, source: castwork_cas::StoreError::Remote { source, .. } } => {
+                [ASK_LACKING, UPLOAD, GIVE].contains(step)
+                    && matches!(
+                        source.code(),
+                        tonic::Code::PermissionDenied
+                            | tonic::Code::Unauthenticated
+                            | tonic::Code::ResourceExhausted
+                            | tonic::Code::FailedPrecondition
+                            | tonic::Code::InvalidArgument
+                            | tonic::Code::Unimplemented
+                    )
+            }
+            _ => false,
+        }
     }
 
     /// The name to count it under.

@@ -1,26 +1,28 @@
 //! [`ServerTier`]: answers from a server that speaks the Remote Execution API.
 
 use std::cell::OnceCell;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use castwork_cas::remote::{Remote, RemoteConfig};
+use castwork_cas::remote::Remote;
 use castwork_cas::{ActionCache, ActionKey, Digest, DigestFunction, StoreError};
 use castwork_proto::reapi;
 use castwork_trace::Kind;
 use tokio::runtime::Runtime;
 
 use super::breaker::Breaker;
+use super::contact::{Inputs, Server, TRANSFER_TIMEOUT};
 use super::upload::{Source, upload};
 use super::watch::while_there;
-use super::{Answer, Output, Part, Parts, TierError, execute, made_here, parts, to_result};
+use super::{Answer, GIVE, Output, Part, Parts, TierError, execute, made_here, parts, to_result};
 use crate::action::OBJECT;
-use crate::config::{Address, Config};
-use crate::counters::Configuration;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
+use crate::files::write_whole;
+use crate::local::Forwarding;
 use crate::spans;
 
 /// Most bytes of a manifest that is sent.
@@ -32,100 +34,18 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same, of a server that was found to be down before.
 const ASK_AGAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest wait for the next bytes of a transfer.
-const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// What a call is about, as servers are told.
 const COMPILE: &str = "compile";
 
 /// The same, for what is no action but remembers what was seen with one; castwork's servers know the word.
 const MANIFEST: &str = "manifest";
 
-/// A server, and who asks it.
-#[derive(Clone, Debug)]
-pub struct Server {
-    /// `grpc://HOST:PORT`.
-    pub address: String,
-    /// REAPI instance name.
-    pub instance: String,
-    /// Bearer token.
-    pub token: Option<String>,
-    /// Name of the build.
-    pub run_id: Option<String>,
-    /// What is built in it.
-    pub configuration: Configuration,
-}
-
-impl Server {
-    /// The server of an address, with what the configuration says about us.
-    pub fn new(address: &Address, config: &Config) -> Option<Self> {
-        let Address::Server { address, instance } = address else { return None };
-        Some(Self {
-            address: address.clone(),
-            instance: instance.clone(),
-            token: config.token.clone(),
-            run_id: config.run_id.clone(),
-            configuration: Configuration::of(config),
-        })
-    }
-
-    /// The same, for a call that builds this.
-    #[must_use]
-    pub fn building(self, configuration: &Configuration) -> Self {
-        Self { configuration: configuration.clone(), ..self }
-    }
-
-    /// Prepares to talk to it; inside a runtime.
-    ///
-    /// # Errors
-    /// If its address can't be one.
-    pub fn connect(&self) -> Result<Remote, StoreError> {
-        Remote::connect_lazy(&RemoteConfig {
-            address: self.address.clone(),
-            instance: self.instance.clone(),
-            function: DigestFunction::Sha256,
-            token: self.token.clone(),
-            request_metadata: Some(self.request_metadata(None, "")),
-            timeout: TRANSFER_TIMEOUT,
-        })
-    }
-
-    /// Who asks, and for what.
-    pub fn request_metadata(&self, action: Option<&Digest>, purpose: &str) -> reapi::RequestMetadata {
-        let Configuration { project, toolchain, platform } = &self.configuration;
-        reapi::RequestMetadata {
-            tool_details: Some(reapi::ToolDetails {
-                tool_name: "castwork".to_owned(),
-                tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-            }),
-            action_id: action.map(Digest::hash_hex).unwrap_or_default(),
-            tool_invocation_id: self.run_id.clone().unwrap_or_default(),
-            correlated_invocations_id: project.clone(),
-            configuration_id: format!("{platform}/{toolchain}"),
-            action_mnemonic: purpose.to_owned(),
-            ..reapi::RequestMetadata::default()
-        }
-    }
-}
-
-/// What an action consists of, for who has to have it.
-pub struct Inputs {
-    /// Action, command and directories.
-    pub messages: Vec<(Digest, Bytes)>,
-    /// Files.
-    pub files: Vec<(Digest, Bytes)>,
-    /// The compiler's files and where they are: read only if the server lacks them.
-    pub toolchain: Vec<(Digest, PathBuf)>,
-}
-
-impl Inputs {
-    /// All of it, as it is uploaded.
-    fn sources(&self) -> Vec<(Digest, Source)> {
-        let in_memory = self.messages.iter().chain(&self.files);
-        let in_memory = in_memory.map(|(digest, data)| (*digest, Source::Bytes(data.clone())));
-        let on_disk = self.toolchain.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
-        in_memory.chain(on_disk).collect()
-    }
+/// Who was first.
+pub enum First<T> {
+    /// The server.
+    Server(Answer),
+    /// What was done meanwhile.
+    Other(T),
 }
 
 /// Answers from a server. Nothing is started, and nobody connected to, before it is asked.
@@ -133,6 +53,11 @@ pub struct ServerTier {
     server: Server,
     breaker: Breaker,
     execution_breaker: Breaker,
+    writing_breaker: Breaker,
+    /// Whether it may be asked to run something, and be given something. Each breaker is asked once: when its pause is
+    /// over, only the first who asks may try.
+    may_execute: OnceCell<bool>,
+    may_write: OnceCell<bool>,
     /// The folder that the processes of this user share.
     folder: PathBuf,
     connection: OnceCell<(Runtime, Remote)>,
@@ -142,10 +67,18 @@ impl ServerTier {
     /// The tier of a server; `folder` is where it is remembered if the server is down.
     pub fn new(server: Server, folder: &Path) -> Self {
         let breaker = Breaker::new(folder, &server.address);
-        let execution_breaker =
-            Breaker::new(folder, &format!("{}/{} execution", server.address, server.instance));
-        let folder = folder.to_owned();
-        Self { server, breaker, execution_breaker, folder, connection: OnceCell::new() }
+        let own =
+            |what: &str| Breaker::new(folder, &format!("{}/{} {what}", server.address, server.instance));
+        Self {
+            breaker,
+            execution_breaker: own("execution"),
+            writing_breaker: own("writing"),
+            may_execute: OnceCell::new(),
+            may_write: OnceCell::new(),
+            folder: folder.to_owned(),
+            connection: OnceCell::new(),
+            server,
+        }
     }
 
     /// Whether the server may be asked: it was not found to be down a moment ago.
@@ -153,9 +86,24 @@ impl ServerTier {
         self.breaker.allows()
     }
 
-    /// Whether the server may be asked to run something: it did not refuse a moment ago.
+    /// Whether the server with this address, when it was last asked, ran actions: a build on it may have more jobs than this
+    /// machine has cores.
+    pub fn is_known_to_execute(server: &Server, folder: &Path) -> bool {
+        executes_file(server, folder).exists()
+    }
+
+    /// Whether the server may be asked to run something: it did not refuse that, or what it needs for it, a moment ago.
     pub fn may_execute(&self) -> bool {
-        self.execution_breaker.allows()
+        *self.may_execute.get_or_init(|| self.execution_breaker.allows()) && self.may_write()
+    }
+
+    /// Whether the server may be given something: it did not refuse a moment ago, for want of room or of a right.
+    fn may_write(&self) -> bool {
+        *self.may_write.get_or_init(|| self.writing_breaker.allows())
+    }
+
+    fn check_writing(&self) -> Result<(), TierError> {
+        if self.may_write() { Ok(()) } else { Err(TierError::Unfit("server that took nothing a moment ago")) }
     }
 
     /// Returns an answer if the server has all of it.
@@ -190,12 +138,14 @@ impl ServerTier {
         let Some(bytes) = manifest.to_bytes().filter(|bytes| bytes.len() <= MANIFEST_BYTES_MAX) else {
             return Ok(());
         };
+        self.check_writing()?;
         let (runtime, remote) = &self.connection_for(&key.digest, MANIFEST)?;
         let result = reapi::ActionResult { stdout_raw: bytes.into(), ..made_here() };
         self.wait(runtime, async {
             self.give(remote, key.messages.iter()).await?;
             self.put_result(remote, &key.digest, result).await
         })
+        .inspect(|()| self.writing_breaker.worked())
     }
 
     async fn result(
@@ -225,7 +175,7 @@ impl ServerTier {
         action: &Digest,
         result: reapi::ActionResult,
     ) -> Result<(), TierError> {
-        let step = "give the server a result";
+        let step = GIVE;
         let key = self.key(action);
         let kept = tokio::time::timeout(TRANSFER_TIMEOUT, ActionCache::put(remote, &key, result)).await;
         kept.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
@@ -244,6 +194,13 @@ impl ServerTier {
             Ok((known.executes(), known.takes_results()))
         });
         self.note(&asked);
+        if let Ok((executes, _)) = &asked {
+            let file = executes_file(&self.server, &self.folder);
+            if file.exists() != *executes {
+                // Not to know it costs no more than time.
+                let _ = if *executes { write_whole(&file, b"") } else { std::fs::remove_file(&file) };
+            }
+        }
         asked
     }
 
@@ -252,26 +209,72 @@ impl ServerTier {
     /// # Errors
     /// If it could not be, or did not end with 0: then the compiler is to be run here.
     pub fn execute(&self, action: &Digest, inputs: &Inputs) -> Result<Answer, TierError> {
+        let never = std::future::pending::<Option<Infallible>>();
+        match self.execute_or(action, inputs, never, || false)? {
+            First::Server(answer) => Ok(answer),
+            First::Other(never) => match never {},
+        }
+    }
+
+    /// The same, while something else is done that may be first, or may come to nothing; begun when the server has all that
+    /// it needs, because who won meanwhile would cut an upload short that others need as well. If the server fails and
+    /// that `is_running`, it is waited for.
+    ///
+    /// # Errors
+    /// As [`ServerTier::execute`], if there is nothing else.
+    pub fn execute_or<T>(
+        &self,
+        action: &Digest,
+        inputs: &Inputs,
+        other: impl Future<Output = Option<T>>,
+        is_running: impl Fn() -> bool,
+    ) -> Result<First<T>, TierError> {
         let (runtime, remote) = &self.connection_for(action, COMPILE)?;
-        let ran = runtime.block_on(while_there(&self.server, &self.breaker, async {
+        let (begin, begun) = tokio::sync::oneshot::channel();
+        let name = execute::Name::default();
+        let server = while_there(&self.server, &self.breaker, async {
             upload(remote, inputs.sources(), &self.folder).await?;
-            let result = match execute::execute(remote, action).await {
+            let _ = begin.send(());
+            let result = match execute::execute(remote, action, &name).await {
                 // Lost between upload and use: once more.
                 Err(execute::Failure::MissingInputs) => {
                     upload(remote, inputs.sources(), &self.folder).await?;
-                    execute::execute(remote, action).await
+                    execute::execute(remote, action, &name).await
                 }
                 ended => ended,
             };
             let result = result.map_err(execute::Failure::into_error)?;
             self.download(remote, &result).await?.ok_or(TierError::Unfit("remote result that is gone"))
-        }));
-        match &ran {
+        });
+        runtime.block_on(async {
+            let other = async {
+                begun.await.ok()?;
+                other.await
+            };
+            tokio::pin!(other);
+            tokio::select! {
+                biased;
+                ran = server => {
+                    self.note_execution(&ran);
+                    match ran {
+                        Err(error) if is_running() => other.await.map(First::Other).ok_or(error),
+                        ran => ran.map(First::Server),
+                    }
+                }
+                Some(other) = &mut other => {
+                    execute::cancel(remote, &name).await;
+                    Ok(First::Other(other))
+                }
+            }
+        })
+    }
+
+    fn note_execution(&self, ran: &Result<Answer, TierError>) {
+        match ran {
             Err(TierError::Execution { is_lasting: true, .. }) => self.execution_breaker.failed(),
             Ok(_) => self.execution_breaker.worked(),
-            _ => self.note(&ran),
+            _ => self.note(ran),
         }
-        ran
     }
 
     /// Keeps an answer of our own making at the server, if it takes results; whether it does.
@@ -287,6 +290,7 @@ impl ServerTier {
     ) -> Result<bool, TierError> {
         let (_, takes_results) = self.capabilities()?;
         if takes_results {
+            self.check_writing()?;
             spans::part("keep it", Kind::Client, || self.put(action, inputs, answer, took))?;
         }
         Ok(takes_results)
@@ -311,6 +315,7 @@ impl ServerTier {
             self.give(remote, inputs.messages.iter().take(2).chain(&blobs)).await?;
             self.put_result(remote, action, result).await
         })
+        .inspect(|()| self.writing_breaker.worked())
     }
 
     /// Waits for what the server does, as long as it is there; and remembers if it is not.
@@ -335,6 +340,8 @@ impl ServerTier {
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            // Signals are for the thread that passes them on to a compiler.
+            .on_thread_start(Forwarding::not_to_this_thread)
             .build()
             .map_err(|_| TierError::Unfit("no runtime for a connection"))?;
         let remote = {
@@ -366,6 +373,7 @@ impl ServerTier {
     fn note<T>(&self, outcome: &Result<T, TierError>) {
         match outcome {
             Ok(_) => self.breaker.worked(),
+            Err(error) if error.is_refusal() => self.writing_breaker.failed(),
             Err(error) if error.is_down() => self.breaker.failed(),
             Err(_) => {}
         }
@@ -404,5 +412,44 @@ impl ServerTier {
         let outputs: Option<Vec<Output>> = outputs.collect();
         let answer = outputs.zip(data(stdout)).zip(data(stderr));
         Ok(answer.map(|((outputs, stdout), stderr)| Answer { outputs, stdout, stderr }))
+    }
+}
+
+/// The file that is there while a server is known to run actions.
+fn executes_file(server: &Server, folder: &Path) -> PathBuf {
+    let name = format!("{}/{}", server.address, server.instance);
+    let name = Digest::of(DigestFunction::Sha256, name.as_bytes()).hash_hex();
+    folder.join("executes").join(&name[..32])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::config::{Address, Config};
+
+    #[test]
+    fn who_may_try_again_may_do_so_to_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::Server { address: "grpc://h:1".to_owned(), instance: String::new() };
+        let config = Config::load(&std::collections::BTreeMap::new(), |_| None).unwrap();
+        let tier = || ServerTier::new(Server::new(&address, &config).unwrap(), folder.path());
+        for breaker in [tier().execution_breaker, tier().writing_breaker] {
+            breaker.failed();
+            assert!(!tier().may_execute());
+            for entry in folder.path().join("down").read_dir().unwrap().flatten() {
+                let past = SystemTime::now() - Duration::from_secs(3600);
+                File::options().write(true).open(entry.path()).unwrap().set_modified(past).unwrap();
+            }
+            let first = tier();
+            assert!(
+                first.may_execute() && first.may_execute(),
+                "it is asked when it begins and when it is sent"
+            );
+            assert!(!tier().may_execute(), "the others go on waiting");
+            breaker.worked();
+            assert!(tier().may_execute());
+        }
     }
 }

@@ -1,5 +1,8 @@
 //! [`Stack`]: the tiers of a call, in the order in which they are asked.
 
+use std::path::Path;
+use std::time::Duration;
+
 use castwork_cas::Digest;
 use castwork_trace::Kind;
 
@@ -9,6 +12,7 @@ use crate::counters::Configuration;
 use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
 use crate::reason::Reason;
+use crate::slots::{Slot, Slots};
 use crate::spans;
 use crate::why::{Account, Accounts, Last};
 
@@ -183,10 +187,10 @@ impl<'a> Stack<'a> {
 
     /// Has each server that may be written to tried in order, until one gives an answer. Those that are down are not asked
     /// again.
-    pub fn at_servers(
+    pub fn at_servers<T>(
         &mut self,
-        mut run: impl FnMut(&ServerTier, &mut Self) -> Result<Option<Answer>, TierError>,
-    ) -> Option<Answer> {
+        mut run: impl FnMut(&ServerTier, &mut Self) -> Result<Option<T>, TierError>,
+    ) -> Option<T> {
         let mut answer = None;
         for (remote, is_read_only) in self.take_remotes() {
             if let (Remote::Server(tier), false, None) = (&remote, is_read_only, &answer) {
@@ -256,6 +260,22 @@ impl<'a> Stack<'a> {
             self.put_back(remote, is_read_only);
         }
         may_run
+    }
+
+    /// Waits for a slot in which a compiler may run here, if a server is known to run compilers, whether or not it is there
+    /// now: a build on it has more jobs than this machine has cores.
+    pub fn slot_here(&self) -> Option<Slot> {
+        let executes = |entry: &RemoteEntry| {
+            let server = Server::new(&entry.address, self.config);
+            server.is_some_and(|server| ServerTier::is_known_to_execute(&server, &self.config.dir))
+        };
+        let is_farmed = self.config.remotes.iter().any(|entry| !entry.is_read_only && executes(entry));
+        is_farmed.then(|| Slots::new(&self.config.dir).take()).flatten()
+    }
+
+    /// Where the processes of this user meet, and how long a server has a compile to itself.
+    pub fn terms_of_race(&self) -> (&'a Path, Option<Duration>) {
+        (self.config.dir.as_path(), self.config.race_after)
     }
 
     /// Notes that a remote tier could not be used.

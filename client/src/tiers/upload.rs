@@ -12,8 +12,8 @@ use castwork_cas::{BlobStore, Digest, StoreError};
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::TierError;
 use super::progress::Progress;
+use super::{ASK_LACKING, TierError, UPLOAD};
 
 /// The longest wait for the answer to a question, connecting included.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,7 +64,7 @@ pub(super) async fn upload(
         _turn = turn(folder, remote.address()).await;
         wanted = lacking(remote, wanted).await?;
     }
-    send(remote, wanted).await.map_err(TierError::at("upload"))
+    send(remote, wanted).await.map_err(TierError::at(UPLOAD))
 }
 
 async fn lacking(
@@ -72,7 +72,7 @@ async fn lacking(
     mut blobs: Vec<(Digest, Source)>,
 ) -> Result<Vec<(Digest, Source)>, TierError> {
     let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-    let step = "ask the server what it lacks";
+    let step = ASK_LACKING;
     let asked = tokio::time::timeout(ASK_TIMEOUT, remote.find_missing(&digests)).await;
     let missing = asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))?;
     let missing: HashSet<Digest> = missing.into_iter().collect();

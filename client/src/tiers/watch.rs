@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::TierError;
 use super::breaker::Breaker;
-use super::server::Server;
+use super::contact::Server;
 
 /// How long is waited before the server is asked whether it is there; each further time twice as long.
 const ASK_AFTER: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use crate::files;
 use crate::reason::Reason;
 
 /// Raised when the meaning of what is remembered changes.
-const FORMAT: u32 = 6;
+const FORMAT: u32 = 7;
 
 /// Files that were changed less than this ago may change again without another stamp.
 const SETTLED_AFTER_NS: i128 = 2_000_000_000;
@@ -123,7 +123,7 @@ impl ToolchainMemory {
         let kept = Kept { format: FORMAT, toolchain: self.toolchain.clone() };
         let written = serde_json::to_vec(&kept)
             .map_err(std::io::Error::from)
-            .and_then(|bytes| files::write_whole(&self.file, &bytes));
+            .and_then(|bytes| files::write_one_of_many(&self.file, &bytes));
         if let Err(error) = written {
             tracing::debug!(%error, "what was learned about the compiler isn't kept");
         }

@@ -18,6 +18,7 @@ use std::process::Command;
 use castwork_cas::{Digest, DigestFunction, Hasher};
 use serde::{Deserialize, Serialize};
 
+use crate::command_line::Dialect;
 use crate::local::{Platform, Stamp};
 use crate::reason::Reason;
 
@@ -93,6 +94,8 @@ pub struct Toolchain {
     pub driver: PathBuf,
     /// As what it is called, if it is a compiler only then.
     pub mode: Option<Mode>,
+    /// In which words it is told what to do.
+    pub dialect: Dialect,
     /// Whose compiler it is.
     pub family: Family,
     /// The machine that it runs on, by its name in Rust; by default ours.

@@ -15,7 +15,8 @@ use super::{
     ACTION_PATH, Assembler, Family, Luggage, Messages, Mode, Roles, Toolchain, Travel, identify_files,
     multitool, resolve,
 };
-use crate::command_line::Language;
+use crate::command_line::msvc::{self, Driver};
+use crate::command_line::{Dialect, Language};
 use crate::local::{Platform, Stamp};
 use crate::reason::Reason;
 
@@ -62,13 +63,19 @@ pub(super) fn identify(compiler: &Path, mode: Option<Mode>, language: Language) 
     let driver = if family == Family::Gcc { real.clone() } else { compiler.to_owned() };
     let is_named_so = driver.file_name().is_some_and(|name| name.to_string_lossy().contains("++"));
     let is_cxx_driver = mode.map_or(is_named_so, |mode| mode == Mode::Cxx);
+    let is_msvc = family == Family::Clang && Driver::named(&driver) == Some(Driver::ClangCl);
+    let dialect = if is_msvc { Dialect::Msvc } else { Dialect::Gnu };
     let dumped = if family == Family::Gcc { "-dumpfullversion" } else { "-dumpversion" };
-    let number = ask_it(&driver, dumped).or_else(|_| ask_it(&driver, "-dumpversion"))?;
+    let number = match dialect {
+        Dialect::Gnu => ask_it(&driver, dumped).or_else(|_| ask_it(&driver, "-dumpversion"))?,
+        Dialect::Msvc => number_in(&version).to_owned(),
+    };
     // Some builds say how they were made behind it: `12-posix`.
     let major = number.trim().split(|letter: char| !letter.is_ascii_digit()).next();
     let major = major.and_then(|major| major.parse().ok());
     let mut toolchain = Toolchain {
         mode,
+        dialect,
         machine: machine_of(&real),
         family,
         major: major.ok_or(Reason::new("compiler without a version"))?,
@@ -97,8 +104,16 @@ pub(super) fn identify(compiler: &Path, mode: Option<Mode>, language: Language) 
     } else {
         toolchain.tools = identify_files(&programs)?;
     }
+    if toolchain.dialect == Dialect::Msvc {
+        toolchain.travel = Travel::Stays("compiles of clang-cl are not run elsewhere yet".to_owned());
+    }
     toolchain.watched = fewest(toolchain.watched);
     Ok(toolchain)
+}
+
+/// The number in what clang says of its version.
+fn number_in(version: &str) -> &str {
+    version.split("clang version ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap_or_default()
 }
 
 /// The same watch with fewer looks: for what is not there, the first folder on the way to it that is not there.
@@ -259,7 +274,10 @@ fn is_on_action_path(program: &Path) -> bool {
 
 /// Checks that clang is by itself: no configuration file, no other assembler.
 fn check_clang(toolchain: &Toolchain) -> Result<(), Reason> {
-    let about = complaints(toolchain, &["-###", "-c", "-x", "c", "/dev/null", "-o", "/dev/null"])?;
+    let about = match toolchain.dialect {
+        Dialect::Gnu => complaints(toolchain, &["-###", "-c", "-x", "c", "/dev/null", "-o", "/dev/null"])?,
+        Dialect::Msvc => complaints(toolchain, &["-###", "-c", "-TC", "-Fo/dev/null", "--", "/dev/null"])?,
+    };
     if about.contains("Configuration file:") {
         return Err("configuration from a file".into());
     }
@@ -323,7 +341,10 @@ pub(super) fn include_dirs(
     flags: &[String],
 ) -> Result<IncludeDirs, Reason> {
     let mut words: Vec<&str> = flags.iter().map(String::as_str).collect();
-    words.extend(["-E", "-v", "-x", language.name(), "/dev/null"]);
+    match toolchain.dialect {
+        Dialect::Gnu => words.extend(["-E", "-v", "-x", language.name(), "/dev/null"]),
+        Dialect::Msvc => words.extend(["-E", "-v", msvc::language_flag(language), "--", "/dev/null"]),
+    }
     let about = complaints(toolchain, &words)?;
     check_program(&about, toolchain)?;
     let left_out = ignored_folders(&about).map(str::to_owned).collect();

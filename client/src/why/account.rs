@@ -3,6 +3,7 @@
 use castwork_cas::{Digest, DigestFunction};
 use prost::Message as _;
 
+use crate::command_line::Dialect;
 use crate::environment::{self, VARIABLES};
 use crate::prepare::{Prepared, Understood};
 
@@ -80,6 +81,10 @@ impl Account {
         ];
         for (name, _) in VARIABLES {
             settings.extend(environment::of_process(name).map(|value| part(name, value)));
+        }
+        if compile.dialect == Dialect::Msvc {
+            let set = environment::of_msvc(environment::of_process);
+            settings.extend(set.into_iter().map(|(name, value)| part(&name, value)));
         }
         Some(Self {
             source: place.locate(&compile.source).ok()?.name,

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 #[cfg(unix)]
+pub mod msvc;
+#[cfg(unix)]
 pub mod rust;
 
 use std::io::Write;

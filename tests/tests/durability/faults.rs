@@ -82,12 +82,22 @@ fn log_says(server: &Server, words: &str) {
 }
 
 /// A mounted ext4 of so many megabytes; `None` if the test is skipped.
-fn small_disk(test: &str, folder: &Path, megabytes: u64, options: &[&str]) -> Option<Mount> {
+pub(crate) fn small_disk(test: &str, folder: &Path, megabytes: u64, options: &[&str]) -> Option<Mount> {
     if !disk::can_mount(test, &["ext4"]) {
         return None;
     }
     let mount = Mount::on(&folder.join("disk.img"), &folder.join("disk"), "ext4", megabytes, options);
     Some(mount.expect("a file system that was just made can be mounted"))
+}
+
+/// Takes all the room that is left, with the file that it returns.
+pub(crate) fn fill(disk: &Mount) -> PathBuf {
+    let others = disk.path().join("others");
+    let mut file = File::create(&others).unwrap();
+    let piece = vec![7; 64 << 10];
+    // To the last byte: what ext4 keeps for root is taken too.
+    while file.write_all(&piece).and_then(|()| file.sync_data()).is_ok() {}
+    others
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,12 +109,7 @@ async fn a_disk_that_others_fill_is_read_and_written_again_when_there_is_room() 
     for (seed, length) in before {
         put(&server, seed, length).await.unwrap();
     }
-    let others = disk.path().join("others");
-    let mut file = File::create(&others).unwrap();
-    let piece = vec![7; 64 << 10];
-    // To the last byte: what ext4 keeps for root is taken too.
-    while file.write_all(&piece).and_then(|()| file.sync_data()).is_ok() {}
-    drop(file);
+    let others = fill(&disk);
     // What ext4 had set aside for the file, it may give to others.
     let mut seed = 100;
     while put(&server, seed, SMALL).await.is_ok() {

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod builds;
 mod disk;
 mod faults;
 mod kill;

@@ -81,6 +81,7 @@ impl Client {
         command.env("CCACHE_DISABLE", "1");
         command.envs(self.library_path.as_ref().map(|folder| ("LD_LIBRARY_PATH", folder)));
         command.env("CASTWORK_REMOTE", &self.remote).env("CASTWORK_DIR", self.folder.path().join("cache"));
+        command.env("CASTWORK_RACE_AFTER", "never");
         command.env("CASTWORK_CONFIG", "/dev/null").env("CASTWORK_PROJECT_ROOT", self.folder.path());
         command
     }

@@ -2,6 +2,7 @@ use super::*;
 
 const LOOKING: Looking<'static> = Looking {
     language: Language::Cxx,
+    has_assembler_blocks: false,
     standard: Some("c++17"),
     places: &["/home/me/x"],
     isolated: None,
@@ -92,4 +93,37 @@ fn what_leads_elsewhere_is_refused() {
         assert_eq!(read(text.as_bytes(), &modern).unwrap_err().as_str(), "modules", "{text}");
     }
     assert!(read(b"import = 1; module(x);", &modern).is_ok());
+}
+
+#[test]
+fn assembler_without_parentheses_is_refused_where_there_is_such() {
+    let looking = Looking { has_assembler_blocks: true, ..LOOKING };
+    for text in [
+        "__asm .incbin \"x\"\n",
+        "__asm mov eax, 1\n",
+        "__asm { nop }",
+        "_asm volatile nop\n",
+        "__asm\n.incbin \"x\"",
+    ] {
+        let found = read(text.as_bytes(), &looking).expect_err(text).to_string();
+        assert_eq!(found, "block of assembler", "{text}");
+    }
+    for text in ["__asm__ __volatile__ (\"nop\");", "__asm (\"nop\");", "int a;"] {
+        assert!(read(text.as_bytes(), &looking).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn namespaces_without_a_name_are_seen() {
+    for text in ["namespace { int x; }", "namespace\n# 3 \"x.h\"\n{}", "inline namespace [[a]] {}"] {
+        assert!(found(text).has_unnamed_namespace, "{text}");
+    }
+    for text in ["namespace a { int x; }", "namespace a::b {}", "int namespaces;", "\"namespace {\""] {
+        assert!(!found(text).has_unnamed_namespace, "{text}");
+    }
+}
+
+#[test]
+fn markers_that_do_not_say_what_is_entered_are_refused() {
+    assert_eq!(reason("#line 1 \"a.h\"\nint x;\n"), "line marker of an unusual shape");
 }

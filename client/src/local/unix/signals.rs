@@ -13,6 +13,7 @@ const ENDING: [Signal; 3] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
 /// Whom they are passed on to.
 #[derive(Clone, Copy, Debug)]
 struct To {
+    /// A process, or by a negative number its group.
     child: Option<Pid>,
     /// What was passed on last.
     signal: Option<Signal>,
@@ -34,6 +35,27 @@ pub struct Forwarding(());
 impl Forwarding {
     /// Begins. If there can be no thread for it, signals do what they do without us.
     pub fn to(child: &Child) -> Self {
+        Self::to_whom(i32::try_from(child.id()).ok())
+    }
+
+    /// The same, to all of a group that a child leads.
+    pub fn to_group(leader: &Child) -> Self {
+        Self::to_whom(i32::try_from(leader.id()).ok().map(i32::wrapping_neg))
+    }
+
+    /// Has signals go to other threads of this process than the one that calls.
+    pub fn not_to_this_thread() {
+        let all: SigSet = ENDING.into_iter().collect();
+        let _ = all.thread_block();
+    }
+
+    /// Ends what [`Forwarding::not_to_this_thread`] began.
+    pub fn to_this_thread_again() {
+        let all: SigSet = ENDING.into_iter().collect();
+        let _ = all.thread_unblock();
+    }
+
+    fn to_whom(child: Option<i32>) -> Self {
         let mut to = to();
         let all: SigSet = ENDING.into_iter().collect();
         if all.thread_block().is_ok() {
@@ -44,22 +66,30 @@ impl Forwarding {
                 }
             });
         }
-        *to = To { child: i32::try_from(child.id()).ok().map(Pid::from_raw), signal: None };
+        *to = To { child: child.map(Pid::from_raw), signal: None };
         Self(())
     }
 
     /// Ends, when the child has: if that was by a signal that was passed on, this process ends by the same.
     pub fn end(self, status: ExitStatus) {
+        self.end_if(status.signal().is_some());
+    }
+
+    /// Ends because the child is of no use any more: if a signal was passed on, this process ends by it.
+    pub fn end_early(self) {
+        self.end_if(true);
+    }
+
+    fn end_if(self, may_die: bool) {
         let passed_on = {
             let mut to = to();
             to.child = None;
             to.signal.take()
         };
-        if let Some(signal) = passed_on.filter(|_| status.signal().is_some()) {
+        if let Some(signal) = passed_on.filter(|_| may_die) {
             die(signal);
         }
-        let all: SigSet = ENDING.into_iter().collect();
-        let _ = all.thread_unblock();
+        Self::to_this_thread_again();
     }
 }
 
