@@ -4,9 +4,9 @@ use crate::config::Config;
 use crate::environment;
 use crate::launch::quoted;
 
-/// Where links named like compilers are made in the container: cibuildwheel has another `PATH` for each Python, and this folder
-/// comes first in all of them.
-const LINKS: &str = "/opt/castwork";
+/// Where links named like the container's compilers are made, in `links` in it: cibuildwheel has another `PATH` for each Python,
+/// and that folder comes first in all of them.
+const FOLDER: &str = "/opt/castwork";
 
 /// Where cibuildwheel puts the project.
 const PROJECT: &str = "/project";
@@ -17,11 +17,12 @@ const HOST: &str = "/host";
 /// Lines for a shell to `eval`.
 pub fn settings(config: &Config) -> String {
     let before = format!(
-        "pip install --find-links {{project}}/wheels castwork && mkdir -p {LINKS} && \
-         for name in castwork cc c++ gcc g++ clang clang++; do \
-         if command -v $name >/dev/null; then ln -sf \"$(command -v castwork)\" {LINKS}/$name; fi; done"
+        "pip install --find-links {{project}}/wheels castwork && mkdir -p {FOLDER}/links && \
+         CASTWORK_DIR={FOLDER} castwork env >/dev/null && \
+         ln -sf \"$(command -v castwork)\" {FOLDER}/links/castwork"
     );
-    let mut inside = vec![format!("PATH=\"{LINKS}:$PATH\""), format!("CASTWORK_PROJECT_ROOT={PROJECT}")];
+    let mut inside =
+        vec![format!("PATH=\"{FOLDER}/links:$PATH\""), format!("CASTWORK_PROJECT_ROOT={PROJECT}")];
     let remote = environment::of_process("CASTWORK_REMOTE").filter(|remote| !remote.is_empty());
     if let Some(remote) = &remote {
         let remote = remote.replace("file:///", &format!("file://{HOST}/"));

@@ -2,7 +2,8 @@
 //! that tools for Python's packages make for each build.
 //!
 //! Only where the object does not hold its place: with debug information that can't move, or with maps of the user's,
-//! nothing would be shared in any case.
+//! nothing would be shared in any case. One within another is no matter, even for debug information that moves: compilers and
+//! assemblers ask whether two folders have the same name, and of two that differ the virtual names differ as well.
 
 use crate::builds::Build;
 use crate::command_line::{Argument, Compile};
@@ -36,7 +37,7 @@ pub fn of(compile: &Compile, place: &Place, moves: bool) -> Vec<Mount> {
         |mount: &Mount| mounts.iter().all(|other| other.name != mount.name || other.real == mount.real);
     let mut alone: Vec<Mount> = mounts.iter().filter(|mount| is_alone(mount)).cloned().collect();
     alone.dedup();
-    if compile.has_debug { apart(&alone, place) } else { alone }
+    alone
 }
 
 /// The folder of a build and that of its sources.
@@ -55,24 +56,6 @@ fn of_build(compile: &Compile, place: &Place, build: &Build) -> Vec<Mount> {
         && build.folder == place.folder
         && std::path::Path::new(root).join(&BUILD_INSIDE[PROJECT.len() + 1..]).symlink_metadata().is_err();
     is_inside.then(|| mount(BUILD_INSIDE, &build.folder)).into_iter().collect()
-}
-
-/// Those that lie apart from each other, and from the project.
-///
-/// The assembler compares the names of folders letter by letter, so of two within each other one has no name of its own: debug
-/// information depends on no more than that they differ.
-fn apart(mounts: &[Mount], place: &Place) -> Vec<Mount> {
-    let given = mounts.iter().find(|mount| mount.name == PROJECT).map(|mount| mount.real.as_str());
-    let Some(project) = given.or(place.root.as_deref()).map(str::to_owned) else { return Vec::new() };
-    let is_kept = |mount: &Mount| {
-        let begins = |other: &str| other.starts_with(&mount.real) || mount.real.starts_with(other);
-        [PROJECT, BUILD_INSIDE].contains(&mount.name)
-            || !begins(&project)
-                && mounts
-                    .iter()
-                    .all(|other| [PROJECT, mount.name].contains(&other.name) || !begins(&other.real))
-    };
-    mounts.iter().filter(|mount| is_kept(mount)).cloned().collect()
 }
 
 /// Whether a path is a folder or in it.

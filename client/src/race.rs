@@ -87,7 +87,7 @@ impl<'a> Race<'a> {
         let object = if status.success() { Some(std::fs::read(output)?) } else { None };
         // Before this process may end as the compiler did.
         drop(folder);
-        running.is_over(status);
+        running.end(status);
         let driver = self.call.toolchain().driver.file_name().unwrap_or_default().to_string_lossy();
         // How it was called is not how the user called it.
         if status.code().is_none()
@@ -154,7 +154,7 @@ impl Running {
     }
 
     /// Ends this process too, if it was told to.
-    fn is_over(mut self, status: ExitStatus) {
+    fn end(mut self, status: ExitStatus) {
         if let Some(forwarding) = self.forwarding.take() {
             forwarding.end(status);
         }

@@ -10,7 +10,7 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use support::{Project, castwork, shown, skip, text};
+use support::{Project, castwork, program, shown, skip, text};
 
 /// Where `tests/isolated` has installed pip, and the packages that it installs; `None` if it has not.
 fn installed(test: &str) -> Option<PathBuf> {
@@ -170,6 +170,19 @@ fn check_debug_information(builds: &Builds, module: &[u8], from: &Path) {
     folders.sort_unstable();
     folders.dedup();
     assert_eq!(folders.len(), 1, "more than the isolation of one build is named: {folders:?}");
+    if program("gdb").is_none() {
+        return skip("a debugger for a wheel", "there is no gdb");
+    }
+    for n in 1..=6 {
+        // By its file: where a function begins may be a line of what is inlined into it.
+        let (line, list) = (format!("info line u{n}.cpp:7"), format!("list u{n}.cpp:4,7"));
+        let mut command = Command::new("gdb");
+        command.args(["-nx", "-batch", "-ex", &line, "-ex", &list, "-ex", "info source"]).arg(&file);
+        let told = text(&command.output().unwrap().stdout);
+        let source = format!("{}/src/u{n}.cpp", shown(from));
+        assert!(told.contains(&format!("Located in {source}\n")), "{told}");
+        assert!(told.contains(&format!("\tint u{n}(int x) {{\n")), "it lists the source: {told}");
+    }
 }
 
 #[test]

@@ -37,7 +37,23 @@ impl Places {
             [build, "pip-build-env-"].map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
         let [build, required] =
             [&folders[0], &folders[1]].map(|folder| folder.path().canonicalize().unwrap());
-        let build = build.join("build");
+        Self::at(project, folders, build.join("build"), required)
+    }
+
+    /// Built in a folder in the project's, or beside it: `{}` is the project's own name.
+    fn built_in(from: &Places, source: &str, build: &str) -> Self {
+        let project = from.project.copy(source);
+        let folders =
+            ["tmp", "pip-build-env-"].map(|name| tempfile::Builder::new().prefix(name).tempdir().unwrap());
+        let required = folders[1].path().canonicalize().unwrap();
+        let build = match build.strip_prefix("../") {
+            Some(beside) => project.root.parent().unwrap().join(beside.replace("{}", source)),
+            None => project.root.join(build),
+        };
+        Self::at(project, folders, build, required)
+    }
+
+    fn at(project: Project, folders: [tempfile::TempDir; 2], build: PathBuf, required: PathBuf) -> Self {
         std::fs::create_dir_all(build.join("dir")).unwrap();
         std::fs::create_dir_all(required.join("include")).unwrap();
         let places = Self { project, _folders: folders, build, required };
@@ -104,6 +120,39 @@ fn objects_with_debug_information_move() {
     }
     others[0].write(&others[0].required, "include/far.h", "static inline int far(int x) { return x * 4; }\n");
     assert!(!others[0].compile("gcc", "ROOT/src/b.c", "-g -O2"), "what is required counts");
+}
+
+#[test]
+fn where_the_folder_of_a_build_lies_is_no_matter() {
+    let apart = Places::new(None, "", "tmp");
+    // In the project's, at several depths, under a name with which another folder in it begins; beside it, with a name that
+    // begins as the project's; and one with which the project's begins.
+    let within = [
+        "build",
+        "cmake-build-debug",
+        "a/much/deeper/one",
+        "src-build",
+        "inc",
+        "../{}-build",
+        "../{}x/y",
+        "../ano",
+    ];
+    let places: Vec<Places> = within.iter().map(|build| Places::built_in(&apart, "another", build)).collect();
+    for (compiler, source, flags) in
+        [("g++", "ROOT/src/a.cc", "-g"), ("gcc", "ROOT/src/b.c", "-O2 -g"), ("gcc", "ROOT/src/b.c", "-O2")]
+    {
+        assert!(!places[0].compile(compiler, source, flags), "{source} {flags}");
+        for (place, build) in places.iter().zip(within).chain([(&apart, "apart")]) {
+            assert!(place.compile(compiler, source, flags), "{build}: {source} {flags}");
+        }
+    }
+    // From the folder of a build, the project's own is a way there.
+    for (place, build) in places.iter().zip(within) {
+        let is_far = build.contains('/');
+        let way = if is_far { "ROOT/src/b.c" } else { "../src/b.c" };
+        place.compile("gcc", way, "-g -O1");
+        assert!(place.compile("gcc", way, "-g -O1"), "{build}");
+    }
 }
 
 #[test]

@@ -90,6 +90,133 @@ fn containers_with_two_compilers_at_one_path_share_nothing() {
     }
 }
 
+/// Projects that are built as `castwork env --cibuildwheel` says: ours, with scikit-build-core and pybind11; and a package
+/// as its authors publish it, with setuptools.
+const AS_PRINTED: [&str; 2] = ["project", "kiwisolver-1.5.1"];
+
+#[test]
+fn what_is_printed_for_cibuildwheel_is_enough_for_real_packages_in_fresh_containers() {
+    let farm = Farm::with(Options { workers: 0, ..Options::default() });
+    let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/cibuildwheel");
+    let downloaded = environment("cibuildwheel").expect("tests/containers installs it").join("sdists");
+    for name in AS_PRINTED {
+        let from = if name == "project" { clients.join(name) } else { downloaded.join(name) };
+        let project = farm.folder().join("projects").join(name);
+        copy(&from, &project);
+        without_its_own_settings(&project.join("pyproject.toml"));
+        pack(&project.join("wheels"));
+        let plain = as_printed(&farm, &project, "plain");
+        let cold = as_printed(&farm, &project, "cold");
+        let warm = as_printed(&farm, &project, "warm");
+        for (run, (seconds, stats, _)) in [("plain", &plain), ("cold", &cold), ("warm", &warm)] {
+            progress(&format!("{name}, {run}: {seconds:.1} s, {stats}"));
+        }
+        let of = |stats: &Value, what: &str| stats[what].as_u64().unwrap();
+        assert_eq!(of(&plain.1, "compiles"), 0, "{name}");
+        assert!(of(&cold.1, "local_runs") >= SOURCES, "{name}: {}", cold.1);
+        // Each container has a cache of its own, so all that is found comes from the server.
+        let trials = warm.1["reasons"][TRIAL].as_u64().unwrap_or_default();
+        let (hits, compiles) = (of(&warm.1, "remote_hits"), of(&warm.1, "compiles"));
+        assert_eq!(hits + trials, compiles, "{name}: {}", warm.1);
+        assert!(hits >= SOURCES && trials <= 1, "{name}: {}", warm.1);
+        assert!(plain.2 == cold.2 && plain.2 == warm.2, "{name}: other extensions");
+    }
+}
+
+/// Builds a wheel in a fresh container, set up by nothing but what `castwork env --cibuildwheel` prints. Returns the seconds of
+/// its own build, what was counted, and its extensions.
+fn as_printed(farm: &Farm, project: &Path, run: &str) -> (f64, Value, Vec<(String, Vec<u8>)>) {
+    let name = project.file_name().unwrap().to_string_lossy().into_owned();
+    let out = farm.folder().join(format!("out-{name}-{run}"));
+    let mut command = Command::new("sh");
+    command.args(["-euc", AS_IT_SAYS, "sh"]).arg(binary("castwork")).arg(run).arg(&out).current_dir(project);
+    command.arg(environment("cibuildwheel").unwrap().join("bin/cibuildwheel"));
+    command.envs([("CASTWORK_REMOTE", farm.address()), ("CASTWORK_PROJECT", format!("tests/{name}"))]);
+    command.env("CASTWORK_RUN_ID", format!("{name}-{run}"));
+    command.envs([
+        ("CIBW_BUILD", "cp311-manylinux_x86_64"),
+        ("CIBW_MANYLINUX_X86_64_IMAGE", &image()),
+        ("CIBW_CONTAINER_ENGINE", "podman; create_args: --network=host"),
+        ("CIBW_REPAIR_WHEEL_COMMAND_LINUX", "cp {wheel} {dest_dir}"),
+    ]);
+    let done = finish(command, WHEEL_MAX);
+    done.must_succeed(&format!("{name}, {run}: cibuildwheel"));
+    let took = done.stdout.lines().find_map(|line| line.split_once("manylinux_x86_64 finished in "));
+    let seconds = took.unwrap_or_else(|| panic!("cibuildwheel says no time:\n{}", done.stdout)).1;
+    let seconds = seconds.trim_end_matches('s').parse().unwrap();
+    (seconds, stats(&done.stdout), without_debug_information(&out))
+}
+
+/// The extensions in a wheel, without what names the folders that each build has of its own: debug information, and the digest
+/// that the linker makes of all.
+fn without_debug_information(out: &Path) -> Vec<(String, Vec<u8>)> {
+    let strip = |(name, bytes): (String, Vec<u8>)| {
+        let file = out.join("stripped");
+        fs::write(&file, bytes).unwrap();
+        let mut command = Command::new("strip");
+        command.args(["-g", "--remove-section=.note.gnu.build-id"]).arg(&file);
+        finish(command, WHEEL_MAX).must_succeed("strip an extension");
+        (name, fs::read(&file).unwrap())
+    };
+    extensions(out).into_iter().map(strip).collect()
+}
+
+/// The gate is part of it: a first run passes, and a later one that finds nothing would not.
+const AS_IT_SAYS: &str = r#"
+eval "$("$1" env --cibuildwheel)"
+gate="castwork report --require-hit-rate 1 --grace-first-run"
+if [ "$2" = plain ]; then export CIBW_ENVIRONMENT_LINUX="$CIBW_ENVIRONMENT_LINUX CASTWORK_DISABLE=1" gate=true; fi
+export CIBW_TEST_COMMAND_LINUX="echo \"stats \$(castwork stats --json | tr -d '\n')\" && $gate"
+exec "$4" --platform linux --output-dir "$3" .
+"#;
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to.parent().unwrap()).unwrap();
+    let mut command = Command::new("cp");
+    command.arg("-r").arg(from).arg(to);
+    finish(command, WHEEL_MAX).must_succeed("copy a project");
+}
+
+/// Leaves out what a project says of its own CI: `[tool.cibuildwheel…]`.
+fn without_its_own_settings(file: &Path) {
+    let text = fs::read_to_string(file).unwrap();
+    let mut is_own = false;
+    let kept = text.lines().filter(|line| {
+        let table = line.trim_start_matches('[');
+        if table.len() < line.len() {
+            is_own = table.starts_with("tool.cibuildwheel");
+        }
+        !is_own
+    });
+    let kept: String = kept.flat_map(|line| [line, "\n"]).collect();
+    fs::write(file, kept).unwrap();
+}
+
+/// Makes a wheel of the client, for containers to install as they would the published one.
+fn pack(folder: &Path) {
+    let layout = tempfile::tempdir().unwrap();
+    let (scripts, about) = ("castwork-0.1.0.data/scripts", "castwork-0.1.0.dist-info");
+    for part in [scripts, about] {
+        fs::create_dir_all(layout.path().join(part)).unwrap();
+    }
+    fs::create_dir_all(folder).unwrap();
+    let mut strip = Command::new("strip");
+    strip.arg("-o").arg(layout.path().join(scripts).join("castwork")).arg(client());
+    finish(strip, WHEEL_MAX).must_succeed("strip the client");
+    let tag = "py3-none-manylinux_2_17_x86_64";
+    for (name, text) in [
+        ("METADATA", "Metadata-Version: 2.1\nName: castwork\nVersion: 0.1.0\n".to_owned()),
+        ("WHEEL", format!("Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: false\nTag: {tag}\n")),
+        ("RECORD", format!("{scripts}/castwork,,\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")),
+    ] {
+        fs::write(layout.path().join(about).join(name), text).unwrap();
+    }
+    let mut zip = Command::new("python3");
+    zip.args(["-m", "zipfile", "-c"]).arg(folder.join(format!("castwork-0.1.0-{tag}.whl")));
+    zip.args(["castwork-0.1.0.data", about]).current_dir(layout.path());
+    finish(zip, WHEEL_MAX).must_succeed("make a wheel of the client");
+}
+
 /// A wheel that was built.
 struct Wheel {
     name: &'static str,
@@ -168,12 +295,26 @@ fn stats(said: &str) -> Value {
 
 /// The extension module in the one wheel of a folder.
 fn extension(folder: &Path) -> Vec<u8> {
+    let found = extensions(folder);
+    let [(_, one)] = found.as_slice() else { panic!("not one extension in {}", folder.display()) };
+    one.clone()
+}
+
+/// The extension modules in the one wheel of a folder, each by its name.
+fn extensions(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let wheel = only(folder, "whl");
     let unpacked = folder.join("unpacked");
     let mut unpack = Command::new("python3");
     unpack.args(["-m", "zipfile", "-e"]).arg(wheel).arg(&unpacked);
     finish(unpack, WHEEL_MAX).must_succeed("unpack a wheel");
-    fs::read(only(&unpacked, "so")).unwrap()
+    let mut find = Command::new("find");
+    find.arg(&unpacked).args(["-name", "*.so"]);
+    let found = finish(find, WHEEL_MAX);
+    let named = found.stdout.lines().map(|path| (path.to_owned(), fs::read(path).unwrap()));
+    let mut all: Vec<(String, Vec<u8>)> =
+        named.map(|(path, bytes)| (path[unpacked.to_string_lossy().len()..].to_owned(), bytes)).collect();
+    all.sort();
+    all
 }
 
 fn only(folder: &Path, extension: &str) -> PathBuf {

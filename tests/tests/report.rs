@@ -31,7 +31,8 @@ impl Machine {
         command.env("CASTWORK_RACE_AFTER", "never");
         command.env("CASTWORK_RUN_ID", run).env("CASTWORK_PROJECT_ROOT", self.folder.path());
         command.env_remove("CASTWORK_CONFIG").env("HOME", self.folder.path());
-        command.output().expect("start castwork")
+        // Messages in another language or alphabet are another compile's.
+        command.env("LC_ALL", "C.UTF-8").output().expect("start castwork")
     }
 
     fn dir(&self) -> PathBuf {
@@ -42,10 +43,10 @@ impl Machine {
     fn build(&self, run: &str, number: u32) {
         let define = format!("-DNUMBER={number}");
         for source in ["a.c", "b.c"] {
-            let output = self.castwork(run, &["cc", "-c", &define, source]);
+            let output = self.castwork(run, &["gcc", "-c", &define, source]);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
-        assert!(self.castwork(run, &["cc", "--version"]).status.success());
+        assert!(self.castwork(run, &["gcc", "--version"]).status.success());
     }
 
     fn report(&self, run: &str, flags: &[&str]) -> (Option<i32>, String) {
@@ -62,12 +63,68 @@ impl Machine {
     }
 }
 
+/// The gate of those who want to notice a cache that does not work at all.
+const ANY: [&str; 3] = ["--require-hit-rate", "1", "--grace-first-run"];
+
+/// Runs the rest of its words in a root of its own, as a container does: the machine's system, its own folder for what is
+/// temporary, and the folder `$1` at `/project`.
+const CONTAINER: [&str; 16] = [
+    "bwrap",
+    "--ro-bind",
+    "/usr",
+    "/usr",
+    "--symlink",
+    "usr/bin",
+    "/bin",
+    "--symlink",
+    "usr/lib",
+    "/lib",
+    "--symlink",
+    "usr/lib64",
+    "/lib64",
+    "--proc",
+    "/proc",
+    "--dev",
+];
+
+impl Machine {
+    /// Runs `castwork` in a container that has this machine's folder as its project.
+    fn contained(&self, run: &str, words: &[&str]) -> Output {
+        let program = binary("castwork");
+        let mut command = Command::new(CONTAINER[0]);
+        command.args(&CONTAINER[1..]).args(["/dev", "--tmpfs", "/tmp", "--bind"]).arg(self.folder.path());
+        command.arg("/project").arg("--ro-bind").arg(program).args([
+            "/castwork",
+            "--chdir",
+            "/project",
+            "--",
+        ]);
+        command.arg("/castwork").args(words).env_clear().env("PATH", "/usr/bin").env("HOME", "/project");
+        command.envs([("CASTWORK_REMOTE", self.remote.as_str()), ("CASTWORK_PROJECT", "demo")]);
+        command.envs([("CASTWORK_RUN_ID", run), ("CASTWORK_DIR", "/project/cache")]);
+        command
+            .env("LC_ALL", "C.UTF-8")
+            .env("CASTWORK_PROJECT_ROOT", "/project")
+            .output()
+            .expect("start bwrap")
+    }
+
+    /// Compiles both files in a container.
+    fn build_contained(&self, run: &str, number: u32) {
+        let define = format!("-DNUMBER={number}");
+        for source in ["a.c", "b.c"] {
+            let output = self.contained(run, &["gcc", "-c", &define, source]);
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
 const GATE: [&str; 2] = ["--require-hit-rate", "90"];
 const GRACE: [&str; 3] = ["--require-hit-rate", "90", "--grace-first-run"];
 
 #[test]
 fn the_server_knows_what_became_of_a_run_and_which_was_the_first() {
-    if !have("the report of a run", "cc") {
+    if !have("the report of a run", "gcc") {
         return;
     }
     let mut farm = Farm::start(1, 2);
@@ -136,9 +193,62 @@ fn the_server_knows_what_became_of_a_run_and_which_was_the_first() {
     assert!(pages.contains("never_seen") && pages.contains("r4"), "{pages}");
 }
 
+/// What is done before the gate is asked: runs are of other machines each, which know nothing of each other.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    Nothing,
+    /// The server is started anew.
+    Restart,
+}
+
+#[test]
+fn the_gate_lets_a_first_run_pass_and_no_later_one_without_hits() {
+    if !have("the gate", "gcc") || !have("the gate", "bwrap") {
+        return;
+    }
+    for is_first_contained in [false, true] {
+        let mut farm = Farm::start(1, 2);
+        // Run, the value of a macro (another one is never found), whether in a container, and what comes of it.
+        let first = is_first_contained;
+        for (run, number, is_contained, hits, before, expected) in [
+            ("first", 1, first, 0, Before::Nothing, Some(0)),
+            ("second, all new", 2, first, 0, Before::Nothing, Some(4)),
+            ("third, found", 1, first, 2, Before::Nothing, Some(0)),
+            ("fourth, from the other side, all new", 3, !first, 0, Before::Nothing, Some(4)),
+            ("fifth, from the other side, found", 1, !first, 2, Before::Nothing, Some(0)),
+            ("sixth, all new", 4, first, 0, Before::Restart, Some(4)),
+            ("seventh, from the other side, found", 4, !first, 2, Before::Restart, Some(0)),
+        ] {
+            if matches!(before, Before::Restart) {
+                farm.scheduler().kill();
+                farm.restart_scheduler();
+            }
+            let machine = Machine::new(&farm.address());
+            let words = [&["report"][..], &ANY].concat();
+            let (output, elsewhere) = if is_contained {
+                machine.build_contained(run, number);
+                (machine.contained(run, &words), Machine::new(&farm.address()).report(run, &ANY))
+            } else {
+                machine.build(run, number);
+                let other = Machine::new(&farm.address()).contained(run, &words);
+                let said = String::from_utf8_lossy(&[other.stdout, other.stderr].concat()).into_owned();
+                (machine.castwork(run, &words), (other.status.code(), said))
+            };
+            let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+            assert_eq!(output.status.code(), expected, "{run}: {said}");
+            // The server knows, so whoever asks from the other side, with nothing of this build, is told the same.
+            assert_eq!(elsewhere.0, expected, "{run}, from elsewhere: {}", elsewhere.1);
+            let counted = format!("({hits} of 2)");
+            assert!(said.contains(&counted) || run == "first", "{run}: {said}");
+            let reason = "because: 2 × the server has never had a result of it";
+            assert_eq!(said.contains(reason), expected == Some(4), "{run}: {said}");
+        }
+    }
+}
+
 #[test]
 fn a_fallback_is_told_to_the_server_when_it_is_back() {
-    if !have("the report of a fallback", "cc") {
+    if !have("the report of a fallback", "gcc") {
         return;
     }
     let mut farm = Farm::start(0, 1);
@@ -163,7 +273,7 @@ fn a_fallback_is_told_to_the_server_when_it_is_back() {
 
 #[test]
 fn without_a_server_the_local_counters_decide_with_the_same_exit_codes() {
-    if !have("the report without a server", "cc") {
+    if !have("the report without a server", "gcc") {
         return;
     }
     let machine = Machine::new("");

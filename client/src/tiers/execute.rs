@@ -124,7 +124,8 @@ fn ended(status: Status) -> Failure {
 
 /// Begins, or goes on waiting for the operation `name`.
 async fn attempt(remote: &Remote, action: &Digest, name: &Name) -> Result<reapi::ActionResult, Failure> {
-    let begun = tokio::time::timeout(BEGIN_TIMEOUT, open(remote, action, name.borrow().clone())).await;
+    let known = name.borrow().clone();
+    let begun = tokio::time::timeout(BEGIN_TIMEOUT, open(remote, action, known)).await;
     let late = || ended(Status::unavailable("the server does not answer"));
     let mut operations = begun.map_err(|_| late())?.map_err(ended)?;
     let mut is_first = true;

@@ -72,15 +72,15 @@ impl Forwarding {
 
     /// Ends, when the child has: if that was by a signal that was passed on, this process ends by the same.
     pub fn end(self, status: ExitStatus) {
-        self.end_if(status.signal().is_some());
+        Self::end_if(status.signal().is_some());
     }
 
     /// Ends because the child is of no use any more: if a signal was passed on, this process ends by it.
     pub fn end_early(self) {
-        self.end_if(true);
+        Self::end_if(true);
     }
 
-    fn end_if(self, may_die: bool) {
+    fn end_if(may_die: bool) {
         let passed_on = {
             let mut to = to();
             to.child = None;
