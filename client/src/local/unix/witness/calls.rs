@@ -95,23 +95,7 @@ pub(super) fn on_end(process: Process, pending: Pending, deeds: &mut Deeds) {
         return deeds.refuse("program that talks to another");
     }
     if returned < 0 {
-        if let Pending::Look(path) | Pending::Start(path) | Pending::Open { spelled: path, .. } = &pending {
-            let is_missing = [libc::ENOENT, libc::ENOTDIR].iter().any(|error| returned == -i64::from(*error));
-            // A link that leads nowhere is there, and missing, by how it is looked at.
-            if is_missing && Path::new(path).is_symlink() {
-                saw(path, deeds);
-            } else if is_missing {
-                deeds.saw(path, None);
-            }
-        }
-        // What kept it from being opened or replaced counts, even if that would have been done without a look.
-        if let Pending::Open { spelled, .. } | Pending::Rename(_, ((spelled, _), _)) = pending
-            && !kernel::is_of_kernel(&spelled)
-            && !deeds.spelled.contains(&spelled)
-        {
-            deeds.looked.insert(spelled);
-        }
-        return;
+        return failed(pending, returned, deeds);
     }
     match pending {
         Pending::Nothing | Pending::Connect => {}
@@ -183,6 +167,26 @@ pub(super) fn on_exit(process: Process, deeds: &mut Deeds) {
         if deeds.made.contains(&path) {
             close(path, deeds);
         }
+    }
+}
+
+/// Notes what a call that failed has seen.
+fn failed(pending: Pending, returned: i64, deeds: &mut Deeds) {
+    if let Pending::Look(path) | Pending::Start(path) | Pending::Open { spelled: path, .. } = &pending {
+        let is_missing = [libc::ENOENT, libc::ENOTDIR].iter().any(|error| returned == -i64::from(*error));
+        // A link that leads nowhere is there, and missing, by how it is looked at.
+        if is_missing && Path::new(path).is_symlink() {
+            saw(path, deeds);
+        } else if is_missing {
+            deeds.saw(path, None);
+        }
+    }
+    // What kept it from being opened or replaced counts, even if that would have been done without a look.
+    if let Pending::Open { spelled, .. } | Pending::Rename(_, ((spelled, _), _)) = pending
+        && !kernel::is_of_kernel(&spelled)
+        && !deeds.spelled.contains(&spelled)
+    {
+        deeds.looked.insert(spelled);
     }
 }
 
