@@ -5,7 +5,7 @@ mod signals;
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub mod witness;
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-#[path = "unix/no_witness.rs"]
+#[path = "no_witness.rs"]
 pub mod witness;
 
 use std::ffi::OsStr;
