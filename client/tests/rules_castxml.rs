@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use support::tool::{check, check_change, check_hit, has};
-use support::{Project, castwork, program, text};
+use support::{Project, castwork, program, shown, text};
 
 /// Headers of the standard library that this `CastXML` takes with any GCC.
 const HEADERS: [&str; 30] = [
@@ -454,5 +454,73 @@ fn a_build_in_another_folder_of_the_same_sources_is_a_hit() {
         assert!(text(&plain).contains(&format!("{folder}/gen/made.h")));
         assert!(run(castwork(), &["castxml"]) == plain, "{name}: another output");
         assert_eq!(project.counters().number("local_hits"), hits, "{name}");
+    }
+}
+
+#[test]
+fn what_counts_without_being_shown_is_not_taken_elsewhere() {
+    if !has("castxml elsewhere", "castxml") {
+        return;
+    }
+    for (source, header, word) in [
+        ("int arr[sizeof(__FILE__)];\n", "", ""),
+        ("#define NAME __builtin_FILE()\nint arr[sizeof(NAME)];\n", "", ""),
+        ("int arr[sizeof(ROOT)];\n", "", "-DROOT=\"@\""),
+        ("#include \"made.h\"\nint arr[sizeof(SRC)];\n", "#define SRC \"@\"\n", ""),
+    ] {
+        let here = Project::with(&[("a.cxx", source)]);
+        let there = here.copy("of-another-length");
+        for project in [&here, &there] {
+            let root = shown(&project.root);
+            project.write("made.h", &header.replace('@', &root));
+            let word = word.replace('@', &root);
+            let line = format!("castxml --castxml-gccxml -w {word} -c {root}/a.cxx -o a.xml");
+            let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
+            check(project, &line, &["a.xml"]);
+            check(project, &line, &["a.xml"]);
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_is_entered_from_above_has_its_own_name() {
+    if !has("castxml from above", "castxml") {
+        return;
+    }
+    let project = Project::new();
+    for name in ["one", "two"] {
+        project.write(&format!("{name}/h.h"), &format!("struct In_{name} {{}};\n"));
+        project.write(&format!("{name}/a.cxx"), "#include <one/h.h>\nint x;\n");
+    }
+    for above in [shown(&project.root), "..".to_owned()] {
+        for name in ["one", "two", "one", "two"] {
+            let folder = project.root.join(name);
+            let run = |program: &str, first: &[&str]| {
+                let mut command = project.command(program);
+                command.current_dir(&folder).env("PWD", &folder).env("CASTWORK_PROJECT_ROOT", &folder);
+                command.args(first).args(["--castxml-gccxml", "-w", &format!("-I{above}"), "-c"]);
+                let output = command.arg(folder.join("a.cxx")).args(["-o", "a.xml"]).output().unwrap();
+                assert!(output.status.success(), "{}", text(&output.stderr));
+                std::fs::read(folder.join("a.xml")).unwrap()
+            };
+            let plain = run("castxml", &[]);
+            assert!(run(castwork(), &["castxml"]) == plain, "{above} {name}");
+        }
+    }
+}
+
+#[test]
+fn a_time_that_a_word_asks_for_is_not_kept() {
+    if !has("castxml dates", "castxml") {
+        return;
+    }
+    let project = Project::with(&[("a.cxx", "int arr[T[7]];\n"), ("w.rsp", "-DT=__TIME__\n")]);
+    for word in ["-DT=__TIME__", "@w.rsp"] {
+        let line = format!("castxml --castxml-gccxml -w {word} -c a.cxx -o a.xml");
+        for _ in 0..2 {
+            let ours = project.cached(&line);
+            assert_eq!(ours.status.code(), Some(0), "{}", text(&ours.stderr));
+        }
+        assert_eq!(project.counters().number("local_hits"), 0, "{word}");
     }
 }

@@ -123,7 +123,7 @@ fn protoc() {
         project.write("words", "--cpp_out=dllexport_decl=X:out\nm.proto\n");
     });
     let line = "protoc -I. -Id --cpp_out=out --x_out=out m.proto";
-    check_not_kept(&project, line, &["out/m.pb.h"], "tool that starts a script");
+    check_not_kept(&project, line, &["out/m.pb.h"], "tool that starts `protoc-gen-x`");
 }
 
 #[test]

@@ -13,6 +13,9 @@ const NAME: &[u8] = b" name=\"";
 /// Words that the preprocessor replaces by the present date or time.
 const DATES: [&[u8]; 3] = [b"__DATE__", b"__TIME__", b"__TIMESTAMP__"];
 
+/// Words that stand for the name of the file that they are in.
+const NAMES: [&[u8]; 4] = [b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"source_location"];
+
 /// Whether comments leave no trace: the format of gccxml has none, and without warnings none is said of them.
 pub fn ignores_comments(words: &[String]) -> bool {
     let has = |word: &str| words.iter().any(|other| other == word);
@@ -62,6 +65,17 @@ pub fn taken_out(output: &[u8], place: &Place) -> Option<Vec<u8>> {
 /// Whether a date may get from a file into what is made of it.
 pub fn may_hold_date(bytes: &[u8]) -> bool {
     !bytes.starts_with(b"\x7fELF") && DATES.iter().any(|word| memchr::memmem::find(bytes, word).is_some())
+}
+
+/// Whether a source may ask what it is called.
+pub fn may_ask_its_name(bytes: &[u8]) -> bool {
+    NAMES.iter().any(|word| memchr::memmem::find(bytes, word).is_some())
+}
+
+/// Whether a line includes a file, and does nothing else.
+pub fn includes(line: &[u8]) -> bool {
+    let rest = line.trim_ascii_start().strip_prefix(b"#").map(<[u8]>::trim_ascii_start);
+    rest.is_some_and(|rest| rest.starts_with(b"include")) && !line.trim_ascii_end().ends_with(b"\\")
 }
 
 /// Whether a literal in an output reads like a date or time between two instants, in seconds since 1970: words for these

@@ -29,6 +29,7 @@ use crate::direct::key::ManifestKey;
 use crate::direct::manifest::place_hash;
 use crate::invocation::is_compiler;
 use crate::local::{Deeds, Platform, witness};
+use crate::paths::normal;
 use crate::reason::Reason;
 use crate::run::{self, Ran};
 use crate::spans;
@@ -116,6 +117,7 @@ impl Watched<'_> {
         let Self { asked, deeds, start, .. } = self;
         outputs::check(asked, deeds)?;
         self.check_programs()?;
+        self.check_words()?;
         let (stdout, stderr) = self.messages(ran)?;
         let mut kept = outputs::read(asked, deeds, start)?;
         let seconds = (start.seconds(), seconds_now());
@@ -180,6 +182,9 @@ impl Watched<'_> {
             () if drafts.values().any(is_hidden) => Some("a file names the folder in an unknown way"),
             () if self.looks_above(survey) => Some("something was looked for above the folder"),
             () if self.names_others() => Some("the call names a folder elsewhere"),
+            () if self.words_show_place() => Some("a word names the folder otherwise than as a file's"),
+            () if self.names_above() => Some("the call names a folder that this one lies in"),
+            () if self.is_named_in(drafts) => Some("a file names the folder, or asks for its own name"),
             () if is_linked() => Some("a link leads to the folder"),
             () => None,
         }
@@ -261,6 +266,11 @@ impl Watched<'_> {
                         return Err("file that may ask for the date".into());
                     }
                     draft.shows_place = names::shows(&bytes, place);
+                    let is_other = |line: &[u8]| !(rule.is_castxml && castxml::includes(line));
+                    let mut lines = bytes.split(|byte| *byte == b'\n');
+                    draft.names_place =
+                        draft.shows_place && lines.any(|line| is_other(line) && names::shows(line, place));
+                    draft.asks_its_name = rule.is_castxml && castxml::may_ask_its_name(&bytes);
                     if without_comments && essence::is_code(&path) {
                         draft.code = essence::of(&bytes, Look::Code, place).map(Vec::from);
                     }
@@ -332,6 +342,57 @@ impl Watched<'_> {
         !rule.is_castxml && words.iter().any(|word| is_other(&word))
     }
 
+    /// Checks that no word, in a file of words neither, asks for what nobody sees.
+    fn check_words(&self) -> Result<(), Reason> {
+        let Asked { rule, words, place, .. } = self.asked;
+        for word in told(words, place) {
+            // Quotes within words are no part of them.
+            let word = word.replace(['"', '\'', '\\'], "");
+            if rule.refused.iter().any(|refused| word.starts_with(refused.as_str())) {
+                return Err(Reason::of(format!("`{word}` in a file of words")));
+            }
+            if rule.is_castxml && castxml::may_hold_date(word.as_bytes()) {
+                return Err("word that may ask for the date".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the folder is in a word that is not the name of a file or folder, such as a macro: how long it is may count.
+    fn words_show_place(&self) -> bool {
+        let Asked { words, place, .. } = self.asked;
+        let is_name = |word: &str| {
+            let word = FILE_FLAGS.iter().find_map(|flag| word.strip_prefix(flag)).unwrap_or(word);
+            word.starts_with('/')
+        };
+        told(words, place).iter().any(|word| names::shows(word.as_bytes(), place) && !is_name(word))
+    }
+
+    /// Whether a word names a folder in which one of the place lies: what is found from there has another name elsewhere.
+    fn names_above(&self) -> bool {
+        let Asked { words, place, .. } = self.asked;
+        told(words, place).iter().any(|word| {
+            let climbs = word.find("..").map(|at| word[..at].rfind(['=', ' ']).map_or(0, |at| at + 1));
+            let begin = word.find('/').into_iter().chain(climbs).min();
+            let path = begin.map(|begin| {
+                let path = &word[begin..];
+                FILE_FLAGS.iter().find_map(|flag| path.strip_prefix(flag)).unwrap_or(path)
+            });
+            path.is_some_and(|path| self.is_above(&normal(&place.absolute(path))))
+        })
+    }
+
+    /// Whether a file of the place names it, or asks what it is called itself: that may count without being shown.
+    fn is_named_in(&self, drafts: &BTreeMap<String, Draft>) -> bool {
+        let Asked { words, place, .. } = self.asked;
+        let of_words = |path: &String| {
+            words.iter().any(|word| word.strip_prefix('@').is_some_and(|file| place.absolute(file) == *path))
+        };
+        drafts.iter().any(|(path, draft)| {
+            (draft.names_place || draft.asks_its_name && place.is_named(path)) && !of_words(path)
+        })
+    }
+
     /// What the run looked at before it made it, if that may have had a say in it.
     fn before(&self, survey: &Survey<'_>) -> Result<Vec<Fact>, Reason> {
         let Asked { rule, place, .. } = self.asked;
@@ -389,6 +450,10 @@ struct Draft {
     hash: Vec<u8>,
     /// Whether a folder of the place is named in it.
     shows_place: bool,
+    /// Whether that is otherwise than as a file that is included.
+    names_place: bool,
+    /// Whether it may ask for its own name.
+    asks_its_name: bool,
     /// What counts, if names of folders don't.
     moved: Option<Vec<u8>>,
     /// What counts, if comments don't either.
@@ -414,6 +479,21 @@ impl Draft {
         }
     }
 }
+
+/// Flags that the name of a file or folder may be joined to.
+const FILE_FLAGS: [&str; 11] = [
+    "-isystem",
+    "-iquote",
+    "-idirafter",
+    "-include",
+    "-imacros",
+    "-iframework",
+    "-I",
+    "-o",
+    "@",
+    "--proto_path=",
+    "--descriptor_set_out=",
+];
 
 /// The words of a call, with those in the files that it names with `@`.
 fn told(words: &[String], place: &crate::paths::Place) -> Vec<String> {

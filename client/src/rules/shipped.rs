@@ -85,7 +85,7 @@ fn swig() -> Rule {
         "swig",
         &["swig", "swig2.0", "swig3.0", "swig4.0"],
         &["SWIG_LIB", "SWIG_FEATURES", "CCACHE_OUTFILES"],
-        &["swig*"],
+        &[],
     );
     rule.moves = true;
     rule
@@ -93,7 +93,7 @@ fn swig() -> Rule {
 
 /// Plug-ins are programs of others.
 fn protoc() -> Rule {
-    let mut rule = rule("protoc", &["protoc"], &["GPB_*"], &["protoc*"]);
+    let mut rule = rule("protoc", &["protoc"], &["GPB_*"], &[]);
     rule.moves = true;
     rule
 }
@@ -101,7 +101,7 @@ fn protoc() -> Rule {
 fn cython() -> Rule {
     let tools = ["cython", "cython3"];
     let variables = ["PYTHON*", "__PYVENV_LAUNCHER__", "OPENSSL_*", "HOME", "CYTHON*", "VIRTUAL_ENV"];
-    let mut rule = rule("cython", &tools, &variables, &["cython*", "python*", "uname"]);
+    let mut rule = rule("cython", &tools, &variables, &["cython", "cython3", "python*", "uname"]);
     rule.may_be_script = true;
     // By when files were changed.
     rule.refused = texts(&["-t", "--timestamps"]);
@@ -111,14 +111,14 @@ fn cython() -> Rule {
 /// Qt's name for it may be a link to a program that chooses one of several.
 fn moc() -> Rule {
     let variables = ["CPATH", "CPLUS_INCLUDE_PATH", "HOME", "XDG_*", "QT*", "QML*"];
-    rule("moc", &["moc", "moc-qt5", "moc-qt6"], &variables, &["moc*", "qtchooser"])
+    rule("moc", &["moc", "moc-qt5", "moc-qt6"], &variables, &["moc", "qtchooser"])
 }
 
 fn assembler() -> Rule {
     let tools = ["as", "x86_64-linux-gnu-as", "aarch64-linux-gnu-as"];
-    let mut rule = rule("as", &tools, &["SOURCE_DATE_EPOCH", "AS_*"], &["as", "*-as"]);
-    // A listing may hold the time.
-    rule.refused = texts(&["-a"]);
+    let mut rule = rule("as", &tools, &["SOURCE_DATE_EPOCH", "AS_*"], &[]);
+    // A listing may hold the time, and statistics do.
+    rule.refused = texts(&["-a", "--statistics"]);
     rule
 }
 

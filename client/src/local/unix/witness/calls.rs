@@ -431,7 +431,7 @@ impl Asking<'_> {
             metadata.is_file() && metadata.mode() & (libc::S_ISUID | libc::S_ISGID) != 0
         });
         if gives_rights {
-            self.deeds.is_disturbed = true;
+            self.deeds.is_let_go = true;
             self.deeds.refuse("program that starts another with more rights");
         }
         if finds_leaks(Path::new(&path)) {
