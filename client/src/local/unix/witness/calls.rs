@@ -72,6 +72,12 @@ pub(super) fn on_begin(
         if registers.number == libc::SYS_ptrace {
             asking.deeds.is_disturbed = true;
         }
+        let known = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+        if registers.number == libc::SYS_socket
+            && !known.iter().any(|family| u64::try_from(*family) == Ok(first))
+        {
+            asking.deeds.refuse("program that asks the kernel by a socket");
+        }
         let is_harmless = harmless::is_harmless(registers.number);
         if !is_harmless {
             asking.deeds.refuse(crate::reason::Reason::of(format!(

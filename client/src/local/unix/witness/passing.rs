@@ -131,7 +131,8 @@ fn pass(mut pipe: PipeReader, stopped: &PipeReader, mut to: &File) -> Passed {
         if is_stopped {
             left_bytes = left_bytes.saturating_sub(read);
         }
-        if to.write_all(&piece[..read]).is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        // A gone reader, or a full disk: the tool gets to know of it.
+        if to.write_all(&piece[..read]).and_then(|()| to.flush()).is_err() {
             return Passed { kept: None, open: None };
         }
         kept = kept.filter(|kept| kept.len() + read <= KEPT_BYTES_MAX);
