@@ -26,16 +26,8 @@ pub fn is_proven(call: &Understood) -> bool {
     let Ok(other) = tempfile::Builder::new().prefix("castwork-").suffix(".o").tempfile() else {
         return false;
     };
-    let compile = &call.compile;
-    let mut command = call.toolchain().command();
-    for argument in &compile.arguments {
-        command.args(argument.words());
-    }
-    if compile.is_language_explicit {
-        command.args(["-x", compile.language.name()]);
-    }
-    command.arg(format!("-fmacro-prefix-map={}={INPUT_ROOT}/{ISOLATED}", folder.real));
-    command.args(["-c", &compile.source, "-o"]).arg(other.path());
+    let map = format!("-fmacro-prefix-map={}={INPUT_ROOT}/{ISOLATED}", folder.real);
+    let mut command = call.command_to(other.path(), Some(&map));
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     let is_same = || std::fs::read(other.path()).is_ok_and(|other| other == object);
     let is_proven = status.is_ok_and(|status| status.success()) && is_same();

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::Path;
+use std::process::Command;
 
 use crate::action::{Action, Making};
 use crate::clock::Start;
@@ -88,6 +89,20 @@ impl Understood {
     /// terminal.
     pub const fn has_to_be_told_of_color(&self) -> bool {
         self.is_colored && self.compile.color.is_none()
+    }
+
+    /// The compile with another output, with more words before its source, and without a dependency file.
+    pub fn command_to(&self, output: &Path, more: Option<&str>) -> Command {
+        let Compile { arguments, language, source, is_language_explicit, .. } = &self.compile;
+        let mut command = self.toolchain().command();
+        for argument in arguments {
+            command.args(argument.words());
+        }
+        if *is_language_explicit {
+            command.args(["-x", language.name()]);
+        }
+        command.args(more).args(["-c", source, "-o"]).arg(output);
+        command
     }
 
     /// What the source holds now; `None` if it can't be read.

@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -76,7 +76,9 @@ impl<'a> Race<'a> {
         // The cache's cleaning takes away what a killed process leaves there.
         let folder = tempfile::Builder::new().prefix("race-").tempdir_in(self.dir.join("cache/tmp"))?;
         let output = folder.path().join("object.o");
-        let mut command = self.command(&output);
+        // The dependency file is written already.
+        let color = self.call.has_to_be_told_of_color().then_some("-fdiagnostics-color=always");
+        let mut command = self.call.command_to(&output, color);
         Platform::lead_a_group(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // What ends us from here on waits until it can be passed on.
@@ -96,23 +98,6 @@ impl<'a> Race<'a> {
             return Err(io::Error::other("the compiler was ended, or speaks of itself"));
         }
         Ok(Won { ran: Ran { status, stdout, stderr, took: begun.elapsed() }, object })
-    }
-
-    /// The compile with another output, and without the dependency file, which is written already.
-    fn command(&self, output: &Path) -> Command {
-        let compile = &self.call.compile;
-        let mut command = self.call.toolchain().command();
-        for argument in &compile.arguments {
-            command.args(argument.words());
-        }
-        if compile.is_language_explicit {
-            command.args(["-x", compile.language.name()]);
-        }
-        if self.call.has_to_be_told_of_color() {
-            command.arg("-fdiagnostics-color=always");
-        }
-        command.args(["-c", &compile.source, "-o"]).arg(output);
-        command
     }
 }
 
