@@ -4,6 +4,7 @@
 //! everything else `abs/…` with its absolute path behind. Relative paths stay as they are, because the working
 //! folder keeps its place below the root.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -180,8 +181,13 @@ impl Place {
     /// Whether a path, found through a folder, is called by another folder's name than that one: where folders lie otherwise
     /// to each other, the same way leads elsewhere.
     pub fn crosses(&self, folder: &str, path: &str) -> bool {
-        let named = |path: &str| self.mount_of(&normal(path)).map(|(mount, _)| mount.name);
-        named(&self.absolute(folder)) != named(path)
+        let named = |path: &str| {
+            let path = if is_normal(path) { Cow::Borrowed(path) } else { normal(path).into() };
+            self.mount_of(&path).map(|(mount, _)| mount.name)
+        };
+        let folder =
+            if folder.starts_with('/') { Cow::Borrowed(folder) } else { self.absolute(folder).into() };
+        named(&folder) != named(path)
     }
 
     /// The working folder below the input root.
@@ -315,6 +321,12 @@ impl Place {
 fn below<'a>(path: &'a str, root: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(root)?;
     if rest.is_empty() { Some("") } else { rest.strip_prefix('/').map(|rest| rest.trim_start_matches('/')) }
+}
+
+/// Whether an absolute path is what [`normal`] makes of it.
+fn is_normal(path: &str) -> bool {
+    let is_part = |part: &str| !matches!(part, "" | "." | "..");
+    path.strip_prefix('/').is_some_and(|path| path.is_empty() || path.split('/').all(is_part))
 }
 
 /// The path without `.`, `..` and doubled slashes, by its letters alone.

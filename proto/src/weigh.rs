@@ -4,13 +4,10 @@
 //! gigabyte. So whoever decodes what somebody else has written looks first, by a scan of its tags that allocates
 //! nothing. Texts and blobs are not counted: they are as long in memory as on the wire.
 
-use std::collections::HashMap;
-use std::sync::OnceLock;
-
 use bytes::Bytes;
 use prost::{Message, Name};
-use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+
+include!("generated/shapes.rs");
 
 /// Messages in messages, at most, as decoders have it.
 const DEPTH_MAX: u32 = 100;
@@ -18,9 +15,7 @@ const DEPTH_MAX: u32 = 100;
 /// A list grows by doubling, so it takes up to twice what is in it.
 const GROWTH: usize = 2;
 
-/// Bytes in memory of a text, a blob or a list, and of a number.
-const TEXT_BYTES: usize = 24;
-const BLOB_BYTES: usize = 32;
+/// Bytes in memory of a number.
 const NUMBER_BYTES: usize = 8;
 
 /// Why a message is not decoded.
@@ -58,13 +53,10 @@ pub fn weight_max(bytes: usize) -> usize {
 /// # Errors
 /// See [`Refused`].
 pub fn weigh<M: Name>(bytes: &[u8], max: usize) -> Result<usize, Refused> {
-    let schema = schema();
     // What is not ours is not decoded from what others have written.
-    let Some(shape) = schema.names.get(M::PACKAGE).and_then(|package| package.get(M::NAME)) else {
-        return Ok(0);
-    };
-    let mut scale = Scale { schema, weight: 0, max };
-    scale.add(*shape, bytes, 0)?;
+    let Some(shape) = shape_of(M::PACKAGE, M::NAME) else { return Ok(0) };
+    let mut scale = Scale { weight: 0, max };
+    scale.add(shape, bytes, 0)?;
     Ok(scale.weight)
 }
 
@@ -77,20 +69,13 @@ pub fn decode<M: Message + Name + Default>(bytes: Bytes) -> Result<M, Refused> {
     M::decode(bytes).map_err(|_| Refused::Malformed)
 }
 
-/// All messages that there are.
-struct Schema {
-    /// By package and name.
-    names: HashMap<String, HashMap<String, usize>>,
-    shapes: Vec<Shape>,
-}
-
-/// What of a message matters here.
-#[derive(Default)]
+/// What of a message matters here. `SHAPES` has all there are, and `NAMES` by package and name whose they are, in order:
+/// made with the code, because whoever asks once would wait longer for reading the descriptors than for the answer.
 struct Shape {
     /// In memory, without what its fields point to.
     bytes: usize,
     /// The fields that may weigh something, or may hold one that does; by number.
-    fields: Vec<(u32, Field)>,
+    fields: &'static [(u32, Field)],
 }
 
 #[derive(Clone, Copy)]
@@ -105,113 +90,12 @@ enum Field {
     Numbers,
 }
 
-fn schema() -> &'static Schema {
-    static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        let files =
-            FileDescriptorSet::decode(crate::DESCRIPTORS).expect("the descriptors were made by the build");
-        read(&files)
-    })
-}
-
-fn read(files: &FileDescriptorSet) -> Schema {
-    let mut found = Vec::new();
-    let mut names = HashMap::<String, HashMap<String, usize>>::new();
-    for file in &files.file {
-        let first = found.len();
-        for message in &file.message_type {
-            gather(file.package(), "", message, &mut found);
-        }
-        let package = names.entry(file.package().to_owned()).or_default();
-        package.extend(found[first..].iter().enumerate().map(|(at, (name, ..))| (name.clone(), first + at)));
-    }
-    let numbers: HashMap<String, usize> =
-        found.iter().enumerate().map(|(at, (_, full, _))| (full.clone(), at)).collect();
-    let messages: Vec<&DescriptorProto> = found.iter().map(|(.., message)| *message).collect();
-    let mut bytes = vec![None; messages.len()];
-    let shapes = (0..messages.len())
-        .map(|at| Shape {
-            bytes: size(at, &messages, &numbers, &mut bytes),
-            fields: messages[at].field.iter().filter_map(|field| field_of(field, &numbers)).collect(),
-        })
-        .collect();
-    let mut schema = Schema { names, shapes };
-    leave_out_what_weighs_nothing(&mut schema.shapes);
-    schema
-}
-
-/// Gathers messages with those that are declared in them: name in the package, name as fields say it.
-fn gather<'a>(
-    package: &str,
-    outer: &str,
-    message: &'a DescriptorProto,
-    found: &mut Vec<(String, String, &'a DescriptorProto)>,
-) {
-    let name =
-        if outer.is_empty() { message.name().to_owned() } else { format!("{outer}.{}", message.name()) };
-    found.push((name.clone(), format!(".{package}.{name}"), message));
-    for nested in &message.nested_type {
-        gather(package, &name, nested, found);
-    }
-}
-
-fn field_of(field: &FieldDescriptorProto, numbers: &HashMap<String, usize>) -> Option<(u32, Field)> {
-    let is_list = field.label() == Label::Repeated;
-    let what = match (field.r#type(), is_list) {
-        (Type::Message, false) => Field::One(numbers[field.type_name()]),
-        (Type::Message, true) => Field::Many(numbers[field.type_name()]),
-        (Type::String, true) => Field::Texts(TEXT_BYTES),
-        (Type::Bytes, true) => Field::Texts(BLOB_BYTES),
-        (_, true) => Field::Numbers,
-        (_, false) => return None,
-    };
-    Some((u32::try_from(field.number()).expect("numbers of fields are positive"), what))
-}
-
-/// Bytes of a message in memory, rather too many: of fields of which only one is set, all count.
-fn size(
-    at: usize,
-    messages: &[&DescriptorProto],
-    numbers: &HashMap<String, usize>,
-    known: &mut Vec<Option<usize>>,
-) -> usize {
-    if let Some(bytes) = known[at] {
-        return bytes;
-    }
-    // Of one that holds itself: there is a pointer in between.
-    known[at] = Some(NUMBER_BYTES);
-    let mut bytes = 0;
-    for field in &messages[at].field {
-        bytes += match (field.r#type(), field.label() == Label::Repeated) {
-            (_, true) | (Type::String, _) => TEXT_BYTES,
-            (Type::Bytes, _) => BLOB_BYTES,
-            (Type::Message, _) => NUMBER_BYTES + size(numbers[field.type_name()], messages, numbers, known),
-            _ => NUMBER_BYTES,
-        };
-    }
-    known[at] = Some(bytes);
-    bytes
-}
-
-/// Messages in which nothing weighs anything, such as digests, need no look inside.
-fn leave_out_what_weighs_nothing(shapes: &mut [Shape]) {
-    loop {
-        let is_plain: Vec<bool> = shapes.iter().map(|shape| shape.fields.is_empty()).collect();
-        let mut changed = false;
-        for shape in &mut *shapes {
-            let before = shape.fields.len();
-            shape.fields.retain(|(_, field)| !matches!(field, Field::One(of) if is_plain[*of]));
-            changed |= shape.fields.len() < before;
-        }
-        if !changed {
-            return;
-        }
-    }
+fn shape_of(package: &str, name: &str) -> Option<&'static Shape> {
+    SHAPES.get(NAMES.binary_search(&(package, name)).ok()?)
 }
 
 /// A message that is being weighed.
 struct Scale {
-    schema: &'static Schema,
     weight: usize,
     max: usize,
 }
@@ -222,9 +106,7 @@ impl Scale {
         if self.weight > self.max { Err(Refused::TooHeavy { max: self.max }) } else { Ok(()) }
     }
 
-    fn add(&mut self, shape: usize, mut bytes: &[u8], depth: u32) -> Result<(), Refused> {
-        let schema = self.schema;
-        let shape = &schema.shapes[shape];
+    fn add(&mut self, shape: &Shape, mut bytes: &[u8], depth: u32) -> Result<(), Refused> {
         if shape.fields.is_empty() {
             return Ok(());
         }
@@ -236,10 +118,10 @@ impl Scale {
             let value = skip(&mut bytes, number, kind, depth)?;
             let Some((_, field)) = shape.fields.iter().find(|(of, _)| *of == number) else { continue };
             match (field, value) {
-                (Field::One(of), Some(value)) => self.add(*of, value, depth + 1)?,
+                (Field::One(of), Some(value)) => self.add(&SHAPES[*of], value, depth + 1)?,
                 (Field::Many(of), Some(value)) => {
-                    self.put(GROWTH * schema.shapes[*of].bytes)?;
-                    self.add(*of, value, depth + 1)?;
+                    self.put(GROWTH * SHAPES[*of].bytes)?;
+                    self.add(&SHAPES[*of], value, depth + 1)?;
                 }
                 (Field::Texts(each), Some(_)) => self.put(GROWTH * each)?,
                 // Each has a byte at least.
@@ -309,13 +191,13 @@ mod tests {
 
     #[test]
     fn the_messages_of_all_services_are_known() {
-        let files = FileDescriptorSet::decode(crate::DESCRIPTORS).unwrap();
+        let files = prost_types::FileDescriptorSet::decode(crate::DESCRIPTORS).unwrap();
         let services = files.file.iter().flat_map(|file| &file.service);
         let mut count = 0;
         for method in services.flat_map(|service| &service.method) {
             for name in [method.input_type(), method.output_type()] {
                 let (package, name) = name[1..].rsplit_once('.').unwrap();
-                assert!(schema().names[package].contains_key(name), "{package}.{name}");
+                assert!(shape_of(package, name).is_some(), "{package}.{name}");
                 count += 1;
             }
         }

@@ -1,6 +1,8 @@
 //! [`Closure`]: all the files that a compile reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -362,8 +364,11 @@ impl<'a> Gathering<'a> {
         let stamp = Platform::stamp(&metadata);
         let left = self.bytes_left.checked_sub(stamp.size_bytes);
         self.bytes_left = left.ok_or(Reason::new("too many bytes of headers"))?;
-        let bytes = Bytes::from(std::fs::read(&real).map_err(gone)?);
-        let is_same = real.metadata().is_ok_and(|metadata| Platform::stamp(&metadata) == stamp);
+        let mut file = File::open(&real).map_err(gone)?;
+        let mut bytes = Vec::with_capacity(usize::try_from(stamp.size_bytes).unwrap_or(0) + 1);
+        file.read_to_end(&mut bytes).map_err(gone)?;
+        let bytes = Bytes::from(bytes);
+        let is_same = file.metadata().is_ok_and(|metadata| Platform::stamp(&metadata) == stamp);
         if !is_same || !stamp.is_settled_before(self.start.instant_ns) {
             return Err("file changed while compiling".into());
         }

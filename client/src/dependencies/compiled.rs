@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::closure::{Gathering, choosing_flags, gather, is_shadowed};
+use super::includes::Include;
 use super::literal::position;
 use super::looked::{ELSEWHERE, Looked, folder_of, is_file_for_compilers};
 use super::makefile::prerequisites;
@@ -177,6 +178,14 @@ impl<'a> Watch<'a> {
             watch: self,
             chains: &chains,
             gathering: &gathering,
+            entered: gathering
+                .closure
+                .inputs
+                .iter()
+                .filter(|(name, _)| gathering.scans.contains_key(*name))
+                .filter_map(|(name, input)| Some((input.real.to_str()?, name)))
+                .collect(),
+            asked: HashSet::new(),
             known: HashMap::new(),
             looked: Looked::default(),
             explained: BTreeSet::from([source]),
@@ -265,6 +274,9 @@ impl<'a> Watch<'a> {
         // The text that the compiler made comes last, if it is a file.
         if read.last().is_some_and(|last| is_text_of_compiler(last)) {
             read.pop();
+        }
+        if read.is_empty() {
+            return Ok(());
         }
         let identity = |spelled: &String| {
             let stamp = Platform::stamp(&Path::new(&self.place.absolute(spelled)).metadata().ok()?);
@@ -401,6 +413,10 @@ struct Tracing<'a> {
     watch: &'a Watch<'a>,
     chains: &'a Chains,
     gathering: &'a Gathering<'a>,
+    /// The names of the files that were read, by their paths.
+    entered: HashMap<&'a str, &'a String>,
+    /// The lines that have been looked up: the same one again, from the same folder, leads to the same file.
+    asked: HashSet<(Form, &'a str, &'a str)>,
     known: HashMap<String, There>,
     looked: Looked,
     explained: BTreeSet<String>,
@@ -424,39 +440,45 @@ impl<'a> Tracing<'a> {
         if is_alone {
             predefined = None;
         }
+        let mut names = vec![self.watch.place.locate(&self.watch.compile.source)?.name];
+        for spelled in entered {
+            names.push(self.watch.place.locate(spelled)?.name);
+        }
         let source = std::iter::once(&self.watch.compile.source);
-        for spelled in source.chain(entered) {
-            let name = self.watch.place.locate(spelled)?.name;
-            let Some(scan) = self.gathering.scans.get(&name) else {
+        for (spelled, name) in source.chain(entered).zip(&names) {
+            let Some(scan) = self.gathering.scans.get(name) else {
                 return Err(Unclear::UntilPreprocessed("a file without a scan"));
             };
             for include in &scan.includes {
-                let header = include.name.as_str();
-                match include.form {
-                    _ if header.starts_with('/') => {
-                        return Err(Unclear::UntilPreprocessed("an absolute header"));
-                    }
-                    Form::Quoted => {
-                        self.line(std::iter::once(folder_of(spelled)).chain(chains.quoted()), header)?;
-                    }
-                    Form::Angled => {
-                        self.line(chains.angled(), header)?;
-                    }
-                    Form::Next => self.next_line(header)?,
-                }
+                self.include(spelled, include)?;
             }
         }
         let inputs = &self.gathering.closure.inputs;
-        for name in entered {
-            let name = self.watch.place.locate(name)?.name;
-            if !self.explained.contains(&name) {
-                return Err(Unclear::UntilPreprocessed("a header that no line names"));
-            }
+        if !names[1..].iter().all(|name| self.explained.contains(name)) {
+            return Err(Unclear::UntilPreprocessed("a header that no line names"));
         }
         for input in inputs.values() {
             self.still.check(&input.real)?;
         }
         Ok(predefined)
+    }
+
+    /// Looks up a line of a file.
+    fn include(&mut self, spelled: &'a str, include: &'a Include) -> Result<(), Unclear> {
+        let chains = self.chains;
+        let header = include.name.as_str();
+        if header.starts_with('/') {
+            return Err(Unclear::UntilPreprocessed("an absolute header"));
+        }
+        let beside = if include.form == Form::Quoted { folder_of(spelled) } else { "" };
+        if !self.asked.insert((include.form, beside, header)) {
+            return Ok(());
+        }
+        match include.form {
+            Form::Quoted => self.line(std::iter::once(beside).chain(chains.quoted()), header).map(|_| ()),
+            Form::Angled => self.line(chains.angled(), header).map(|_| ()),
+            Form::Next => self.next_line(header),
+        }
     }
 
     /// Looks a line up; if it was obeyed, what was looked for in vain is noted, and the file found is returned.
@@ -512,6 +534,9 @@ impl<'a> Tracing<'a> {
     fn at(&mut self, path: &str) -> Result<There, Unclear> {
         if let Some(known) = self.known.get(path) {
             return Ok(known.clone());
+        }
+        if let Some(name) = self.entered.get(path) {
+            return Ok(There::Entered((*name).clone()));
         }
         let there = match is_file_for_compilers(Path::new(path)) {
             None => return Err(ELSEWHERE.into()),

@@ -1,6 +1,7 @@
 //! Whether folders were moved, and links turned, while a compile ran.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::clock::Start;
@@ -55,7 +56,7 @@ pub(super) struct Still<'a> {
     start: &'a Start,
     /// Which some folders were then.
     known: &'a HashMap<PathBuf, Identity>,
-    seen: HashSet<PathBuf>,
+    seen: HashSet<OsString>,
 }
 
 impl<'a> Still<'a> {
@@ -71,9 +72,10 @@ impl<'a> Still<'a> {
     pub(super) fn check(&mut self, path: &Path) -> Result<(), Reason> {
         let mut way: Option<&Path> = Some(path);
         while let Some(at) = way {
-            if !self.seen.insert(at.to_owned()) {
+            if self.seen.contains(at.as_os_str()) {
                 return Ok(());
             }
+            self.seen.insert(at.as_os_str().to_owned());
             let metadata = at.symlink_metadata().map_err(|_| CHANGED)?;
             let stamp = Platform::stamp(&metadata);
             let is_still = self.is_settled(&stamp) || metadata.is_dir() && self.is_only_filled(at, &stamp);

@@ -63,7 +63,7 @@ impl Text {
 }
 
 /// Where a search for a header begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Form {
     /// `#include "…"`: beside the file that asks.
     Quoted,

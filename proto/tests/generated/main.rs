@@ -2,6 +2,8 @@
 //!
 //! `CASTWORK_REGENERATE=1 cargo test -p castwork-proto --test generated` writes it anew.
 
+mod shapes;
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -49,6 +51,7 @@ fn the_committed_code_is_what_the_proto_files_generate() {
 fn generate(api: &Path, out: &Path) {
     let descriptors = protox::compile(FILES, [api]).expect("the .proto files compile");
     fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec()).expect("write descriptors");
+    fs::write(out.join("shapes.rs"), shapes::code(&descriptors)).expect("write shapes");
     let mut config = prost_build::Config::new();
     config.bytes(["."]).btree_map(["."]).enable_type_names().type_name_domain(["."], "type.googleapis.com");
     tonic_prost_build::configure()
