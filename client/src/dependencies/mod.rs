@@ -6,6 +6,8 @@ mod compiled;
 mod computed;
 mod has_include;
 mod includes;
+mod lines;
+mod listings;
 mod literal;
 mod looked;
 pub(crate) mod makefile;

@@ -13,7 +13,7 @@ const PIECES_MAX: usize = 5;
 /// Longest of them.
 const LENGTH_MAX: usize = 14;
 
-/// Which two letters stand together in a watched word: most words of a file are none of its pieces by their first two.
+/// Which two letters stand together in a watched word: most words of a file are none of its pieces by their first two or three.
 const PAIRS: [u64; 256] = {
     let mut pairs = [0; 256];
     let mut word = 0;
@@ -39,12 +39,16 @@ pub(super) struct Pieces {
 impl Pieces {
     /// Takes a word of a file.
     pub(super) fn see(&mut self, piece: &[u8]) {
+        if piece.len() >= LENGTH_MAX {
+            return;
+        }
+        let is_pair = |pair: &[u8]| PAIRS[usize::from(pair[0])] & (1 << (pair[1] % 64)) != 0;
         let may_be_one = match piece {
             [] => false,
             [only] => WORDS.iter().any(|word| word.contains(only)),
-            [first, second, ..] => PAIRS[usize::from(*first)] & (1 << (second % 64)) != 0,
+            _ => piece.windows(2).all(is_pair),
         };
-        if piece.len() >= LENGTH_MAX || !may_be_one {
+        if !may_be_one {
             return;
         }
         for (word, ends) in WORDS.iter().zip(&mut self.ends) {
