@@ -152,7 +152,11 @@ fn reach(server: &Server) -> Outcome {
             };
             let message = &known.message;
             let (low, high) = (version(&message.low_api_version), version(&message.high_api_version));
-            let executes = if known.executes() { "runs actions" } else { "is a cache only" };
+            let executes = match (known.executes(), known.has_workers) {
+                (true, true) => "runs actions",
+                (true, false) => "is a cache as long as no workers come",
+                (false, _) => "is a cache only",
+            };
             let takes = if known.takes_results() { "takes results" } else { "takes no results" };
             format!("reached; API {low} to {high}; {executes}; {takes}")
         })
@@ -195,7 +199,7 @@ pub fn compile_there(config: &Config, server: &Server, compiler: &Path, mode: Op
     let tier = ServerTier::new(server.clone(), folder.path());
     let executes = tier.capabilities().map_err(|error| (chain(&error), hint))?.0;
     if !executes {
-        return Ok("not tried, since the server is a cache only".to_owned());
+        return Ok("not tried, since the server has no workers".to_owned());
     }
     match tier.execute(&prepared.action.digest, &prepared.inputs()) {
         Ok(answer) if answer.object().is_some_and(|object| *object == here) => {

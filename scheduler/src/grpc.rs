@@ -124,7 +124,8 @@ macro_rules! open {
 fn routes(parts: Parts, health_service: HealthServer<impl Health>) -> Routes {
     let Parts { services, blobs, results, durability, limits, dispatch, bytestream } = parts;
     let instances = services.instances.clone();
-    let capabilities = CapabilitiesService::new(instances.clone(), &limits, &PRIORITIES, durability);
+    let capabilities =
+        CapabilitiesService::new(instances.clone(), &limits, &PRIORITIES, durability, dispatch.clone());
     let mappings = services.results.clone();
     let chunks = Chunks::new(blobs.clone(), mappings, limits.blob_bytes_max, limits.turn_wait);
     let cas = CasService::new(instances, blobs, chunks, limits, services.runs.clone());

@@ -22,12 +22,24 @@ impl Remote {
     where
         Answer: Future<Output = Result<Response<R>, Status>>,
     {
+        self.call_with_headers(message, call).await.map(Response::into_inner)
+    }
+
+    /// The same, with the headers of the answer.
+    pub(super) async fn call_with_headers<T: Clone, R, Answer>(
+        &self,
+        message: &T,
+        call: impl Fn(Request<T>) -> Answer,
+    ) -> Result<Response<R>, Box<Status>>
+    where
+        Answer: Future<Output = Result<Response<R>, Status>>,
+    {
         let once = || {
             let mut request = self.with_metadata(message.clone());
             request.set_timeout(self.timeout);
             self.within(call(request))
         };
-        self.twice(once).await.map(Response::into_inner)
+        self.twice(once).await
     }
 
     /// As [`Remote::call`], for a call that goes on after its first answer: the server is told no deadline.

@@ -17,11 +17,16 @@ const VERSIONS: (Version, Version) = ((2, 0), (2, 13));
 
 type Version = (i32, i32);
 
+/// The header by which a server of ours says `none`: it could run actions, and has nobody who does.
+const WORKERS_HEADER: &str = "castwork-workers";
+
 /// What a server can do, as far as it matters here.
 #[derive(Clone, Debug)]
 pub struct Capabilities {
     /// Everything it said.
     pub message: reapi::ServerCapabilities,
+    /// Whether actions may find somebody who runs them; a server of others doesn't say that there is nobody.
+    pub has_workers: bool,
     /// Most bytes of blobs in one batch.
     pub batch_bytes_max: u64,
     /// Whether streams may be compressed with zstd.
@@ -45,8 +50,11 @@ impl Remote {
                     let mut client = CapabilitiesClient::new(self.channel());
                     async move { client.get_capabilities(request).await }
                 };
-                let answer = self.call(&message, call).await.map_err(|status| self.failed(STEP, status))?;
-                Capabilities::new(answer, self.function)
+                let answer = self.call_with_headers(&message, call).await;
+                let answer = answer.map_err(|status| self.failed(STEP, status))?;
+                let has_workers = answer.metadata().get(WORKERS_HEADER).is_none_or(|said| said != "none");
+                Capabilities::new(answer.into_inner(), self.function)
+                    .map(|known| Capabilities { has_workers, ..known })
                     .map_err(|reason| self.failed(STEP, Box::new(Status::failed_precondition(reason))))
             })
             .await
@@ -77,6 +85,7 @@ impl Capabilities {
         }
         let zstd = reapi::compressor::Value::Zstd as i32;
         Ok(Self {
+            has_workers: true,
             batch_bytes_max: match u64::try_from(cache.max_batch_total_size_bytes) {
                 // Zero is no limit, and no server means less.
                 Ok(0) | Err(_) => BATCH_BYTES_MAX,

@@ -181,7 +181,7 @@ impl ServerTier {
         kept.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))
     }
 
-    /// Whether the server runs actions, and takes results.
+    /// Whether the server runs actions, for which it has to have workers, and whether it takes results.
     ///
     /// # Errors
     /// As [`ServerTier::get`].
@@ -191,7 +191,7 @@ impl ServerTier {
         let asked = runtime.block_on(async {
             let asked = tokio::time::timeout(self.ask_timeout(), remote.capabilities()).await;
             let known = asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))?;
-            Ok((known.executes(), known.takes_results()))
+            Ok((known.executes() && known.has_workers, known.takes_results()))
         });
         self.note(&asked);
         if let Ok((executes, _)) = &asked {

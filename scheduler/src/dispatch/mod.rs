@@ -24,7 +24,7 @@ mod tests;
 mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use castwork_proto::admin::admin_server::AdminServer;
 use castwork_proto::longrunning::operations_server::OperationsServer;
@@ -71,6 +71,7 @@ struct Inner {
     messages: mpsc::Sender<Message>,
     waiters: Arc<Semaphore>,
     sessions_made: AtomicU64,
+    expects_workers: Arc<AtomicBool>,
     stop: CancellationToken,
     owner: Mutex<Option<JoinHandle<()>>>,
     /// The tasks that listen to workers.
@@ -92,7 +93,8 @@ fn start_with(services: Services, limits: Limits, prepare: impl FnOnce(&mut Owne
     limits.queue.silence_max = limits.heartbeat_interval * 3;
     let (messages, inbox) = mpsc::channel(limits.events_max);
     let stop = CancellationToken::new();
-    let mut owner = Owner::new(services.clone(), limits.clone());
+    let expects_workers = Arc::new(AtomicBool::new(true));
+    let mut owner = Owner::new(services.clone(), limits.clone(), expects_workers.clone());
     prepare(&mut owner);
     let inner = Inner {
         services,
@@ -100,6 +102,7 @@ fn start_with(services: Services, limits: Limits, prepare: impl FnOnce(&mut Owne
         limits,
         messages,
         sessions_made: AtomicU64::new(0),
+        expects_workers,
         owner: Mutex::new(Some(tokio::spawn(owner.run(inbox, stop.clone())))),
         stop,
         listeners: TaskTracker::new(),
@@ -132,6 +135,11 @@ impl Dispatch {
     pub async fn stats(&self) -> Stats {
         let counts = self.ask(Message::Count).await.unwrap_or_default();
         Stats { counts }
+    }
+
+    /// Whether there is anybody who runs actions, or may be on the way: else a client that can do without need not ask.
+    pub fn expects_workers(&self) -> bool {
+        self.inner.expects_workers.load(Ordering::Relaxed)
     }
 
     /// Returns when nobody looks after the queue any more, which is after [`Dispatch::shutdown`] or a fault of ours: no

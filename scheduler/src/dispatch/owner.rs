@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use castwork_cas::ActionKey;
@@ -60,6 +61,8 @@ pub(super) struct Owner {
     /// Is told how each operation ended.
     runs: Arc<Runs>,
     tracer: Tracer,
+    /// Whether anybody runs actions, for those who ask without waiting for this task.
+    expects_workers: Arc<AtomicBool>,
     leaves: mpsc::UnboundedSender<OperationId>,
     left: mpsc::UnboundedReceiver<OperationId>,
 }
@@ -90,10 +93,11 @@ struct Grant {
 }
 
 impl Owner {
-    pub(super) fn new(services: Services, limits: Limits) -> Self {
+    pub(super) fn new(services: Services, limits: Limits, expects_workers: Arc<AtomicBool>) -> Self {
         let (leaves, left) = mpsc::unbounded_channel();
         Self {
             queue: Queue::new(limits.queue.clone(), rand::random()),
+            expects_workers,
             started: Instant::now(),
             ticked: Instant::now(),
             operations: BTreeMap::new(),
@@ -317,6 +321,7 @@ impl Owner {
                 self.act(effect);
             }
         }
+        self.expects_workers.store(self.queue.expects_workers(), Ordering::Relaxed);
     }
 
     fn act(&mut self, effect: Effect) {

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use super::chunks::CHUNK_BYTES;
 use super::instance::Instances;
 use super::limits::{BATCH_BYTES_MAX, Limits};
+use crate::dispatch::Dispatch;
 use crate::store::Durability;
 
 /// Clients as old as Bazel 4 speak 2.0, and refuse a server that begins later.
@@ -33,10 +34,15 @@ pub struct CapabilitiesService {
     /// But for the digest functions, which depend on the instance.
     answer: ServerCapabilities,
     durability: Durability,
+    dispatch: Dispatch,
 }
 
 /// The header of the answer that says what an acknowledgement is worth: REAPI has no field for it.
 const DURABILITY_HEADER: &str = "castwork-durability";
+
+/// The header that says that there are no workers, and none are expected. Execution is said to be enabled all the same:
+/// Bazel would not begin a build that its workers may come to.
+const WORKERS_HEADER: &str = "castwork-workers";
 
 impl CapabilitiesService {
     /// For a server that runs actions with these priorities.
@@ -45,6 +51,7 @@ impl CapabilitiesService {
         limits: &Limits,
         priorities: &RangeInclusive<i32>,
         durability: Durability,
+        dispatch: Dispatch,
     ) -> Self {
         let answer = ServerCapabilities {
             cache_capabilities: Some(cache(limits)),
@@ -53,7 +60,7 @@ impl CapabilitiesService {
             low_api_version: Some(version(LOW_VERSION)),
             high_api_version: Some(version(HIGH_VERSION)),
         };
-        Self { instances, answer, durability }
+        Self { instances, answer, durability, dispatch }
     }
 }
 
@@ -75,6 +82,9 @@ impl Capabilities for CapabilitiesService {
         let mut response = Response::new(answer);
         let durability = MetadataValue::from_static(self.durability.name());
         response.metadata_mut().insert(DURABILITY_HEADER, durability);
+        if !self.dispatch.expects_workers() {
+            response.metadata_mut().insert(WORKERS_HEADER, MetadataValue::from_static("none"));
+        }
         Ok(response)
     }
 }

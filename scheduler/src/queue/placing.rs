@@ -186,6 +186,11 @@ impl Queue {
         able.max_by_key(|(_, worker)| worker.free()).map(|(id, _)| id)
     }
 
+    /// Whether there is anybody who runs actions, or may be on the way.
+    pub fn expects_workers(&self) -> bool {
+        self.now < self.limits.start_grace || self.workers.offers().next().is_some()
+    }
+
     /// Why the actions of a class will not be run, if nobody offers to and nobody is expected.
     pub(super) fn cannot_be_served(&self, class: ClassId) -> Option<Refusal> {
         let (needs, since) = self.ready.class_at(class)?;

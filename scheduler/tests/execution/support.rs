@@ -10,6 +10,8 @@ use castwork_cas::store::stream_of;
 use castwork_cas::{ActionCache as _, ActionKey, BlobStore as _, Complete, Digest, DigestFunction};
 use castwork_proto::admin::admin_client::AdminClient;
 use castwork_proto::longrunning::{Operation, operation, operations_client::OperationsClient};
+use castwork_proto::reapi::capabilities_client::CapabilitiesClient;
+use castwork_proto::reapi::capabilities_server::CapabilitiesServer;
 use castwork_proto::reapi::execution_client::ExecutionClient;
 use castwork_proto::reapi::{
     self, Action, ActionResult, Command, ExecuteOperationMetadata, ExecuteRequest, ExecuteResponse,
@@ -22,7 +24,10 @@ use castwork_proto::worker::{
     worker_message,
 };
 use castwork_scheduler::dispatch::{self, Dispatch, Journal, Limits};
+use castwork_scheduler::front;
+use castwork_scheduler::front::capabilities::CapabilitiesService;
 use castwork_scheduler::front::instance::Instances;
+use castwork_scheduler::store::Durability;
 use castwork_scheduler::store::pins::Pins;
 use castwork_scheduler::{Counters, Services, queue};
 use prost::Message as _;
@@ -79,10 +84,11 @@ impl Farm {
 
     async fn start_in(folder: Arc<TempDir>, limits: Limits) -> Self {
         let blobs = FileBlobs::open(folder.path(), u64::MAX).unwrap();
+        let instances = Arc::new(Instances::new([("other".to_owned(), DigestFunction::Sha256)]));
         let services = Services {
             blobs: Arc::new(blobs.clone()),
             results: Arc::new(Complete::new(blobs.results(), blobs.clone())),
-            instances: Arc::new(Instances::new([("other".to_owned(), DigestFunction::Sha256)])),
+            instances: instances.clone(),
             pins: Pins::default(),
             counters: Arc::new(Counters::default()),
             runs: Arc::default(),
@@ -90,7 +96,11 @@ impl Farm {
         };
         let (journal, recovered) = Journal::open(&folder.path().join("journal")).unwrap();
         let dispatch = dispatch::resume(services, limits, journal, recovered);
+        let front = front::limits::Limits::default();
+        let capabilities =
+            CapabilitiesService::new(instances, &front, &(0..=0), Durability::Relaxed, dispatch.clone());
         let router = Server::builder()
+            .add_service(CapabilitiesServer::new(capabilities))
             .add_service(dispatch.execution_service())
             .add_service(dispatch.operations_service())
             .add_service(dispatch.workers_service())
@@ -105,6 +115,10 @@ impl Farm {
 
     pub(crate) fn execution(&self) -> ExecutionClient<Channel> {
         ExecutionClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn capabilities(&self) -> CapabilitiesClient<Channel> {
+        CapabilitiesClient::new(self.channel.clone())
     }
 
     pub(crate) fn operations(&self) -> OperationsClient<Channel> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use castwork_proto::reapi::GetCapabilitiesRequest;
 use castwork_proto::worker::{Heartbeat, Hello, worker_message};
 use tonic::Code;
 
@@ -19,6 +20,29 @@ async fn a_worker_that_is_not_as_it_should_be_is_not_let_in() {
         assert_eq!(refusal.code(), Code::InvalidArgument, "{}", refusal.message());
     }
     assert!(farm.dispatch.stats().await.counts.workers.is_empty());
+}
+
+#[tokio::test]
+async fn a_server_without_workers_says_so_and_is_asked_to_execute_all_the_same_by_who_wants_to() {
+    async fn said(farm: &Farm) -> (bool, Option<String>) {
+        let answer = farm.capabilities().get_capabilities(GetCapabilitiesRequest::default()).await.unwrap();
+        let workers = answer.metadata().get("castwork-workers");
+        let workers = workers.map(|said| said.to_str().unwrap().to_owned());
+        (answer.into_inner().execution_capabilities.unwrap().exec_enabled, workers)
+    }
+    let farm = Farm::start(limits()).await;
+    // The first tick has to pass.
+    while farm.dispatch.expects_workers() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(said(&farm).await, (true, Some("none".to_owned())));
+    let worker = farm.worker("w1").await;
+    assert_eq!(said(&farm).await, (true, None));
+    drop(worker);
+    farm.until(|counts| counts.workers.is_empty()).await;
+    assert_eq!(said(&farm).await, (true, Some("none".to_owned())));
+    // As long as they may be on the way, nothing is said.
+    assert_eq!(said(&Farm::start(patient()).await).await, (true, None));
 }
 
 #[tokio::test]

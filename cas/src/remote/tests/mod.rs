@@ -282,6 +282,14 @@ async fn what_fails_once_is_tried_again_and_what_fails_twice_is_not() {
 }
 
 #[tokio::test]
+async fn a_server_that_says_that_it_has_no_workers_is_believed() {
+    for no_workers in [false, true] {
+        let (_server, remote) = start(Behaviour { no_workers, ..Behaviour::default() }).await;
+        assert_eq!(remote.capabilities().await.unwrap().has_workers, !no_workers);
+    }
+}
+
+#[tokio::test]
 async fn capabilities_that_could_not_be_had_are_asked_for_again() {
     let (server, remote) = start(Behaviour::default()).await;
     server.state.failing.store(2, Ordering::Release);

@@ -37,6 +37,8 @@ const FUNCTION: DigestFunction = DigestFunction::Sha256;
 pub(super) struct Behaviour {
     pub(super) batch_bytes_max: i64,
     pub(super) zstd: bool,
+    /// Says that there are no workers.
+    pub(super) no_workers: bool,
     /// Says it knows every blob, and that it knows it already on writes.
     pub(super) early: Option<i64>,
     pub(super) fault: Option<Fault>,
@@ -58,7 +60,14 @@ pub(super) enum Fault {
 
 impl Default for Behaviour {
     fn default() -> Self {
-        Self { batch_bytes_max: 1 << 20, zstd: false, early: None, fault: None, in_batches: None }
+        Self {
+            batch_bytes_max: 1 << 20,
+            zstd: false,
+            no_workers: false,
+            early: None,
+            fault: None,
+            in_batches: None,
+        }
     }
 }
 
@@ -174,7 +183,7 @@ impl Capabilities for Service {
     ) -> Result<Response<reapi::ServerCapabilities>, Status> {
         self.begin("capabilities", request.metadata()).await?;
         let zstd = self.0.behaviour.zstd.then_some(Compressor::Zstd.to_proto() as i32);
-        Ok(Response::new(reapi::ServerCapabilities {
+        let mut answer = Response::new(reapi::ServerCapabilities {
             cache_capabilities: Some(reapi::CacheCapabilities {
                 digest_functions: vec![FUNCTION.to_proto() as i32],
                 max_batch_total_size_bytes: self.0.behaviour.batch_bytes_max,
@@ -183,7 +192,11 @@ impl Capabilities for Service {
                 ..Default::default()
             }),
             ..Default::default()
-        }))
+        });
+        if self.0.behaviour.no_workers {
+            answer.metadata_mut().insert("castwork-workers", "none".parse().unwrap());
+        }
+        Ok(answer)
     }
 }
 
