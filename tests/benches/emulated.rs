@@ -159,6 +159,7 @@ fn a_cross_compiler_is_run_by_a_worker_for_an_emulated_client() {
     let [ours, emulated] = ["cold.o", "native.o"].map(|name| place.without_comment(name));
     assert!(ours == emulated, "not what the emulated compiler makes");
     assert_eq!(place.messages("native"), place.messages("plain"));
+    assert!(place.messages("plain").contains("unused"), "nothing was said to compare");
 }
 
 #[test]
