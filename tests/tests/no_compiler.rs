@@ -80,6 +80,22 @@ fn a_compiler_travels_by_whatever_name_and_from_whatever_place() {
 }
 
 #[test]
+fn a_compiler_of_cxx_that_has_none_of_c_beside_it_travels() {
+    let test = "a g++ without a gcc";
+    if !have(test, "g++") {
+        return;
+    }
+    let farm = Farm::start(1, 1);
+    let toolset = Toolset::new();
+    fs::remove_file(toolset.place(&part("gcc", "cc1"))).unwrap();
+    let project = Client::new(&farm, "a.cc");
+    project.write(SOURCE);
+    // How its messages look is asked in the language that it has.
+    project.check(toolset.usr.join("bin/g++").to_str().unwrap(), "-O1 -Wall");
+    assert_eq!(project.counts(), [1, 1, 0], "compiles, remote runs, fallbacks");
+}
+
+#[test]
 fn an_object_that_names_a_workers_folder_is_compiled_here() {
     let test = "an object that names a worker's folder";
     if !have(test, "clang++") || !have(test, "clang") {

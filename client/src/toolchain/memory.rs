@@ -100,7 +100,7 @@ impl ToolchainMemory {
         if let Some(known) = self.toolchain.messages.get(&locale) {
             return Ok(known.clone());
         }
-        let messages = probe::messages(&self.toolchain, &locale)?;
+        let messages = probe::messages(&self.toolchain, self.language, &locale)?;
         if self.toolchain.messages.len() < FLAG_SETS_MAX {
             self.toolchain.messages.insert(locale, messages.clone());
             self.is_changed = true;

@@ -404,15 +404,15 @@ pub fn search_list(about: &str) -> impl Iterator<Item = &str> {
 /// The variables that choose the language and the letters of messages.
 pub(super) const LOCALE_VARIABLES: [&str; 5] = ["LC_ALL", "LC_MESSAGES", "LC_CTYPE", "LANG", "LANGUAGE"];
 
-/// Sees how messages look under the user's locale.
-pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, Reason> {
+/// Sees how messages look under the user's locale: in the language that it was identified for, as there may be no other.
+pub(super) fn messages(toolchain: &Toolchain, language: Language, locale: &str) -> Result<Messages, Reason> {
     // clang has no other language and no other quotes; and to try it with zig would be to link, which takes minutes.
     if toolchain.family == Family::Clang {
         return Ok(Messages::Ascii);
     }
     let mut child = toolchain
         .command()
-        .args(["-fsyntax-only", "-x", "c", "-"])
+        .args(["-fsyntax-only", "-x", language.name(), "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -424,7 +424,11 @@ pub(super) fn messages(toolchain: &Toolchain, locale: &str) -> Result<Messages, 
     }
     let output = child.wait_with_output().map_err(|_| Reason::new("compiler can't be started"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    let is_english = said.contains("undeclared") && said.contains("error:");
+    let undeclared = match language {
+        Language::C => "undeclared",
+        Language::Cxx => "was not declared",
+    };
+    let is_english = said.contains(undeclared) && said.contains("error:");
     Ok(match is_english {
         true if said.contains("\u{2018}unheard_of\u{2019}") => Messages::Utf8,
         true if said.contains("'unheard_of'") => Messages::Ascii,
