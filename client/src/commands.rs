@@ -33,6 +33,7 @@ Usage: castwork [SETTINGS] COMPILER [ARGUMENT]...
        castwork [SETTINGS] report [--run ID] [--markdown|--json] [--require-hit-rate PERCENT [--grace-first-run]]
        castwork [SETTINGS] config [--json]
        castwork [SETTINGS] doctor [--json]
+       castwork [SETTINGS] upload                      (sends what still waits to be sent to `gha:`, as the last step of a job)
        castwork [SETTINGS] run [--input PATTERN]... [--output PATTERN]... [--depfile FILE] [--env NAME]... -- TOOL [ARGUMENT]...
        castwork rules [--json]                     (which tools are known; these can stand in place of COMPILER)
        castwork [SETTINGS] toolchain show|pack|check ...   (what goes along with a compiler's compiles)
