@@ -7,8 +7,10 @@
 
 use std::process::Stdio;
 
+use crate::command_line::{Argument, Compile};
 use crate::debug_names;
 use crate::dependencies::position;
+use crate::link_time;
 use crate::paths::{INPUT_ROOT, ISOLATED};
 use crate::prepare::Understood;
 
@@ -27,10 +29,30 @@ pub fn is_proven(call: &Understood) -> bool {
         return false;
     };
     let map = format!("-fmacro-prefix-map={}={INPUT_ROOT}/{ISOLATED}", folder.real);
-    let mut command = call.command_to(other.path(), Some(&map));
+    // What is numbered by chance has to get the same number.
+    let seed = if call.compile.shares_link_time() && !says_seed(&call.compile) {
+        let Some(seed) = link_time::seed_of(&object) else { return false };
+        Some(seed)
+    } else {
+        None
+    };
+    let mut command = call.command_to(other.path(), [map.as_str()].into_iter().chain(seed.as_deref()));
     let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let is_same = || std::fs::read(other.path()).is_ok_and(|other| other == object);
+    let is_same = || {
+        std::fs::read(other.path()).is_ok_and(|other| match &seed {
+            Some(seed) => link_time::is_same_without(seed, &object, &other),
+            None => other == object,
+        })
+    };
     let is_proven = status.is_ok_and(|status| status.success()) && is_same();
     tracing::debug!(is_proven, "compiled once more, with the isolated build's folder called otherwise");
     is_proven
+}
+
+/// Whether the user says what is taken for chance.
+fn says_seed(compile: &Compile) -> bool {
+    compile.arguments.iter().any(|argument| match argument {
+        Argument::Words(words) => words.iter().any(|word| word.starts_with("-frandom-seed")),
+        _ => false,
+    })
 }

@@ -1,0 +1,171 @@
+//! Link-time optimisation: objects of gcc's that code is made of when all is linked.
+//!
+//! Such an object says of everything in which file it stands, compressed. That gets into messages of the linking, into debug
+//! information that is asked for only then, and nowhere else: what is linked is the same, byte by byte. Who says that this is
+//! all right (`CASTWORK_SHARE_LTO`) has objects shared in which nothing else tells their folder; by that, the text decides, as it
+//! does for other objects.
+//!
+//! The names of its sections end in a number by chance, so that no two compiles give the same object.
+
+use object::Endianness;
+use object::elf::{FileHeader64, SHN_COMMON, SHT_SYMTAB};
+use object::read::elf::{FileHeader, Sym};
+
+use crate::command_line::{Argument, Compile};
+use crate::debug_names::is_for_linux;
+use crate::debug_names::parts::Parts;
+use crate::dependencies::position;
+use crate::paths::Place;
+use crate::reason::Reason;
+use crate::toolchain::{Family, Toolchain};
+
+/// Why such objects are right in one folder only, unless they are shared.
+pub const STAYS: Reason = Reason::new("link-time optimisation");
+
+/// Why those with debug information are: it names the folder, compressed.
+const WITH_DEBUG: Reason = Reason::new("link-time optimisation with debug information");
+
+/// Fewest bytes in the name of a folder that is looked for in objects: shorter ones are there by chance.
+const NAME_BYTES_MIN: usize = 4;
+
+/// The first version whose objects may be shared.
+const MAJOR_MIN: u32 = 10;
+
+/// The symbol by which linkers know an object without code.
+const SLIM: &[u8] = b"__gnu_lto_slim";
+
+/// How the name of a section begins that each such object has, and that the number by chance ends.
+const DECLARATIONS: &str = ".gnu.lto_.decls.";
+
+/// The section that holds the words that decide how code is made.
+const WORDS: &str = ".gnu.lto_.opts";
+
+/// Debug information, to be put together when all is linked.
+const DEBUG: &[u8] = b".gnu.debuglto_";
+
+/// Takes it that the object of a compile is shared among folders, if nothing but link-time optimisation binds it to its own; else
+/// says what does.
+pub fn share(compile: &mut Compile, toolchain: &Toolchain) {
+    if compile.place_matters.as_ref() == Some(&STAYS) {
+        compile.place_matters = why_not(compile, toolchain);
+    }
+}
+
+/// What beside link-time optimisation binds an object to its folder.
+fn why_not(compile: &Compile, toolchain: &Toolchain) -> Option<Reason> {
+    let is_known = toolchain.family == Family::Gcc
+        && toolchain.major >= MAJOR_MIN
+        && toolchain.mode.is_none()
+        && is_for_linux(&toolchain.frontend);
+    if !is_known {
+        return Some("link-time optimisation of this compiler".into());
+    }
+    if compile.has_debug {
+        return Some(WITH_DEBUG);
+    }
+    compile.arguments.iter().find_map(|argument| match argument {
+        Argument::Words(words) => {
+            let word = words.iter().find(|word| !is_plain_word(word))?;
+            Some(Reason::of(format!("link-time optimisation with `{word}`")))
+        }
+        Argument::PrefixMap { .. } => Some("link-time optimisation with a map of paths".into()),
+        Argument::SearchDir { .. } | Argument::IncludeFile { .. } | Argument::LinkOnly(_) => None,
+    })
+}
+
+/// Whether a word, if it is about link-time optimisation, is known to name no file.
+fn is_plain_word(word: &str) -> bool {
+    let Some(rest) = word.strip_prefix("-flto") else { return true };
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    match rest.split_once('=') {
+        None => rest.is_empty(),
+        Some(("", value)) => matches!(value, "auto" | "jobserver") || is_number(value),
+        Some(("-compression-level", value)) => is_number(value),
+        Some(("-partition", value)) => {
+            value.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+        }
+        Some(_) => false,
+    }
+}
+
+/// Whether an object has no code beside what the linker is to make code of: then the assembler has been given none.
+pub fn is_slim(object: &[u8]) -> bool {
+    has_symbol(object, SLIM).unwrap_or_default()
+}
+
+/// Whether an object says that it has such a symbol, without a place for it.
+fn has_symbol(object: &[u8], name: &[u8]) -> Option<bool> {
+    let header = FileHeader64::<Endianness>::parse(object).ok()?;
+    let endian = header.endian().ok()?;
+    let sections = header.sections(endian, object).ok()?;
+    let symbols = sections.symbols(endian, object, SHT_SYMTAB).ok()?;
+    let is_it = |symbol: &object::elf::Sym64<Endianness>| {
+        symbol.st_shndx(endian) == SHN_COMMON
+            && symbol.name(endian, symbols.strings()).is_ok_and(|known| known == name)
+    };
+    Some(symbols.iter().any(is_it))
+}
+
+/// Checks an object that is to be shared, where nothing is known to bind it to its folder.
+///
+/// # Errors
+/// Why it is not shared.
+pub fn check(object: &[u8], place: &Place) -> Result<(), Reason> {
+    if position(object, DEBUG).is_some() {
+        return Err(WITH_DEBUG);
+    }
+    let mut names = place.names().filter(|name| name.len() >= NAME_BYTES_MIN);
+    if names.any(|name| position(object, name.as_bytes()).is_some()) {
+        return Err("object that names its folder".into());
+    }
+    Ok(())
+}
+
+/// The number by chance that an object's sections are named by, in the word that has gcc take it again; `None` if there is none.
+pub fn seed_of(object: &[u8]) -> Option<String> {
+    let parts = Parts::of(object)?;
+    let seed = parts.sections.iter().find_map(|section| section.name.strip_prefix(DECLARATIONS))?;
+    let is_number = !seed.is_empty() && seed.len() <= 16 && seed.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_number.then(|| format!("-frandom-seed=0x{seed}"))
+}
+
+/// Whether an object is what another one would be, had that not been told this word.
+pub fn is_same_without(word: &str, object: &[u8], told: &[u8]) -> bool {
+    let without = || {
+        let parts = Parts::of(told)?;
+        let at = parts.sections.iter().position(|section| section.name == WORDS)?;
+        let words = parts.sections[at].contents;
+        let said = format!(" '{word}'");
+        let from = position(words, said.as_bytes())?;
+        let left = [&words[..from], &words[from + said.len()..]].concat();
+        parts.with([(at, left)])
+    };
+    without().is_some_and(|without| without == object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_may_name_files_are_not_plain() {
+        for word in
+            ["-flto", "-flto=auto", "-flto=jobserver", "-flto=8", "-flto-partition=1to1", "-O2", "-fno-lto"]
+        {
+            assert!(is_plain_word(word), "{word}");
+        }
+        for word in ["-flto=thin", "-flto=/a/b", "-flto-incremental=/a", "-flto-report", "-flto-partition=/a"]
+        {
+            assert!(!is_plain_word(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_has_neither_code_nor_number() {
+        for bytes in [&b""[..], b"\x7fELF", b"__gnu_lto_slim", &[0; 200]] {
+            assert!(!is_slim(bytes));
+            assert_eq!(seed_of(bytes), None);
+            assert!(!is_same_without("-frandom-seed=0x1", bytes, bytes));
+        }
+    }
+}
