@@ -31,6 +31,9 @@ const NAME_BYTES_MIN: usize = 4;
 /// The first version whose objects may be shared.
 const MAJOR_MIN: u32 = 10;
 
+/// Words with which objects are of a form that is not taken apart here.
+const STAYING: [&str; 2] = ["-m32", "-mx32"];
+
 /// The symbol by which linkers know an object without code.
 const SLIM: &[u8] = b"__gnu_lto_slim";
 
@@ -41,7 +44,13 @@ const DECLARATIONS: &str = ".gnu.lto_.decls.";
 const WORDS: &str = ".gnu.lto_.opts";
 
 /// Debug information, to be put together when all is linked.
-const DEBUG: &[u8] = b".gnu.debuglto_";
+const DEBUG: &str = ".gnu.debuglto_";
+
+/// How the names of sections begin that hold what is compiled when all is linked, with where it stands.
+const COMPRESSED: &str = ".gnu.lto_";
+
+/// Those of them that are not compressed, and say nothing of that.
+const OPEN: [&str; 4] = [WORDS, ".gnu.lto_.lto.", ".gnu.lto_.symtab.", ".gnu.lto_.ext_symtab."];
 
 /// Takes it that the object of a compile is shared among folders, if nothing but link-time optimisation binds it to its own; else
 /// says what does.
@@ -65,7 +74,7 @@ fn why_not(compile: &Compile, toolchain: &Toolchain) -> Option<Reason> {
     }
     compile.arguments.iter().find_map(|argument| match argument {
         Argument::Words(words) => {
-            let word = words.iter().find(|word| !is_plain_word(word))?;
+            let word = words.iter().find(|word| !is_plain_word(word) || STAYING.contains(&word.as_str()))?;
             Some(Reason::of(format!("link-time optimisation with `{word}`")))
         }
         Argument::PrefixMap { .. } => Some("link-time optimisation with a map of paths".into()),
@@ -111,14 +120,29 @@ fn has_symbol(object: &[u8], name: &[u8]) -> Option<bool> {
 /// # Errors
 /// Why it is not shared.
 pub fn check(object: &[u8], place: &Place) -> Result<(), Reason> {
-    if position(object, DEBUG).is_some() {
+    let parts =
+        Parts::of(object).ok_or(Reason::new("link-time optimisation in an object of an unusual form"))?;
+    if parts.sections.iter().any(|section| section.name.starts_with(DEBUG)) {
         return Err(WITH_DEBUG);
     }
     let mut names = place.names().filter(|name| name.len() >= NAME_BYTES_MIN);
-    if names.any(|name| position(object, name.as_bytes()).is_some()) {
+    if names.any(|name| is_shown_in(&parts, name)) {
         return Err("object that names its folder".into());
     }
     Ok(())
+}
+
+/// Whether an object holds a name beside where it says in which file everything stands; `true` if that can't be told.
+pub fn shows(object: &[u8], name: &str) -> bool {
+    Parts::of(object).is_none_or(|parts| is_shown_in(&parts, name))
+}
+
+fn is_shown_in(parts: &Parts<'_>, name: &str) -> bool {
+    // What is compressed is in part as it was, if it is short.
+    let is_compressed =
+        |section: &str| section.starts_with(COMPRESSED) && !OPEN.iter().any(|open| section.starts_with(open));
+    let mut open = parts.sections.iter().filter(|section| !is_compressed(section.name));
+    open.any(|section| position(section.contents, name.as_bytes()).is_some())
 }
 
 /// The number by chance that an object's sections are named by, in the word that has gcc take it again; `None` if there is none.

@@ -6,7 +6,7 @@
 
 mod support;
 
-use support::{Project, shown, text};
+use support::{Project, program, shown, skip, text};
 
 /// A module as pybind11's are compiled: nothing of it tells its folder.
 const FILES: [(&str, &str); 3] = [
@@ -92,6 +92,22 @@ fn what_was_compiled_in_another_folder_is_linked_to_the_same_library() {
     }
     third.write("inc/h.h", "inline int twice(int x) { return x + 2; }\n");
     assert_eq!(build(&third, FLAGS, &["src/a.cc", "src/b.cc"]).1, 0, "what is included counts");
+}
+
+#[test]
+fn a_name_that_compression_leaves_as_it_was_is_no_reason_for_a_miss() {
+    let slots = "struct Slot { int n; void *p; };\nvoid one(); void two();\n\
+                 static Slot slots[] = {{1, (void *) &one}, {2, (void *) &two}, {0, nullptr}};\n\
+                 struct Spec { const char *name; int size; Slot *slots; };\nstatic Spec spec = {\"name\", 3, slots};\n\
+                 extern \"C\" __attribute__((visibility(\"default\"))) void *f() { return &spec; }\n";
+    let here = sharing(&[("slots.cc", slots)]);
+    let there = copy(&here, "another-folder");
+    let plain = here.plain(&format!("g++ {FLAGS} -c {}/slots.cc -o plain.o", shown(&here.root)));
+    assert!(plain.status.success());
+    let object = std::fs::read(here.root.join("plain.o")).unwrap();
+    assert!(holds(&object, &shown(&here.root)), "all is compressed, so that this tests nothing");
+    assert_eq!(build(&here, FLAGS, &["slots.cc"]).1, 0);
+    assert_eq!(build(&there, FLAGS, &["slots.cc"]).1, 1);
 }
 
 #[test]
@@ -207,6 +223,15 @@ fn what_is_not_shared_says_why() {
         assert!(there.cached(&line).status.success());
         assert_eq!(there.counters().number("local_hits"), 1, "{flags}: known in its own folder");
     }
+    if program("clang++").is_none() {
+        return skip("clang's link-time optimisation", "there is no clang");
+    }
+    for project in [&here, &there] {
+        assert!(project.cached("clang++ -O2 -flto -Iinc -c src/b.cc -o b.o").status.success());
+        assert_eq!(project.counters().local(), [1, 0, 1, 0]);
+    }
+    let said = text(&there.cached("why --last").stdout);
+    assert!(said.contains("; link-time optimisation of this compiler\n"), "{said}");
 }
 
 #[test]
