@@ -396,9 +396,8 @@ impl Answering<'_> {
         let moved = messages::to_virtual(&stdout, place);
         let moved = moved.filter(|moved| compile.dialect == Dialect::Msvc || *moved == stdout);
         let stdout = moved.ok_or(Reason::new("messages that name the folder"))?;
-        let may_name_place = self.prepared.action.is_of_place || closure.is_place_unproven;
-        if compile.shares_link_time() && !may_name_place {
-            link_time::check(&object, place)?;
+        if compile.shares_link_time() && !self.prepared.action.is_of_place {
+            link_time::check(&object, place, closure.is_place_unproven)?;
         }
         let object = if self.prepared.action.moves_debug {
             debug_names::to_virtual(&object, place).ok_or(STAYS)?

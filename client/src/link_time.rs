@@ -97,9 +97,14 @@ fn is_plain_word(word: &str) -> bool {
     }
 }
 
-/// Whether an object has no code beside what the linker is to make code of: then the assembler has been given none.
-pub fn is_slim(object: &[u8]) -> bool {
-    has_symbol(object, SLIM).unwrap_or_default()
+/// Whether the object that came of a compile has no code beside what the linker is to make code of: then the assembler has been
+/// given none.
+pub fn is_slim(compile: &Compile, object: &[u8]) -> bool {
+    let asks_for_code = |argument: &Argument| match argument {
+        Argument::Words(words) => words.iter().any(|word| word == "-ffat-lto-objects"),
+        _ => false,
+    };
+    !compile.arguments.iter().any(asks_for_code) && has_symbol(object, SLIM).unwrap_or_default()
 }
 
 /// Whether an object says that it has such a symbol, without a place for it.
@@ -115,17 +120,18 @@ fn has_symbol(object: &[u8], name: &[u8]) -> Option<bool> {
     Some(symbols.iter().any(is_it))
 }
 
-/// Checks an object that is to be shared, where nothing is known to bind it to its folder.
+/// Checks an object that is to be shared: it must not have debug information, nor show the names of this place, unless it
+/// `may_name` them as far as is known.
 ///
 /// # Errors
 /// Why it is not shared.
-pub fn check(object: &[u8], place: &Place) -> Result<(), Reason> {
+pub fn check(object: &[u8], place: &Place, may_name: bool) -> Result<(), Reason> {
     let parts =
         Parts::of(object).ok_or(Reason::new("link-time optimisation in an object of an unusual form"))?;
     if parts.sections.iter().any(|section| section.name.starts_with(DEBUG)) {
         return Err(WITH_DEBUG);
     }
-    let mut names = place.names().filter(|name| name.len() >= NAME_BYTES_MIN);
+    let mut names = place.names().filter(|name| !may_name && name.len() >= NAME_BYTES_MIN);
     if names.any(|name| is_shown_in(&parts, name)) {
         return Err("object that names its folder".into());
     }
@@ -187,7 +193,7 @@ mod tests {
     #[test]
     fn what_is_no_object_has_neither_code_nor_number() {
         for bytes in [&b""[..], b"\x7fELF", b"__gnu_lto_slim", &[0; 200]] {
-            assert!(!is_slim(bytes));
+            assert_eq!(has_symbol(bytes, SLIM), None);
             assert_eq!(seed_of(bytes), None);
             assert!(!is_same_without("-frandom-seed=0x1", bytes, bytes));
         }

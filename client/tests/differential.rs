@@ -274,6 +274,23 @@ fn moved(project: &mut Project, step: u64) -> String {
     shown(&project.root)
 }
 
+/// Writes the source, and headers where dice say so.
+fn fill(dice: &mut Dice, project: &Project, source: &str) {
+    let root = shown(&project.root);
+    for folder in FOLDERS {
+        for header in HEADERS {
+            if dice.once_in(2) {
+                let name = format!("{folder}/{header}");
+                let text = file(dice, &root, &name);
+                std::fs::create_dir_all(project.root.join(&name).parent().unwrap()).unwrap();
+                std::fs::write(project.root.join(&name), text).unwrap();
+            }
+        }
+    }
+    project.write(source, &file(dice, &root, source));
+    project.write("data", "data");
+}
+
 /// Runs one project through its edits. Returns how many compiles were understood, and how many of them were recognised
 /// without preprocessing; of what is for link-time optimisation, how many were hits right after the folder was moved.
 fn run(seed: u64, kind: Kind<'_>) -> [u64; 2] {
@@ -303,18 +320,7 @@ fn run(seed: u64, kind: Kind<'_>) -> [u64; 2] {
     if matches!(kind, Kind::LinkTime) {
         project.set("CASTWORK_SHARE_LTO", "yes");
     }
-    for folder in FOLDERS {
-        for header in HEADERS {
-            if dice.once_in(2) {
-                let name = format!("{folder}/{header}");
-                let text = file(&mut dice, &root, &name);
-                std::fs::create_dir_all(project.root.join(&name).parent().unwrap()).unwrap();
-                std::fs::write(project.root.join(&name), text).unwrap();
-            }
-        }
-    }
-    project.write(source, &file(&mut dice, &root, source));
-    project.write("data", "data");
+    fill(&mut dice, &project, source);
     let mut line = format!("{compiler}{} -c {source}", flags(&mut dice));
     let mut story = vec![line.clone()];
     let mut hits = 0;

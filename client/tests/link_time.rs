@@ -263,8 +263,9 @@ fn what_the_assembler_reads_when_all_is_linked_is_read_then() {
     let (library, _) = build(&here, flags, &["a.cc"]);
     assert!(holds(&library, "first data"));
     there.write("data.bin", "other data");
-    let (library, _) = build(&there, flags, &["a.cc"]);
+    let (library, hits) = build(&there, flags, &["a.cc"]);
     assert!(holds(&library, "other data"));
+    assert_eq!(hits, 1, "the object holds none of it");
     // With code beside it, it is read by the compile.
     for data in ["third data", "data no. 4"] {
         here.write("data.bin", data);

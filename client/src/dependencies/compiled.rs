@@ -268,7 +268,8 @@ impl<'a> Watch<'a> {
 
     /// Checks that the assembler has been given no code, in which a file could be named: it is given that when all is linked.
     fn check_unassembled(&self) -> Result<(), Unclear> {
-        let is_slim = std::fs::read(&self.compile.output).is_ok_and(|object| link_time::is_slim(&object));
+        let is_slim =
+            std::fs::read(&self.compile.output).is_ok_and(|object| link_time::is_slim(self.compile, &object));
         if is_slim { Ok(()) } else { Err(Unclear::UntilPreprocessed("code beside that for the linker")) }
     }
 
