@@ -1,9 +1,9 @@
 //! Link-time optimisation: objects of gcc's that code is made of when all is linked.
 //!
-//! Such an object says of everything in which file it stands, compressed. That gets into messages of the linking, into debug
-//! information that is asked for only then, and nowhere else: what is linked is the same, byte by byte. Who says that this is
-//! all right (`CASTWORK_SHARE_LTO`) has objects shared in which nothing else tells their folder; by that, the text decides, as it
-//! does for other objects.
+//! Such an object says of everything in which file it stands, compressed. That gets into messages of the linking, and into debug
+//! information or checks of a sanitizer that the linking alone is asked for, and nowhere else: what is linked is the same, byte by
+//! byte. Who says that this is all right (`CASTWORK_SHARE_LTO`) has objects shared in which nothing else tells their folder; whether
+//! that is so, the text decides, as it does for other objects.
 //!
 //! The names of its sections end in a number by chance, so that no two compiles give the same object.
 
