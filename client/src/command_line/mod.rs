@@ -148,6 +148,7 @@ pub enum Dialect {
 
 /// A compile of one C or C++ source to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Compile {
     /// The source, as spelled.
     pub source: String,

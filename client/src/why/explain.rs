@@ -55,7 +55,7 @@ fn differences(latest: &Account, earlier: &Account) -> Vec<Culprit> {
         let mut text =
             format!("the result holds the name of its project's folder: `{then}` then, `{now}` now");
         if !latest.bound_by.is_empty() {
-            text += &format!("; {}", latest.bound_by);
+            text.extend(["; ", latest.bound_by.as_str()]);
         }
         if latest.bound_by == link_time::STAYS.as_str() {
             text += "; hint: CASTWORK_SHARE_LTO=yes shares what gcc compiles without `-g`";
