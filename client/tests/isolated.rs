@@ -161,7 +161,7 @@ fn a_module_with_what_pybind11_adds_unless_told_otherwise_compiles_nothing_twice
     let plain = builds.wheel(&from, &[]);
     let launcher = [("CMAKE_CXX_COMPILER_LAUNCHER", castwork()), ("CASTWORK_SHARE_LTO", "yes")];
     let mut hits = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..2 {
         let from = builds.checkout();
         let modules = builds.wheel(&from, &launcher);
         let counters = builds.project.counters();
@@ -170,7 +170,7 @@ fn a_module_with_what_pybind11_adds_unless_told_otherwise_compiles_nothing_twice
         hits.push(counters.number("local_hits"));
     }
     assert_eq!(hits[0], 0);
-    assert!(hits[1] >= 8 && hits[2] >= 8, "{hits:?}");
+    assert!(hits[1] >= 8, "{hits:?}");
 }
 
 /// The sources that a module names have to be those of its own build.

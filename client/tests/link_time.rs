@@ -129,7 +129,9 @@ fn the_object_is_the_compilers_own() {
 fn what_names_its_folder_is_compiled_in_each() {
     let print = "extern \"C\" const char *f() { return WHERE; }\n";
     let located = format!(
-        "#include <source_location>\nstatic const char *at(std::source_location l = std::source_location::current()) {{ return l.file_name(); }}\n{print}"
+        "#if __has_include(<source_location>)\n#include <source_location>\n\
+         static const char *at(std::source_location l = std::source_location::current()) {{ return l.file_name(); }}\n\
+         #else\nstatic const char *at(const char *file = __builtin_FILE()) {{ return file; }}\n#endif\n{print}"
     );
     let asserted = "#include <assert.h>\nextern \"C\" int f(int x) { assert(x > 2); return x; }\n";
     let header = format!("#include \"{}\"\n{print}", "names.h");
@@ -145,7 +147,7 @@ fn what_names_its_folder_is_compiled_in_each() {
         ("-DWHERE=__FILE__", "print.cc"),
         ("-DWHERE=__BASE_FILE__", "print.cc"),
         ("-DWHERE=__builtin_FILE()", "print.cc"),
-        ("-DWHERE=at() -std=c++20", "located.cc"),
+        ("-DWHERE=at() -std=c++2a", "located.cc"),
         ("", "assert.cc"),
         ("-DWHERE=NAMED", "header.cc"),
         ("-DWHERE=named()", "header.cc"),
@@ -165,7 +167,7 @@ fn what_names_its_folder_is_compiled_in_each() {
     }
     // Where nothing comes of it, nothing is bound.
     for (flags, source) in
-        [("-DNDEBUG", "assert.cc"), ("-DWHERE=\"\"", "header.cc"), ("-DWHERE=\"x\"", "located.cc -std=c++20")]
+        [("-DNDEBUG", "assert.cc"), ("-DWHERE=\"\"", "header.cc"), ("-DWHERE=\"x\"", "located.cc -std=c++2a")]
     {
         let (source, more) = source.split_once(' ').unwrap_or((source, ""));
         let flags = format!("-O2 -fPIC -flto {flags} {more}");
