@@ -12,6 +12,7 @@ use crate::command_line::flags::Maps;
 use crate::command_line::{Argument, Compile, Dialect, map_flag, msvc, search_flag};
 use crate::dependencies::Closure;
 use crate::environment;
+use crate::link_time;
 use crate::local::Platform;
 use crate::paths::{ABSOLUTE, INPUT_ROOT, PROJECT, Place};
 use crate::reason::Reason;
@@ -69,12 +70,18 @@ impl Action {
         let maps = Mapping::new(making, moves_debug, &mut is_bound_here);
         let place = place_in_key(making, is_bound_here.is_some());
         let is_place_in_key = place.is_some();
+        let shares_link_time = making.compile.shares_link_time();
+        if shares_link_time {
+            // A worker's folders would be named by what the linker says.
+            is_bound_here.get_or_insert(link_time::STAYS);
+        }
         let reader = environment::Reader {
             toolchain: making.toolchain,
             messages: making.messages,
             is_colored: making.is_colored,
             holds_date: making.closure.holds_date,
             place: place.as_deref(),
+            shares_link_time,
         };
         let variables = environment::of_action(&reader, environment::of_process)?;
         let platform = platform(making.toolchain);

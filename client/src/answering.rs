@@ -19,6 +19,7 @@ use crate::dependencies::position;
 use crate::direct::{Hashes, Manifest};
 use crate::environment;
 use crate::files;
+use crate::link_time;
 use crate::local::Platform;
 use crate::messages;
 use crate::prepare::{Prepared, Understood};
@@ -99,7 +100,9 @@ pub fn answer(
         return Ok(stack.answered(source, 0, false));
     }
     let start = call.start(config)?;
-    if !hints.asks_for_preprocessing && call.can_be_watched(&start) && !stack.may_run_elsewhere() {
+    // Nobody else runs what is for link-time optimisation.
+    let is_run_here = !stack.may_run_elsewhere() || call.compile.shares_link_time();
+    if !hints.asks_for_preprocessing && is_run_here && call.can_be_watched(&start) {
         return Ok(compile_first::answer(compiler, arguments, call, &start, stack));
     }
     let prepared = call.prepare_since(&start)?;
@@ -393,6 +396,9 @@ impl Answering<'_> {
         let moved = messages::to_virtual(&stdout, place);
         let moved = moved.filter(|moved| compile.dialect == Dialect::Msvc || *moved == stdout);
         let stdout = moved.ok_or(Reason::new("messages that name the folder"))?;
+        if compile.shares_link_time() && !self.prepared.action.is_of_place {
+            link_time::check(&object, place, closure.is_place_unproven)?;
+        }
         let object = if self.prepared.action.moves_debug {
             debug_names::to_virtual(&object, place).ok_or(STAYS)?
         } else {

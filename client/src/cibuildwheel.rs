@@ -1,6 +1,6 @@
 //! What to set for cibuildwheel, which builds in containers: `castwork env --cibuildwheel`.
 
-use crate::config::Config;
+use crate::config::{Config, Origin};
 use crate::environment;
 use crate::launch::quoted;
 
@@ -23,6 +23,12 @@ pub fn settings(config: &Config) -> String {
     );
     let mut inside =
         vec![format!("PATH=\"{FOLDER}/links:$PATH\""), format!("CASTWORK_PROJECT_ROOT={PROJECT}")];
+    // What is linked for a wheel is thrown away with its folder.
+    let is_asked_not_to = !config.shares_link_time
+        && config.origins.get("share_lto").is_some_and(|(_, origin)| *origin != Origin::Default);
+    if !is_asked_not_to {
+        inside.push("CASTWORK_SHARE_LTO=yes".to_owned());
+    }
     let remote = environment::of_process("CASTWORK_REMOTE").filter(|remote| !remote.is_empty());
     if let Some(remote) = &remote {
         let remote = remote.replace("file:///", &format!("file://{HOST}/"));

@@ -72,6 +72,12 @@ pub const KEYS: &[Key] = &[
         default: "no",
     },
     Key {
+        name: "share_lto",
+        variable: "CASTWORK_SHARE_LTO",
+        about: "gcc: `yes` shares objects for link-time optimisation among folders; what is said when linking may then name the folder that one was compiled in",
+        default: "no",
+    },
+    Key {
         name: "log",
         variable: "CASTWORK_LOG",
         about: "what to log to standard error, e.g. debug",
@@ -149,6 +155,8 @@ pub struct Config {
     pub race_after: Option<Duration>,
     /// Whether rustc is to write fixed names for the folders of a build.
     pub remaps: bool,
+    /// Whether objects for link-time optimisation are shared among folders.
+    pub shares_link_time: bool,
     /// Filter of the log, if set.
     pub log: Option<String>,
     /// Each setting as it was written, with where that was.
@@ -326,14 +334,15 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
         );
         None
     });
-    let remaps = match text("remap").as_str() {
+    let mut is_yes = |key: &'static str| match text(key).as_str() {
         "yes" | "true" | "1" => true,
         "no" | "false" | "0" => false,
         other => {
-            complain("remap", format!("is `{other}`; known are yes and no"));
+            complain(key, format!("is `{other}`; known are yes and no"));
             false
         }
     };
+    let (remaps, shares_link_time) = (is_yes("remap"), is_yes("share_lto"));
     Config {
         remotes,
         dir: absolute(text("dir")),
@@ -344,6 +353,7 @@ fn check(origins: BTreeMap<&'static str, (String, Origin)>, complaints: &mut Vec
         project_root: optional("project_root").map(absolute),
         race_after,
         remaps,
+        shares_link_time,
         log: optional("log"),
         origins,
     }

@@ -94,6 +94,8 @@ pub struct Reader<'a> {
     pub holds_date: bool,
     /// Set to the project's root if the object belongs to its place in ways that the action can't express.
     pub place: Option<&'a str>,
+    /// Whether the object is shared though what is said when linking may name the folder it was compiled in.
+    pub shares_link_time: bool,
 }
 
 /// Refuses what can't be in a key.
@@ -178,6 +180,9 @@ pub fn of_action(
     }
     if let Some(place) = reader.place {
         set("CASTWORK_PLACE", place.to_owned());
+    }
+    if reader.shares_link_time {
+        set("CASTWORK_SHARE_LTO", "yes".to_owned());
     }
     if reader.toolchain.dialect == Dialect::Msvc {
         for (name, value) in of_msvc(&variable) {

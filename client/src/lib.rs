@@ -29,6 +29,7 @@ pub mod files;
 pub mod independence;
 pub mod invocation;
 pub mod launch;
+pub mod link_time;
 pub mod local;
 pub mod messages;
 pub mod mounts;

@@ -18,6 +18,7 @@ use crate::direct::manifest::Seen;
 use crate::direct::memo::Hash;
 use crate::direct::{Entry, Hashes};
 use crate::environment;
+use crate::link_time;
 use crate::mounts;
 use crate::paths::{LEADS_OUT, Place};
 use crate::reason::Reason;
@@ -67,6 +68,9 @@ impl Understood {
         if compile.dialect != memory.toolchain.dialect {
             return Err("compiler with an unusual name".into());
         }
+        if config.shares_link_time {
+            link_time::share(&mut compile, &memory.toolchain);
+        }
         let may_move = debug_names::may_move(&compile, &memory.toolchain);
         let more = mounts::of(&compile, &place, may_move);
         let place = place.with_mounts(more);
@@ -92,7 +96,7 @@ impl Understood {
     }
 
     /// The compile with another output, with more words before its source, and without a dependency file.
-    pub fn command_to(&self, output: &Path, more: Option<&str>) -> Command {
+    pub fn command_to<'a>(&self, output: &Path, more: impl IntoIterator<Item = &'a str>) -> Command {
         let Compile { arguments, language, source, is_language_explicit, .. } = &self.compile;
         let mut command = self.toolchain().command();
         for argument in arguments {

@@ -174,8 +174,26 @@ fn edit(dice: &mut Dice, project: &Project, root: &str) -> String {
     }
 }
 
+/// What of an object has to be the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Same {
+    All,
+    /// All but the time that Microsoft's objects hold.
+    AllButTime,
+    /// The code that is made of it when it is linked.
+    Code,
+}
+
+/// The code that is made of an object for link-time optimisation.
+fn linked(project: &Project) -> Option<Vec<u8>> {
+    let line = "gcc -w -flto -r -nostdlib -flinker-output=nolto-rel out.o -o linked.o";
+    let ran = project.plain(line);
+    assert!(ran.status.success(), "{line}: {}", text(&ran.stderr));
+    std::fs::read(project.root.join("linked.o")).ok()
+}
+
 /// Compiles without the wrapper, and with it twice.
-fn compare(project: &Project, line: &str, is_msvc: bool) -> Result<(), String> {
+fn compare(project: &Project, line: &str, same: Same) -> Result<(), String> {
     let outcome = |is_cached: bool| {
         for name in ["out.o", "dep"] {
             let _ = std::fs::remove_file(project.root.join(name));
@@ -183,11 +201,13 @@ fn compare(project: &Project, line: &str, is_msvc: bool) -> Result<(), String> {
         let line = format!("{line} -o out.o");
         let ran = if is_cached { project.cached(&line) } else { project.plain(&line) };
         let file = |name: &str| std::fs::read(project.root.join(name)).ok();
-        let object = file("out.o").map(|mut object| {
-            if is_msvc {
+        let object = file("out.o").and_then(|mut object| match same {
+            Same::All => Some(object),
+            Same::AllButTime => {
                 take_time(&mut object);
+                Some(object)
             }
-            object
+            Same::Code => linked(project),
         });
         (ran.status.code(), text(&ran.stdout), text(&ran.stderr), file("dep"), object)
     };
@@ -232,36 +252,78 @@ fn to_msvc(flags: &str) -> String {
     format!(" /nologo {}", words.join(" "))
 }
 
-/// Runs one project through its edits. Returns how many compiles were understood, and how many of them were recognised
-/// without preprocessing.
-fn run(seed: u64, clang_cl: Option<&ClangCl>) -> [u64; 2] {
-    let mut dice = Dice(seed);
-    let project = Project::new();
+/// What is compiled by what.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    /// By gcc or clang.
+    Plain,
+    /// By clang-cl.
+    Msvc(&'a ClangCl),
+    /// By gcc, for link-time optimisation, in a folder that is called otherwise each time.
+    LinkTime,
+}
+
+/// What folders are called in turn.
+const NAMES: [&str; 3] = ["project", "a-checkout-elsewhere", "b"];
+
+/// Calls the project's folder otherwise; returns its name, for the command line.
+fn moved(project: &mut Project, step: u64) -> String {
+    let root = project.root.with_file_name(NAMES[usize::try_from(step).unwrap() % NAMES.len()]);
+    std::fs::rename(&project.root, &root).unwrap();
+    project.root = root;
+    shown(&project.root)
+}
+
+/// Writes the source, and headers where dice say so.
+fn fill(dice: &mut Dice, project: &Project, source: &str) {
     let root = shown(&project.root);
-    let (compiler, source) = match dice.roll(4) {
-        0 => ("g++", "src/m.cc"),
-        1 if support::program("clang").is_some() => ("clang", "src/m.c"),
-        _ => ("gcc", "src/m.c"),
-    };
-    let compiler = clang_cl.map_or(compiler, ClangCl::path);
-    let flags = |dice: &mut Dice| {
-        let flags = flags(dice, &root);
-        if clang_cl.is_some() { to_msvc(&flags) } else { flags }
-    };
     for folder in FOLDERS {
         for header in HEADERS {
             if dice.once_in(2) {
                 let name = format!("{folder}/{header}");
-                let text = file(&mut dice, &root, &name);
+                let text = file(dice, &root, &name);
                 std::fs::create_dir_all(project.root.join(&name).parent().unwrap()).unwrap();
                 std::fs::write(project.root.join(&name), text).unwrap();
             }
         }
     }
-    project.write(source, &file(&mut dice, &root, source));
+    project.write(source, &file(dice, &root, source));
     project.write("data", "data");
+}
+
+/// Runs one project through its edits. Returns how many compiles were understood, and how many of them were recognised
+/// without preprocessing; of what is for link-time optimisation, how many were hits right after the folder was moved.
+fn run(seed: u64, kind: Kind<'_>) -> [u64; 2] {
+    let mut dice = Dice(seed);
+    let mut project = Project::new();
+    let root = shown(&project.root);
+    let (compiler, source) = match dice.roll(4) {
+        0 => ("g++", "src/m.cc"),
+        1 if support::program("clang").is_some() && !matches!(kind, Kind::LinkTime) => ("clang", "src/m.c"),
+        _ => ("gcc", "src/m.c"),
+    };
+    let (compiler, same) = match kind {
+        Kind::Plain => (compiler, Same::All),
+        Kind::Msvc(clang_cl) => (clang_cl.path(), Same::AllButTime),
+        Kind::LinkTime => (compiler, Same::Code),
+    };
+    let flags = |dice: &mut Dice| {
+        let flags = flags(dice, &root);
+        match kind {
+            Kind::Plain => flags,
+            Kind::Msvc(_) => to_msvc(&flags),
+            Kind::LinkTime => {
+                format!("{flags} -flto {}", dice.pick(&["", "-ffat-lto-objects", "-fno-fat-lto-objects"]))
+            }
+        }
+    };
+    if matches!(kind, Kind::LinkTime) {
+        project.set("CASTWORK_SHARE_LTO", "yes");
+    }
+    fill(&mut dice, &project, source);
     let mut line = format!("{compiler}{} -c {source}", flags(&mut dice));
     let mut story = vec![line.clone()];
+    let mut hits = 0;
     for step in 0..STEPS {
         if step > 0 {
             if dice.once_in(6) {
@@ -271,9 +333,24 @@ fn run(seed: u64, clang_cl: Option<&ClangCl>) -> [u64; 2] {
                 story.push(edit(&mut dice, &project, &root));
             }
         }
-        if let Err(difference) = compare(&project, &line, clang_cl.is_some()) {
+        let compared = compare(&project, &line.replace(&root, &shown(&project.root)), same);
+        let compared = compared.and_then(|()| {
+            if !matches!(kind, Kind::LinkTime) {
+                return Ok(());
+            }
+            let here = moved(&mut project, step + 1);
+            story.push(format!("move to {here}"));
+            let _ = project.counters();
+            compare(&project, &line.replace(&root, &here), same)?;
+            hits += u64::from(project.counters().number("local_hits") == 2);
+            Ok(())
+        });
+        if let Err(difference) = compared {
             panic!("seed {seed}, step {step}: {difference}\n{}\n{}", story.join("\n"), kept(&project.root));
         }
+    }
+    if matches!(kind, Kind::LinkTime) {
+        return [2 * STEPS, hits];
     }
     let counters = project.counters();
     let compiles = counters.number("compiles");
@@ -291,9 +368,9 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// Runs as many projects as are asked for. Returns how many cases that were, and the counts of [`run`].
-fn run_all(cases: u64, clang_cl: Option<&ClangCl>) -> (u64, [u64; 2]) {
+fn run_all(cases: u64, kind: Kind<'_>) -> (u64, [u64; 2]) {
     if let Some(seed) = number("CASTWORK_TESTS_SEED") {
-        return (0, run(seed, clang_cl));
+        return (0, run(seed, kind));
     }
     let cases = number("CASTWORK_TESTS_CASES").unwrap_or(cases);
     let first = number("CASTWORK_TESTS_FIRST").unwrap_or(0);
@@ -307,7 +384,7 @@ fn run_all(cases: u64, clang_cl: Option<&ClangCl>) -> (u64, [u64; 2]) {
                     if seed >= first + cases.div_ceil(STEPS) {
                         return;
                     }
-                    for (sum, count) in counts.iter().zip(run(seed, clang_cl)) {
+                    for (sum, count) in counts.iter().zip(run(seed, kind)) {
                         sum.fetch_add(count, Relaxed);
                     }
                 }
@@ -321,13 +398,19 @@ fn run_all(cases: u64, clang_cl: Option<&ClangCl>) -> (u64, [u64; 2]) {
 
 #[test]
 fn nothing_differs_whatever_is_edited() {
-    let (cases, [_, recognised]) = run_all(304, None);
+    let (cases, [_, recognised]) = run_all(304, Kind::Plain);
     assert!(recognised >= cases / 8, "so little was recognised that this tests little");
 }
 
 #[test]
 fn nothing_differs_with_clang_cl() {
     let Some(clang_cl) = ClangCl::find("nothing_differs_with_clang_cl") else { return };
-    let (cases, [_, recognised]) = run_all(104, Some(&clang_cl));
+    let (cases, [_, recognised]) = run_all(104, Kind::Msvc(&clang_cl));
     assert!(recognised >= cases / 8, "so little was recognised that this tests little");
+}
+
+#[test]
+fn nothing_that_is_linked_differs_when_projects_move() {
+    let (cases, [_, hits]) = run_all(104, Kind::LinkTime);
+    assert!(hits >= cases / 8, "so little was shared that this tests little");
 }

@@ -75,8 +75,8 @@ impl Builds {
     }
 }
 
-/// A project with six sources of its own, and two that include pybind11.
-fn pybind11_project() -> Vec<(String, String)> {
+/// A project with six sources of its own, and two that include pybind11; `without` says what pybind11 is to leave out.
+fn pybind11_project(without: &str) -> Vec<(String, String)> {
     let mut files = vec![
         (
             "pyproject.toml".to_owned(),
@@ -86,10 +86,11 @@ fn pybind11_project() -> Vec<(String, String)> {
         ),
         (
             "CMakeLists.txt".to_owned(),
-            "cmake_minimum_required(VERSION 3.18)\nproject(eight LANGUAGES CXX)\nset(CMAKE_CXX_STANDARD 17)\n\
-             find_package(pybind11 CONFIG REQUIRED)\nfile(GLOB sources src/*.cpp)\n\
-             pybind11_add_module(_core NO_EXTRAS ${sources})\ninstall(TARGETS _core DESTINATION eight)\n"
-                .to_owned(),
+            format!(
+                "cmake_minimum_required(VERSION 3.18)\nproject(eight LANGUAGES CXX)\nset(CMAKE_CXX_STANDARD 17)\n\
+                 find_package(pybind11 CONFIG REQUIRED)\nfile(GLOB sources src/*.cpp)\n\
+                 pybind11_add_module(_core {without} ${{sources}})\ninstall(TARGETS _core DESTINATION eight)\n"
+            ),
         ),
         (
             "src/bind0.cpp".to_owned(),
@@ -118,7 +119,7 @@ fn pybind11_project() -> Vec<(String, String)> {
 /// Builds twice, each time in folders of other names, and says how often the second build hit, and what else it did.
 fn two_builds(is_random: bool, flags: &str) {
     let Some(installed) = installed("isolated") else { return };
-    let files = pybind11_project();
+    let files = pybind11_project("NO_EXTRAS");
     let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     let mut builds = Builds::new(installed, &files);
     let plain = if flags.is_empty() {
@@ -148,6 +149,28 @@ fn two_builds(is_random: bool, flags: &str) {
         );
     }
     assert_eq!(hits, [0, 8], "random {is_random}, {flags:?}");
+}
+
+#[test]
+fn a_module_with_what_pybind11_adds_unless_told_otherwise_compiles_nothing_twice() {
+    let Some(installed) = installed("link-time optimisation") else { return };
+    let files = pybind11_project("");
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let mut builds = Builds::new(installed, &files);
+    let from = builds.checkout();
+    let plain = builds.wheel(&from, &[]);
+    let launcher = [("CMAKE_CXX_COMPILER_LAUNCHER", castwork()), ("CASTWORK_SHARE_LTO", "yes")];
+    let mut hits = Vec::new();
+    for _ in 0..2 {
+        let from = builds.checkout();
+        let modules = builds.wheel(&from, &launcher);
+        let counters = builds.project.counters();
+        eprintln!("link-time optimisation: {}", counters.0);
+        assert!(modules == plain, "another extension module");
+        hits.push(counters.number("local_hits"));
+    }
+    assert_eq!(hits[0], 0);
+    assert!(hits[1] >= 8, "{hits:?}");
 }
 
 /// The sources that a module names have to be those of its own build.

@@ -74,6 +74,22 @@ fn a_shell_and_make_take_what_env_prints() {
 }
 
 #[test]
+fn wheels_share_objects_for_link_time_optimisation_unless_told_otherwise() {
+    let mut project = Project::new();
+    let shares = |project: &Project| {
+        text(&project.cached("env --cibuildwheel").stdout).contains("CASTWORK_SHARE_LTO=yes")
+    };
+    assert!(shares(&project));
+    project.set("CASTWORK_SHARE_LTO", "no");
+    assert!(!shares(&project));
+    project.set("CASTWORK_SHARE_LTO", "yes");
+    assert!(shares(&project));
+    project.set("CASTWORK_SHARE_LTO", "perhaps");
+    let said = project.cached("config");
+    assert!(text(&said.stderr).contains("share_lto") && !said.status.success(), "{}", text(&said.stderr));
+}
+
+#[test]
 fn completions_and_the_manual_know_every_setting_and_subcommand() {
     let project = Project::new();
     let words = ["--remote", "--max-size", "--project-root", "stats", "exec", "doctor", "--zero"];

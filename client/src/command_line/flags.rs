@@ -65,6 +65,8 @@ pub enum Meaning {
     Key,
     /// Changes the object and puts the folder's name into it: in the key with the folder, never run elsewhere.
     Place(&'static str),
+    /// Link-time optimisation: as `Place`, unless [`crate::link_time`] finds otherwise.
+    LinkTime,
     /// As `Place` with gcc; clang reads further files, so it is passed through.
     Sanitizer,
     /// Matters to the linker alone.
@@ -305,7 +307,7 @@ pub const FLAGS: &[Flag] = &[
     row("-fexec-charset=UTF-8", Exact, Key),
     row("-fexec-charset=utf-8", Exact, Key),
     row("-fwide-exec-charset=", Family, CHARSET),
-    row("-flto", Family, Meaning::Place("link-time optimisation")),
+    row("-flto", Family, Meaning::LinkTime),
     row("-fsanitize=", Family, Meaning::Sanitizer),
     row("-fsanitize-", Family, LISTS),
     row("-fsanitize-recover", Family, Meaning::Sanitizer),

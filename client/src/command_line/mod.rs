@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::link_time;
 use crate::reason::Reason;
 use flags::{Attach, Dependency, Flag, Maps, Meaning, Search};
 
@@ -147,6 +148,7 @@ pub enum Dialect {
 
 /// A compile of one C or C++ source to one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Compile {
     /// The source, as spelled.
     pub source: String,
@@ -170,6 +172,8 @@ pub struct Compile {
     pub color: Option<bool>,
     /// Set if the object holds paths that no map reaches: run here only, with the folder in the key.
     pub place_matters: Option<Reason>,
+    /// Whether link-time optimisation is asked for.
+    pub has_link_time: bool,
     /// Set if this is fine with gcc and not with clang.
     pub clang_refusal: Option<Reason>,
     /// In which words it was asked for.
@@ -202,6 +206,11 @@ impl Compile {
             Dialect::Gnu => argument.words(),
             Dialect::Msvc => msvc::words(argument),
         }
+    }
+
+    /// Whether the object is for link-time optimisation, and nothing binds it to its folder.
+    pub const fn shares_link_time(&self) -> bool {
+        self.has_link_time && self.place_matters.is_none()
     }
 
     /// The dependency file's name, if one is wanted.
@@ -242,6 +251,7 @@ struct Parser {
     color: Option<bool>,
     architectures: usize,
     place_matters: Option<Reason>,
+    has_link_time: bool,
     clang_refusal: Option<Reason>,
 }
 
@@ -299,6 +309,7 @@ impl Parser {
             }
             Meaning::Key
             | Meaning::Place(_)
+            | Meaning::LinkTime
             | Meaning::Sanitizer
             | Meaning::Debug
             | Meaning::Architecture
@@ -316,6 +327,7 @@ impl Parser {
     fn check(&mut self, meaning: Meaning, word: &str) -> Result<(), Reason> {
         match meaning {
             Meaning::Place(reason) => self.place_matters = Some(reason.into()),
+            Meaning::LinkTime => self.has_link_time = true,
             Meaning::Sanitizer => {
                 self.place_matters = Some("sanitizers".into());
                 self.clang_refusal = Some("sanitizers of clang".into());
@@ -436,7 +448,8 @@ impl Parser {
             has_debug: self.has_debug,
             dwarf_version: self.dwarf_version,
             color: self.color,
-            place_matters: self.place_matters,
+            place_matters: self.place_matters.or(self.has_link_time.then_some(link_time::STAYS)),
+            has_link_time: self.has_link_time,
             clang_refusal: self.clang_refusal,
             dialect: Dialect::Gnu,
         })

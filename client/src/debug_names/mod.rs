@@ -5,7 +5,7 @@
 //! comes out is, byte by byte, what the compiler gives in that folder. Whatever is not understood is refused, and is
 //! then right in its folder only.
 
-mod parts;
+pub(crate) mod parts;
 mod table;
 
 use std::path::Path;
@@ -67,7 +67,7 @@ pub fn may_move(compile: &Compile, toolchain: &Toolchain) -> bool {
 }
 
 /// Whether a front end is for a system with ELF objects, by the folder of its target: `…/gcc/x86_64-linux-gnu/12/cc1`.
-fn is_for_linux(frontend: &Path) -> bool {
+pub(crate) fn is_for_linux(frontend: &Path) -> bool {
     frontend.components().any(|part| {
         let target = part.as_os_str().to_string_lossy();
         ["x86_64-", "aarch64-"].iter().any(|machine| target.starts_with(machine)) && target.contains("linux")

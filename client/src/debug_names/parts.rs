@@ -29,7 +29,7 @@ const DEBUG: [&str; 9] = [
 ];
 
 /// An object file of ELF, 64 bits, little-endian, with addends in its relocations, laid out as GNU's assembler does.
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     object: &'a [u8],
     /// Whose code it is.
     pub machine: u16,
@@ -38,7 +38,7 @@ pub(super) struct Parts<'a> {
 }
 
 /// A section of an object file.
-pub(super) struct Section<'a> {
+pub(crate) struct Section<'a> {
     /// Its name.
     pub name: &'a str,
     /// `SHT_…`.
@@ -55,7 +55,7 @@ pub(super) struct Section<'a> {
 
 impl<'a> Parts<'a> {
     /// Takes an object apart. `None` if it is of another kind, or could not be put together as it was.
-    pub(super) fn of(object: &'a [u8]) -> Option<Self> {
+    pub(crate) fn of(object: &'a [u8]) -> Option<Self> {
         // 64 bits, little-endian, the only version there is.
         if !object.starts_with(b"\x7fELF\x02\x01\x01") || object.len() < HEADER_BYTES {
             return None;
@@ -98,7 +98,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Puts the object together, with other contents in some of its sections.
-    pub(super) fn with(&self, changed: impl IntoIterator<Item = (usize, Vec<u8>)>) -> Option<Vec<u8>> {
+    pub(crate) fn with(&self, changed: impl IntoIterator<Item = (usize, Vec<u8>)>) -> Option<Vec<u8>> {
         let changed: std::collections::BTreeMap<usize, Vec<u8>> = changed.into_iter().collect();
         let mut order: Vec<usize> = (1..self.sections.len()).collect();
         order.sort_by_key(|at| (self.sections[*at].offset, *at));

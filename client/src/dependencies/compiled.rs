@@ -21,6 +21,7 @@ use super::text::READS_FILE;
 use super::{Closure, pasted::Pieces};
 use crate::clock::Start;
 use crate::command_line::{Argument, Compile};
+use crate::link_time;
 use crate::local::{MemoryFile, Platform};
 use crate::paths::{ISOLATED, Place};
 use crate::reason::Reason;
@@ -84,7 +85,7 @@ impl<'a> Watch<'a> {
         let is_told = toolchain.family == Family::Gcc
             && toolchain.assembler.as_ref().is_some_and(|assembler| assembler.is_gnu)
             && compile.dependency_file.with_system_headers != Some(false)
-            && compile.arguments.iter().all(is_transparent);
+            && compile.arguments.iter().all(|argument| is_transparent(compile, argument));
         if !is_told {
             return None;
         }
@@ -106,7 +107,11 @@ impl<'a> Watch<'a> {
 
     /// What the command has to be told in addition; the object is not changed by it.
     pub fn words(&self) -> Vec<OsString> {
-        let mut words: Vec<OsString> = vec![format!("-Wa,--MD,{}", self.assembled.path()).into()];
+        let mut words: Vec<OsString> = Vec::new();
+        // Objects for link-time optimisation hold what the assembler is to be told.
+        if !self.compile.shares_link_time() {
+            words.push(format!("-Wa,--MD,{}", self.assembled.path()).into());
+        }
         if self.compile.dependency_file.with_system_headers.is_none() {
             words.extend(["-MD", "-MF"].map(OsString::from));
             words.push(self.entered.path().into());
@@ -147,7 +152,11 @@ impl<'a> Watch<'a> {
         let rules =
             std::fs::read_to_string(file).map_err(|_| Unclear::UntilPreprocessed("no dependency file"))?;
         let entered = prerequisites(&rules);
-        self.check_assembler(&entered)?;
+        if self.compile.shares_link_time() {
+            self.check_unassembled()?;
+        } else {
+            self.check_assembler(&entered)?;
+        }
         let own = memory.include_dirs(&choosing_flags(self.compile))?;
         let search = SearchPath::new(self.compile, &own);
         search.check_links(self.place)?;
@@ -250,6 +259,13 @@ impl<'a> Watch<'a> {
         spelled.starts_with('/') && self.place.names().any(|name| spelled.contains(name))
     }
 
+    /// Checks that the assembler has been given no code, in which a file could be named: it is given that when all is linked.
+    fn check_unassembled(&self) -> Result<(), Unclear> {
+        let is_slim =
+            std::fs::read(&self.compile.output).is_ok_and(|object| link_time::is_slim(self.compile, &object));
+        if is_slim { Ok(()) } else { Err(Unclear::UntilPreprocessed("code beside that for the linker")) }
+    }
+
     /// Checks that the assembler read what the compiler wrote, and nothing else that is not in the key anyway.
     fn check_assembler(&self, entered: &[String]) -> Result<(), Unclear> {
         let read = std::fs::read_to_string(self.assembled.path())
@@ -303,14 +319,15 @@ fn is_text_of_compiler(name: &str) -> bool {
 }
 
 /// Whether an argument hides nothing of what is read.
-fn is_transparent(argument: &Argument) -> bool {
+fn is_transparent(compile: &Compile, argument: &Argument) -> bool {
+    let hides = |word: &String| word.starts_with("-flto") && !compile.shares_link_time();
     match argument {
         Argument::IncludeFile { flag, .. } => *flag != "-imacros",
         // Names that the assembler is told are others then.
         Argument::PrefixMap { .. } => false,
-        Argument::Words(words) => words.iter().all(|word| {
-            !word.starts_with("-flto") && !TELLING_WORDS.iter().any(|telling| word.contains(telling))
-        }),
+        Argument::Words(words) => words
+            .iter()
+            .all(|word| !hides(word) && !TELLING_WORDS.iter().any(|telling| word.contains(telling))),
         Argument::SearchDir { .. } | Argument::LinkOnly(_) => true,
     }
 }

@@ -86,6 +86,9 @@ fn said(
     if *may_move_debug {
         said.part("debug information moves");
     }
+    if compile.shares_link_time() {
+        said.part("link-time optimisation is shared");
+    }
     of_toolchain(&mut said, toolchain);
     said.all(&[compile.language.name(), &compile.is_language_explicit.to_string()]);
     said.part(&place.spelled_in_action(&compile.source));

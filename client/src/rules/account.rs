@@ -41,5 +41,6 @@ pub fn of(asked: &Asked, seen: &Seen) -> Account {
         tools,
         settings,
         place: if seen.place.is_empty() { String::new() } else { asked.place.folder.clone() },
+        bound_by: String::new(),
     }
 }

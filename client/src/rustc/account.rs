@@ -44,6 +44,7 @@ pub fn of(config: &Config, asked: &Asked, call: &Call) -> Account {
         tools,
         settings,
         place: if call.place.is_empty() { String::new() } else { here.outputs.clone() },
+        bound_by: String::new(),
     }
 }
 

@@ -45,6 +45,9 @@ pub struct Account {
     /// The project's folder, if the result belongs to it.
     #[prost(string, tag = "7")]
     pub place: String,
+    /// What of the command binds it to that, if something does.
+    #[prost(string, tag = "8")]
+    pub bound_by: String,
 }
 
 /// Something with a name and a content, or the hash of one.
@@ -82,6 +85,9 @@ impl Account {
         for (name, _) in VARIABLES {
             settings.extend(environment::of_process(name).map(|value| part(name, value)));
         }
+        if compile.shares_link_time() {
+            settings.push(part("CASTWORK_SHARE_LTO", "yes".to_owned()));
+        }
         if compile.dialect == Dialect::Msvc {
             let set = environment::of_msvc(environment::of_process);
             settings.extend(set.into_iter().map(|(name, value)| part(&name, value)));
@@ -102,6 +108,7 @@ impl Account {
                 .collect(),
             settings,
             place: if action.is_of_place { place.root.clone().unwrap_or_default() } else { String::new() },
+            bound_by: compile.place_matters.as_ref().map(ToString::to_string).unwrap_or_default(),
         })
     }
 }

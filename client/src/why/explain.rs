@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::account::{Account, Part};
+use crate::link_time;
 use crate::paths::{ABSOLUTE, INPUT_ROOT};
 
 /// Something that differs.
@@ -51,7 +52,14 @@ fn differences(latest: &Account, earlier: &Account) -> Vec<Culprit> {
     }
     if latest.place != earlier.place && !latest.place.is_empty() && !earlier.place.is_empty() {
         let (then, now) = (&earlier.place, &latest.place);
-        let text = format!("the result holds the name of its project's folder: `{then}` then, `{now}` now");
+        let mut text =
+            format!("the result holds the name of its project's folder: `{then}` then, `{now}` now");
+        if !latest.bound_by.is_empty() {
+            text.extend(["; ", latest.bound_by.as_str()]);
+        }
+        if latest.bound_by == link_time::STAYS.as_str() {
+            text += "; hint: CASTWORK_SHARE_LTO=yes shares what gcc compiles without `-g`";
+        }
         culprits.push(culprit("place", text));
     }
     culprits

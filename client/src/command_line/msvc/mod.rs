@@ -319,6 +319,7 @@ impl Parser {
             dwarf_version: None,
             color: self.color,
             place_matters,
+            has_link_time: false,
             clang_refusal: None,
             dialect: Dialect::Msvc,
         })
