@@ -91,7 +91,7 @@ fn containers_with_two_compilers_at_one_path_share_nothing() {
 }
 
 /// Projects that are built as `castwork env --cibuildwheel` says: ours, with scikit-build-core and pybind11; and packages
-/// as their authors publish them, with setuptools, and with CMake and link-time optimisation for every source.
+/// as their authors publish them, with setuptools, and with `CMake` and link-time optimisation for every source.
 const AS_PRINTED: [&str; 3] = ["project", "kiwisolver-1.5.1", "iminuit-2.33.0"];
 
 #[test]
