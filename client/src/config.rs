@@ -74,7 +74,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "share_lto",
         variable: "CASTWORK_SHARE_LTO",
-        about: "gcc: `yes` shares objects for link-time optimisation among folders; what is said when linking may then name the folder that one was compiled in",
+        about: "gcc: `yes` shares objects for link-time optimisation among folders; what linking says, and debug information if any part of it has `-g`, may then name the folder that one was compiled in",
         default: "no",
     },
     Key {

@@ -1,8 +1,8 @@
 //! Link-time optimisation: objects of gcc's that code is made of when all is linked.
 //!
-//! Such an object says of everything in which file it stands, compressed. That gets into messages of the linking, and into debug
-//! information or checks of a sanitizer that the linking alone is asked for, and nowhere else: what is linked is the same, byte by
-//! byte. Who says that this is all right (`CASTWORK_SHARE_LTO`) has objects shared in which nothing else tells their folder; whether
+//! Such an object says of everything in which file it stands, compressed. That gets into messages of the linking, into files about
+//! the compile that the linking is asked for (`-fstack-usage`), and into debug information or checks of a sanitizer that the linking,
+//! or another object of it, has; and nowhere else: what is linked is the same, byte by byte. Who says that this is all right (`CASTWORK_SHARE_LTO`) has objects shared in which nothing else tells their folder; whether
 //! that is so, the text decides, as it does for other objects.
 //!
 //! The names of its sections end in a number by chance, so that no two compiles give the same object.
@@ -31,14 +31,18 @@ const NAME_BYTES_MIN: usize = 4;
 /// The first version whose objects may be shared.
 const MAJOR_MIN: u32 = 10;
 
-/// Words with which objects are of a form that is not taken apart here.
-const STAYING: [&str; 2] = ["-m32", "-mx32"];
+/// Words with which objects are of a form that is not taken apart here, or are ordinary ones after all.
+const STAYING: [&str; 3] = ["-m32", "-mx32", "-fno-lto"];
 
 /// The symbol by which linkers know an object without code.
 const SLIM: &[u8] = b"__gnu_lto_slim";
 
 /// How the name of a section begins that each such object has, and that the number by chance ends.
 const DECLARATIONS: &str = ".gnu.lto_.decls.";
+
+/// How the name of the section begins that says how the object was made, and where in it there is a 1 if it has no code.
+const MAKING: &str = ".gnu.lto_.lto.";
+const SLIM_AT: usize = 4;
 
 /// The section that holds the words that decide how code is made.
 const WORDS: &str = ".gnu.lto_.opts";
@@ -50,7 +54,7 @@ const DEBUG: &str = ".gnu.debuglto_";
 const COMPRESSED: &str = ".gnu.lto_";
 
 /// Those of them that are not compressed, and say nothing of that.
-const OPEN: [&str; 4] = [WORDS, ".gnu.lto_.lto.", ".gnu.lto_.symtab.", ".gnu.lto_.ext_symtab."];
+const OPEN: [&str; 4] = [WORDS, MAKING, ".gnu.lto_.symtab.", ".gnu.lto_.ext_symtab."];
 
 /// Takes it that the object of a compile is shared among folders, if nothing but link-time optimisation binds it to its own; else
 /// says what does.
@@ -104,7 +108,17 @@ pub fn is_slim(compile: &Compile, object: &[u8]) -> bool {
         Argument::Words(words) => words.iter().any(|word| word == "-ffat-lto-objects"),
         _ => false,
     };
-    !compile.arguments.iter().any(asks_for_code) && has_symbol(object, SLIM).unwrap_or_default()
+    !compile.arguments.iter().any(asks_for_code)
+        && has_symbol(object, SLIM).unwrap_or_default()
+        && says_that_it_is_slim(object)
+}
+
+/// Whether the compiler says so; the symbol alone may be one of the program's.
+fn says_that_it_is_slim(object: &[u8]) -> bool {
+    Parts::of(object).is_some_and(|parts| {
+        let mut made = parts.sections.iter().filter(|section| section.name.starts_with(MAKING));
+        made.any(|section| section.contents.get(SLIM_AT) == Some(&1))
+    })
 }
 
 /// Whether an object says that it has such a symbol, without a place for it.

@@ -277,3 +277,21 @@ fn what_the_assembler_reads_when_all_is_linked_is_read_then() {
         assert_eq!(here.counters().number("local_hits"), 0);
     }
 }
+
+#[test]
+fn a_symbol_of_the_programs_own_does_not_make_an_object_one_without_code() {
+    let text = "int __gnu_lto_slim;\n\
+                asm(\".macro rd a b\\n .\\\\a\\\\b \\\"data.bin\\\"\\n.endm\\n\"\n\
+                    \".section .rodata\\n.globl data\\ndata: rd inc bin\\n.text\\n\");\n";
+    let here = sharing(&[("a.c", text), ("data.bin", "first data")]);
+    for (data, flags) in [
+        ("first data", "-flto -fno-lto"),
+        ("other data", "-flto -fno-lto"),
+        ("third data", "-flto -ffat-lto-objects"),
+        ("data no. 4", "-flto -ffat-lto-objects"),
+    ] {
+        here.write("data.bin", data);
+        assert!(here.cached(&format!("gcc -O1 {flags} -fcommon -c a.c -o a.o")).status.success());
+        assert!(holds(&std::fs::read(here.root.join("a.o")).unwrap(), data), "{flags}: {data}");
+    }
+}

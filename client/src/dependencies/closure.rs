@@ -11,13 +11,15 @@ use castwork_cas::{Digest, DigestFunction};
 use super::has_include;
 use super::looked::{self, Looked, is_file_for_compilers};
 use super::moved::links_on_ways;
+use super::pasted::Pieces;
 use super::preprocess::{Preprocessed, preprocess};
-use super::scan::{Scan, scan};
+use super::scan::{Scan, is_word_byte, scan};
 use super::search::SearchPath;
 use super::text::{self, Looking, Text};
 use crate::clock::Start;
 use crate::command_line::flags::Search;
 use crate::command_line::{Argument, Compile, Dialect};
+use crate::environment;
 use crate::local::{Platform, Stamp};
 use crate::paths::{ISOLATED, LEADS_OUT, Located, Place, normal};
 use crate::reason::Reason;
@@ -147,6 +149,10 @@ pub fn gather(
     let looked = gathering.looked(looked);
     let links_cross = gathering.links_cross(compile);
     let names_lines = gathering.scans.values().any(Scan::names_lines);
+    // A date that was set doesn't read like now.
+    let may_be_pasted =
+        || environment::of_process(environment::DATE).is_some() && gathering.pieces(compile).make_date();
+    let holds_date = text.holds_date || gathering.scans.values().any(|scan| scan.has_date) || may_be_pasted();
     let mut closure = gathering.closure;
     closure.looked = Some(looked);
     closure.rules = compile.dependency_file.with_system_headers.map(|_| preprocessed.rules);
@@ -158,7 +164,7 @@ pub fn gather(
     closure.holds_place = holds_more || text.holds_isolated;
     closure.holds_isolated_alone = text.holds_isolated && !holds_more;
     closure.names_lines = names_lines;
-    closure.holds_date = text.holds_date || gathering.scans.values().any(|scan| scan.has_date);
+    closure.holds_date = holds_date;
     Ok(closure)
 }
 
@@ -204,6 +210,20 @@ fn last_standard(compile: &Compile) -> Option<String> {
             said.map(str::to_owned)
         }
         _ => None,
+    })
+}
+
+/// Whether `//` may begin no comment.
+fn is_of_1989(compile: &Compile) -> bool {
+    let standards = ["c89", "c90", "iso9899:1990", "iso9899:199409"];
+    let is_one = |word: &String| {
+        word == "-ansi"
+            || word.starts_with("-trad")
+            || word.strip_prefix("-std=").is_some_and(|standard| standards.contains(&standard))
+    };
+    compile.arguments.iter().any(|argument| match argument {
+        Argument::Words(words) => words.iter().any(is_one),
+        _ => false,
     })
 }
 
@@ -458,6 +478,27 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
+    /// The pieces of words that stand in the files and in the command.
+    pub(super) fn pieces(&self, compile: &Compile) -> Pieces {
+        let mut pieces = Pieces::default();
+        let is_of_1989 = is_of_1989(compile);
+        for scan in self.scans.values() {
+            pieces.join(&scan.pieces);
+            if is_of_1989 {
+                pieces.join(&scan.pieces_of_1989);
+            }
+        }
+        for argument in &compile.arguments {
+            let Argument::Words(words) = argument else { continue };
+            for word in words.iter().flat_map(|word| word.as_bytes().split(|byte| !is_word_byte(*byte))) {
+                pieces.see(word);
+                // What is behind the flag, in `-DNAME`.
+                pieces.see(word.strip_prefix(b"D").unwrap_or_default());
+            }
+        }
+        pieces
+    }
+
     /// Adds the files that `__has_include` finds, in whichever folder it may look.
     pub(super) fn add_tested(&mut self, search: &SearchPath) -> Result<(), Reason> {
         let any = |is_so: fn(&Scan) -> bool| self.scans.values().any(is_so);
@@ -467,6 +508,9 @@ impl<'a> Gathering<'a> {
         let inputs = &self.closure.inputs;
         let files: Vec<_> =
             self.scans.iter().map(|(name, scan)| (&inputs[name].bytes[..], &scan.tests)).collect();
+        if any(|scan| scan.has_beginning) {
+            has_include::check_own_pieces(&files)?;
+        }
         let is_defined = |name: &str| {
             self.macros.iter().any(|known| known == name)
                 || inputs.values().any(|input| has_include::defines(&input.bytes, name))

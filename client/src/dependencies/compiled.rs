@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::Closure;
 use super::closure::{Gathering, choosing_flags, gather, is_shadowed};
 use super::lines::{Chains, Tracing};
 use super::literal::position;
@@ -18,7 +19,6 @@ use super::makefile::prerequisites;
 use super::moved::{self, CHANGED, Identity, Still, identity_of};
 use super::search::SearchPath;
 use super::text::READS_FILE;
-use super::{Closure, pasted::Pieces};
 use crate::clock::Start;
 use crate::command_line::{Argument, Compile};
 use crate::link_time;
@@ -201,10 +201,7 @@ impl<'a> Watch<'a> {
         entered: &[String],
         rules: String,
     ) -> Result<Closure, Unclear> {
-        let mut pieces = Pieces::default();
-        for scan in gathering.scans.values() {
-            pieces.join(&scan.pieces);
-        }
+        let pieces = gathering.pieces(self.compile);
         self.check_folders()?;
         if pieces.make_date() {
             return Err(Unclear::UntilPreprocessed("words that could be pasted"));

@@ -15,6 +15,12 @@ const ALIAS_DEPTH_MAX: usize = 4;
 /// Words that gcc defines as macros in its own dialects of C: through a macro, `<linux/x.h>` is another header.
 const PREDEFINED: [&str; 9] = ["linux", "unix", "i386", "mips", "sparc", "sun", "arm", "vax", "m68k"];
 
+/// The words that test.
+const OWN: [&str; 4] = ["__has_include", "__has_include_next", "__has_include__", "__has_include_next__"];
+
+/// Fewest letters of a first piece: shorter ones begin other words.
+const FIRST_PIECE_MIN: usize = 3;
+
 const COMPUTED: Reason = Reason::new("`__has_include` that is computed");
 
 /// A header as a test names it: whether between quotes, and what is between.
@@ -81,7 +87,7 @@ pub(super) fn all_tested(
             return Ok(tested);
         }
         known.clone_from(&aliases);
-        check_pieces(files, &known)?;
+        check_pieces(files, &known, |_| false)?;
         for (bytes, _) in files {
             let tests = through_aliases(bytes, &known)?;
             // Through a macro, words between brackets are replaced if they are macros themselves.
@@ -98,14 +104,41 @@ pub(super) fn all_tested(
     Err(COMPUTED)
 }
 
+/// Refuses files in which `__has_include` itself could be pasted of two pieces.
+///
+/// # Errors
+/// The reason to pass through.
+pub(super) fn check_own_pieces(files: &[(&[u8], &Tests)]) -> Result<(), Reason> {
+    check_pieces(files, &OWN.iter().map(|word| (*word).to_owned()).collect(), |word| {
+        is_usual_piece(word) || OWN.iter().any(|own| own.as_bytes() == word)
+    })
+}
+
+/// Whether a word is a piece by which libraries name things of their own (`__has_##x`): that counts where `include` stands
+/// in a macro alone, not in each line that includes.
+pub(super) fn is_usual_piece(word: &[u8]) -> bool {
+    matches!(word, b"__has" | b"__has_")
+}
+
+/// Whether a word may be the first piece of `__has_include` and its kin.
+pub(super) fn is_first_piece(word: &[u8]) -> bool {
+    word.len() >= FIRST_PIECE_MIN
+        && OWN.iter().any(|own| own.as_bytes().starts_with(word))
+        && !OWN.iter().any(|own| own.as_bytes() == word)
+}
+
 /// Refuses macros that could be named by pasting: both pieces of such a name are somewhere in the files.
-fn check_pieces(files: &[(&[u8], &Tests)], aliases: &BTreeSet<String>) -> Result<(), Reason> {
+fn check_pieces(
+    files: &[(&[u8], &Tests)],
+    aliases: &BTreeSet<String>,
+    is_left_out: impl Fn(&[u8]) -> bool,
+) -> Result<(), Reason> {
     let (mut first, mut last) = (BTreeSet::new(), BTreeSet::new());
     for (bytes, _) in files {
         let bytes = unspliced(bytes);
         for word in bytes.split(|byte| !is_word_byte(*byte)).filter(|word| !word.is_empty()) {
             for alias in aliases.iter().filter(|alias| alias.len() > word.len()) {
-                if alias.as_bytes().starts_with(word) {
+                if alias.as_bytes().starts_with(word) && !is_left_out(word) {
                     first.insert((alias, word.len()));
                 }
                 if alias.as_bytes().ends_with(word) {

@@ -32,7 +32,11 @@ impl Listings {
     /// isn't there. `false` says nothing.
     pub(super) fn lack(&mut self, folder: &str, header: &str) -> bool {
         let first = header.split('/').next().unwrap_or_default();
-        if folder.is_empty() || !first.is_ascii() || matches!(first, "" | "." | "..") {
+        if folder.is_empty()
+            || !first.is_ascii()
+            || header.contains(char::is_control)
+            || matches!(first, "" | "." | "..")
+        {
             return false;
         }
         if !self.folders.contains_key(folder) {
@@ -81,7 +85,7 @@ mod tests {
         }
         assert!(listings.lack(path, "other.h"));
         assert!(listings.lack(path, "net/types.h"));
-        for there in ["some.h", "sys/types.h", "./other.h", "../other.h", "\u{e4}.h"] {
+        for there in ["some.h", "sys/types.h", "./other.h", "../other.h", "\u{e4}.h", "other.h\0x"] {
             assert!(!listings.lack(path, there), "{there}");
         }
         assert!(!listings.lack("", "other.h"));

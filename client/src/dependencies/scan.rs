@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::computed::Computed;
-use super::has_include::Tests;
+use super::has_include::{Tests, is_first_piece, is_usual_piece};
 use super::includes::{Include, Line, include};
 use super::literal::position;
 use super::pasted::Pieces;
@@ -22,6 +22,8 @@ pub(super) struct Scan {
     pub has_once: bool,
     /// Whether it has the first piece of a `__has_include` that is pasted together.
     pub has_first_piece: bool,
+    /// Whether it has a word with which `__has_include` begins, be it so short that others begin so too.
+    pub has_beginning: bool,
     /// Whether it has the last piece, where macros are made or used.
     pub has_last_piece: bool,
     /// Whether it says by itself which file a line is from, as preprocessed text does.
@@ -40,6 +42,8 @@ pub(super) struct Scan {
     pub has_name_of_file: bool,
     /// Pieces of words that macros could paste together.
     pub pieces: Pieces,
+    /// Those behind `//`, which begins no comment in C of 1989.
+    pub pieces_of_1989: Pieces,
 }
 
 /// What a byte means to the scan: most mean nothing, and all are looked at.
@@ -98,8 +102,10 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
                 let is_word = |byte: &u8| CLASSES[usize::from(*byte)] == Class::Word;
                 let length = rest.iter().position(|byte| !is_word(byte)).unwrap_or(rest.len());
                 scan.word(&bytes, at, length)?;
-                if at >= hidden.until {
+                if at >= hidden.blind_until && at >= hidden.until {
                     scan.pieces.see(&rest[..length]);
+                } else if at >= hidden.until {
+                    scan.pieces_of_1989.see(&rest[..length]);
                 }
                 at += length;
                 continue;
@@ -115,6 +121,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<Scan, Reason> {
 struct Hidden {
     /// Where the one ends that began last.
     until: usize,
+    /// Where the line ends that `//` stands on.
+    blind_until: usize,
     /// Whether none is looked for: raw literals are told apart from others by more than their letters.
     is_off: bool,
 }
@@ -129,31 +137,40 @@ impl Hidden {
             is_off |= matches!(&rest[begin..at], b"" | b"u8" | b"u" | b"U" | b"L");
             rest = &rest[at + 2..];
         }
-        Self { until: 0, is_off }
+        Self { until: 0, blind_until: 0, is_off }
     }
 
     fn come_to(&mut self, bytes: &[u8], at: usize) {
-        if at < self.until || self.is_off {
+        if at < self.until.max(self.blind_until) || self.is_off {
             return;
         }
         let rest = &bytes[at..];
-        let line = || memchr::memchr(b'\n', rest).unwrap_or(rest.len());
         let length = match rest {
             [b'/', b'*', inside @ ..] => position(inside, b"*/").map_or(rest.len(), |end| end + 4),
-            [b'/', b'/', ..] => line(),
+            [b'/', b'/', ..] => {
+                self.blind_until = at + memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+                return;
+            }
             // Between digits it is none.
-            [b'\'', ..] if at > 0 && is_word_byte(bytes[at - 1]) => return,
+            [b'\'', ..] if is_in_number(&bytes[..at]) => return,
             [quote @ (b'"' | b'\''), inside @ ..] => {
                 let mut end = 0;
                 while inside.get(end).is_some_and(|byte| byte != quote && *byte != b'\n') {
                     end += if inside[end] == b'\\' { 2 } else { 1 };
                 }
-                end.min(inside.len()) + 1
+                end.min(inside.len()) + 2
             }
             _ => return,
         };
         self.until = at + length;
     }
+}
+
+/// Whether what ends here is a number that may go on: `1'000`, `0x1'f`.
+fn is_in_number(before: &[u8]) -> bool {
+    let is_part = |byte: &u8| is_word_byte(*byte) || *byte == b'\'';
+    let begin = before.iter().rposition(|byte| !is_part(byte)).map_or(0, |other| other + 1);
+    before.get(begin).is_some_and(u8::is_ascii_digit)
 }
 
 impl Scan {
@@ -190,16 +207,23 @@ impl Scan {
             b"once" => self.has_once = true,
             b"include_alias" => return Err("`#pragma include_alias`".into()),
             b"pch_preprocess" => return Err("precompiled header".into()),
-            b"dependency" if bytes[..at].trim_ascii_end().ends_with(b"GCC") => {
+            // In a macro it may come to stand in one.
+            b"dependency"
+                if bytes[..at].trim_ascii_end().ends_with(b"GCC") || is_in_macro(line_before(bytes, at)) =>
+            {
                 return Err("`#pragma GCC dependency`".into());
             }
             b"__has_embed" => return Err("`#embed`".into()),
-            b"__has" | b"__has_" => self.has_first_piece = true,
             b"include" | b"_include" | b"include_next" | b"_include_next" => {
                 self.has_last_piece |= is_in_macro(line_before(bytes, at));
             }
             b"__has_include" | b"__has_include_next" | b"__has_include__" | b"__has_include_next__" => {
                 self.tests.mention(bytes, at, length, false)?;
+            }
+            [b'_', b'_', b'h', ..] => {
+                let is_usual = is_usual_piece(word);
+                self.has_first_piece |= is_usual;
+                self.has_beginning |= !is_usual && is_first_piece(word);
             }
             _ => {}
         }

@@ -191,17 +191,18 @@ impl ServerTier {
         let asked = runtime.block_on(async {
             let asked = tokio::time::timeout(self.ask_timeout(), remote.capabilities()).await;
             let known = asked.map_err(|_| TierError::TooLate { step })?.map_err(TierError::at(step))?;
-            Ok((known.executes() && known.has_workers, known.takes_results()))
+            Ok((known.executes(), known.has_workers, known.takes_results()))
         });
         self.note(&asked);
-        if let Ok((executes, _)) = &asked {
+        // Whether it has workers at the moment is another matter: a build may have more jobs than this machine has cores.
+        if let Ok((executes, ..)) = &asked {
             let file = executes_file(&self.server, &self.folder);
             if file.exists() != *executes {
                 // Not to know it costs no more than time.
                 let _ = if *executes { write_whole(&file, b"") } else { std::fs::remove_file(&file) };
             }
         }
-        asked
+        asked.map(|(executes, has_workers, takes_results)| (executes && has_workers, takes_results))
     }
 
     /// Has the action run by a worker, after uploading what the server lacks of it.

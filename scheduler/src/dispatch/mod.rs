@@ -23,8 +23,9 @@ mod spans;
 mod tests;
 mod watch;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use castwork_proto::admin::admin_server::AdminServer;
 use castwork_proto::longrunning::operations_server::OperationsServer;
@@ -56,6 +57,9 @@ use crate::{Gauge, Services};
 use message::Message;
 use owner::Owner;
 
+/// How long who asked what to start is taken to start what is asked for.
+const SCALER_GRACE: Duration = Duration::from_secs(10 * 60);
+
 /// Bytes of a worker's message. An outcome names every output, and there may be many.
 const OUTCOME_BYTES_MAX: usize = 16 << 20;
 
@@ -72,6 +76,8 @@ struct Inner {
     waiters: Arc<Semaphore>,
     sessions_made: AtomicU64,
     expects_workers: Arc<AtomicBool>,
+    /// When an autoscaler asked last what it should start.
+    scaler_asked: std::sync::Mutex<Option<Instant>>,
     stop: CancellationToken,
     owner: Mutex<Option<JoinHandle<()>>>,
     /// The tasks that listen to workers.
@@ -103,6 +109,7 @@ fn start_with(services: Services, limits: Limits, prepare: impl FnOnce(&mut Owne
         messages,
         sessions_made: AtomicU64::new(0),
         expects_workers,
+        scaler_asked: std::sync::Mutex::default(),
         owner: Mutex::new(Some(tokio::spawn(owner.run(inbox, stop.clone())))),
         stop,
         listeners: TaskTracker::new(),
@@ -139,7 +146,16 @@ impl Dispatch {
 
     /// Whether there is anybody who runs actions, or may be on the way: else a client that can do without need not ask.
     pub fn expects_workers(&self) -> bool {
-        self.inner.expects_workers.load(Ordering::Relaxed)
+        let has_scaler = || {
+            let asked = self.inner.scaler_asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.is_some_and(|asked| asked.elapsed() < SCALER_GRACE)
+        };
+        self.inner.expects_workers.load(Ordering::Relaxed) || has_scaler()
+    }
+
+    /// Takes note that an autoscaler asks: it starts workers for what waits, so clients have to ask for something.
+    pub fn note_scaler(&self) {
+        *self.inner.scaler_asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
     /// Returns when nobody looks after the queue any more, which is after [`Dispatch::shutdown`] or a fault of ours: no

@@ -116,6 +116,7 @@ pub(crate) fn read_anything(path: &str, range: &str) {
 
 /// What an autoscaler asks: `{"platforms": [{"platform", "queued", "workers", "workers_wanted", …}]}`.
 async fn autoscale(State(facts): State<Facts>) -> Response {
+    facts.dispatch.note_scaler();
     match facts.dispatch.overview().await {
         Ok(overview) => {
             let body = serde_json::json!({ "platforms": wanted(&overview.view) });

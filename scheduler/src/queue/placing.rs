@@ -186,9 +186,12 @@ impl Queue {
         able.max_by_key(|(_, worker)| worker.free()).map(|(id, _)| id)
     }
 
-    /// Whether there is anybody who runs actions, or may be on the way.
+    /// Whether there is anybody who runs actions, or may be on the way: where actions are to wait for workers for longer
+    /// than usual, somebody starts them when they do.
     pub fn expects_workers(&self) -> bool {
-        self.now < self.limits.start_grace || self.workers.offers().next().is_some()
+        self.now < self.limits.start_grace
+            || self.workers.offers().next().is_some()
+            || self.limits.return_grace > super::Limits::default().return_grace
     }
 
     /// Why the actions of a class will not be run, if nobody offers to and nobody is expected.

@@ -41,6 +41,9 @@ async fn a_server_without_workers_says_so_and_is_asked_to_execute_all_the_same_b
     drop(worker);
     farm.until(|counts| counts.workers.is_empty()).await;
     assert_eq!(said(&farm).await, (true, Some("none".to_owned())));
+    // An autoscaler sees what clients ask for.
+    farm.dispatch.note_scaler();
+    assert_eq!(said(&farm).await, (true, None));
     // As long as they may be on the way, nothing is said.
     assert_eq!(said(&Farm::start(patient()).await).await, (true, None));
 }
