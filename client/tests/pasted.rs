@@ -77,7 +77,7 @@ fn a_pragma_that_a_macro_makes_says_what_it_says_each_time() {
 
 #[test]
 fn a_name_that_the_system_refuses_is_not_taken_for_absent() {
-    let dead: String = (0..30).map(|n| format!("#include <nope{n}.h>\n")).collect();
+    let dead = (0..30).map(|n| format!("#include <nope{n}.h>\n")).collect::<Vec<_>>().concat();
     let source = format!("#if 0\n{dead}#include \"two/z.h\"\n#endif\n#include \"w.h\"\n");
     let project = Project::with(&[
         ("a.c", &source),
