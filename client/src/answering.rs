@@ -100,9 +100,9 @@ pub fn answer(
         return Ok(stack.answered(source, 0, false));
     }
     let start = call.start(config)?;
-    // Nobody else runs what is for link-time optimisation.
-    let is_run_here = !stack.may_run_elsewhere() || call.compile.shares_link_time();
-    if !hints.asks_for_preprocessing && is_run_here && call.can_be_watched(&start) {
+    // Nobody else runs what is for link-time optimisation; of others, servers are asked last, because that takes time.
+    let mut is_run_here = || call.compile.shares_link_time() || !stack.may_run_elsewhere();
+    if !hints.asks_for_preprocessing && call.can_be_watched(&start) && is_run_here() {
         return Ok(compile_first::answer(compiler, arguments, call, &start, stack));
     }
     let prepared = call.prepare_since(&start)?;
