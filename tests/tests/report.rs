@@ -184,8 +184,11 @@ fn the_server_knows_what_became_of_a_run_and_which_was_the_first() {
     );
 
     let digits = (0..16).map(|digit| format!("{digit:x}"));
-    let known = digits.filter(|digit| first.castwork("", &["action", digit]).status.success());
-    assert_eq!(known.count(), 0, "the next life of the server does not know single actions");
+    let known =
+        digits.map(|digit| first.castwork("", &["action", &digit])).filter(|said| said.status.success());
+    let known: Vec<String> = known.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).collect();
+    // But for the last: a worker that has not heard that it was taken brings it along.
+    assert!(known.len() <= 1, "the next life of the server does not know single actions: {known:?}");
     first.build("r4", 4);
     let pages = (0..16).map(|digit| first.castwork("", &["action", &format!("{digit:x}")]).stdout);
     let pages = String::from_utf8_lossy(&pages.collect::<Vec<_>>().concat()).into_owned();
