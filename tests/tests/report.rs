@@ -35,6 +35,14 @@ impl Machine {
         command.env("LC_ALL", "C.UTF-8").output().expect("start castwork")
     }
 
+    /// What the server says of each action that it knows singly, as far as the beginnings of their digests tell them apart.
+    fn single_actions(&self) -> Vec<String> {
+        let said = (0..16).map(|digit| self.castwork("", &["action", &format!("{digit:x}")]));
+        said.filter(|said| said.status.success())
+            .map(|said| String::from_utf8_lossy(&said.stdout).into_owned())
+            .collect()
+    }
+
     fn dir(&self) -> PathBuf {
         self.folder.path().join("cache")
     }
@@ -183,17 +191,13 @@ fn the_server_knows_what_became_of_a_run_and_which_was_the_first() {
             && table.contains("| hit rate | 0.0 % |")
     );
 
-    let digits = (0..16).map(|digit| format!("{digit:x}"));
-    let known =
-        digits.map(|digit| first.castwork("", &["action", &digit])).filter(|said| said.status.success());
-    let known: Vec<String> = known.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).collect();
+    let known = first.single_actions();
     // But for the last: a worker that has not heard that it was taken brings it along.
     assert!(known.len() <= 1, "the next life of the server does not know single actions: {known:?}");
     first.build("r4", 4);
-    let pages = (0..16).map(|digit| first.castwork("", &["action", &format!("{digit:x}")]).stdout);
-    let pages = String::from_utf8_lossy(&pages.collect::<Vec<_>>().concat()).into_owned();
-    assert_eq!(pages.matches("ran").count(), 2, "{pages}");
-    assert!(pages.contains("never_seen") && pages.contains("r4"), "{pages}");
+    let pages: Vec<String> = first.single_actions().into_iter().filter(|page| page.contains("r4")).collect();
+    assert_eq!(pages.concat().matches("ran").count(), 2, "{pages:?}");
+    assert!(pages.concat().contains("never_seen"), "{pages:?}");
 }
 
 /// What is done before the gate is asked: runs are of other machines each, which know nothing of each other.
