@@ -46,6 +46,9 @@ pub(super) struct Scan {
     pub pieces_of_1989: Pieces,
 }
 
+/// Longest number that is known from what begins a literal.
+const NUMBER_BYTES_MAX: usize = 256;
+
 /// What a byte means to the scan: most mean nothing, and all are looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
@@ -152,25 +155,41 @@ impl Hidden {
                 return;
             }
             // Between digits it is none.
-            [b'\'', ..] if is_in_number(&bytes[..at]) => return,
-            [quote @ (b'"' | b'\''), inside @ ..] => {
-                let mut end = 0;
-                while inside.get(end).is_some_and(|byte| byte != quote && *byte != b'\n') {
-                    end += if inside[end] == b'\\' { 2 } else { 1 };
+            [b'\'', ..] => match is_in_number(&bytes[..at]) {
+                Some(false) => literal_length(rest),
+                Some(true) => return,
+                None => {
+                    self.is_off = true;
+                    return;
                 }
-                end.min(inside.len()) + 2
-            }
+            },
+            [b'"', ..] => literal_length(rest),
             _ => return,
         };
         self.until = at + length;
     }
 }
 
-/// Whether what ends here is a number that may go on: `1'000`, `0x1'f`.
-fn is_in_number(before: &[u8]) -> bool {
+/// How long the literal is that begins here, with both its quotes; it ends with its line at the latest.
+fn literal_length(rest: &[u8]) -> usize {
+    let (quote, inside) = (rest[0], &rest[1..]);
+    let mut end = 0;
+    while inside.get(end).is_some_and(|byte| *byte != quote && *byte != b'\n') {
+        end += if inside[end] == b'\\' { 2 } else { 1 };
+    }
+    end.min(inside.len()) + 2
+}
+
+/// Whether what ends here is a number that may go on: `1'000`, `0x1'f`. `None` if it is longer than any, and so would be the
+/// look at each quote in it.
+fn is_in_number(before: &[u8]) -> Option<bool> {
     let is_part = |byte: &u8| is_word_byte(*byte) || *byte == b'\'';
-    let begin = before.iter().rposition(|byte| !is_part(byte)).map_or(0, |other| other + 1);
-    before.get(begin).is_some_and(u8::is_ascii_digit)
+    let near = &before[before.len().saturating_sub(NUMBER_BYTES_MAX)..];
+    match near.iter().rposition(|byte| !is_part(byte)) {
+        Some(other) => Some(near.get(other + 1).is_some_and(u8::is_ascii_digit)),
+        None if near.len() < NUMBER_BYTES_MAX => Some(near.first().is_some_and(u8::is_ascii_digit)),
+        None => None,
+    }
 }
 
 impl Scan {
@@ -267,7 +286,7 @@ fn begins_with_number(bytes: &[u8]) -> bool {
 
 /// What is before a word on its line.
 pub(super) fn line_before(bytes: &[u8], at: usize) -> &[u8] {
-    let begin = bytes[..at].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let begin = memchr::memrchr(b'\n', &bytes[..at]).map_or(0, |end| end + 1);
     bytes[begin..at].trim_ascii_end()
 }
 
@@ -344,6 +363,16 @@ mod tests {
         assert!(scan(b"x = __DA\\ \r\nTE__;").unwrap().has_date);
         assert!(!scan(b"x = MY__TIME__X;").unwrap().has_date);
         assert_eq!(refusal("__TIMESTAMP__"), "`__TIMESTAMP__`");
+    }
+
+    #[test]
+    fn a_quote_in_a_number_opens_nothing_and_any_number_of_them_is_read_in_time() {
+        let makes_date = |text: &str| scan(text.as_bytes()).unwrap().pieces.make_date();
+        assert!(makes_date("int a = 1'000'000; x = P(__TI, ME__);"));
+        assert!(makes_date("case'\"': x = P(__TI, ME__);"));
+        assert!(!makes_date("int a = 1'000'000; s = \"__TI ME__\";"));
+        // Whatever follows what is no number counts.
+        assert!(makes_date(&format!("{}\n\"__TI ME__\"", "'".repeat(1 << 20))));
     }
 
     #[test]
