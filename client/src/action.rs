@@ -354,21 +354,28 @@ pub fn isa(machine: &str) -> &str {
 
 /// What a worker has to be, and to have.
 fn platform(toolchain: &Toolchain) -> reapi::Platform {
-    let root = match toolchain.travel {
-        Travel::Along(_) => "inputs",
-        Travel::Stays(_) => "worker",
-    };
+    match &toolchain.travel {
+        Travel::Along(_) => platform_with("inputs", &toolchain.machine, Vec::new()),
+        Travel::Stays(_) => {
+            let files = toolchain.tools.iter().map(|tool| format!("{}={}", tool.path.display(), tool.digest));
+            platform_with("worker", &toolchain.machine, files.collect())
+        }
+    }
+}
+
+/// What a worker has to be for a program that goes along, for the machine that Rust calls by this name.
+pub fn platform_of_inputs(machine: &str) -> reapi::Platform {
+    platform_with("inputs", machine, Vec::new())
+}
+
+fn platform_with(root: &str, machine: &str, host_files: Vec<String>) -> reapi::Platform {
     let property = |name: &str, value: String| reapi::platform::Property { name: name.to_owned(), value };
     let mut properties = vec![
-        property("ISA", isa(&toolchain.machine).to_owned()),
+        property("ISA", isa(machine).to_owned()),
         property("OSFamily", Platform::OS_FAMILY.to_owned()),
         property("root", root.to_owned()),
     ];
-    if matches!(toolchain.travel, Travel::Stays(_)) {
-        for tool in &toolchain.tools {
-            properties.push(property("host-file", format!("{}={}", tool.path.display(), tool.digest)));
-        }
-    }
+    properties.extend(host_files.into_iter().map(|file| property("host-file", file)));
     properties.sort_by(|a, b| (&a.name, &a.value).cmp(&(&b.name, &b.value)));
     reapi::Platform { properties }
 }

@@ -283,37 +283,22 @@ impl Answering<'_> {
     }
 
     /// Has the first server that runs actions run this one.
-    fn remote_run(&mut self) -> Option<First<Won>> {
+    fn remote_run(&mut self) -> Option<First<Won<Vec<u8>>>> {
         let Self { prepared, stack, inputs, .. } = self;
         if stack.is_foreign {
             return None;
         }
-        stack.at_servers(|tier, stack| {
-            if let Some(reason) = &prepared.action.is_bound_here {
-                stack.reasons.push(Reason::of(format!("run here: {reason}")));
-                return Ok(None);
-            }
-            if !tier.may_execute() {
-                stack.fell_back("server that refused to run this a moment ago".into());
-                return Ok(None);
-            }
-            let (executes, _) = tier.capabilities()?;
-            if !executes {
-                return Ok(None);
-            }
+        let (dir, after) = stack.terms_of_race();
+        stack.run_elsewhere(prepared.action.is_bound_here.as_ref(), |tier| {
             let inputs = inputs.get_or_insert_with(|| prepared.inputs());
-            let (dir, after) = stack.terms_of_race();
             let race = Race::new(&prepared.call, dir, after);
-            spans::part("have it run", Kind::Client, || {
-                tier.execute_or(&prepared.action.digest, inputs, race.run(), || race.is_running())
-            })
-            .map(Some)
+            tier.execute_or(&prepared.action.digest, inputs, race.run(), || race.is_running()).map(Some)
         })
     }
 
     /// Delivers and keeps what was compiled here before the server was done; returns the exit code, unless that can't be.
-    fn take(&mut self, won: Won) -> Option<u8> {
-        let Won { ran, object } = won;
+    fn take(&mut self, won: Won<Vec<u8>>) -> Option<u8> {
+        let Won { ran, made: object } = won;
         let (stdout, stderr) = ran.stdout.as_ref().zip(ran.stderr.as_ref())?;
         if let Some(object) = &object {
             files::write_object(Path::new(&self.prepared.call.compile.output), object).ok()?;

@@ -1,7 +1,7 @@
 //! From a command line to an action: everything before a cache is asked by the action's digest.
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::Command;
 
@@ -19,11 +19,16 @@ use crate::direct::memo::Hash;
 use crate::direct::{Entry, Hashes};
 use crate::environment;
 use crate::link_time;
+use crate::messages;
 use crate::mounts;
 use crate::paths::{LEADS_OUT, Place};
+use crate::race::Contender;
 use crate::reason::Reason;
 use crate::tiers::Inputs;
 use crate::toolchain::{Family, Messages, Mode, Toolchain, ToolchainMemory, resolve};
+
+/// Where the object goes in a folder of ours.
+const OBJECT_HERE: &str = "object.o";
 
 /// A call that is understood; nothing is known yet of what it reads.
 pub struct Understood {
@@ -276,6 +281,25 @@ impl Prepared {
 
     const fn family(&self) -> Family {
         self.call.memory.toolchain.family
+    }
+}
+
+impl Contender for Understood {
+    type Made = Vec<u8>;
+
+    fn command_into(&self, folder: &Path) -> Command {
+        // The dependency file is written already.
+        let color = self.has_to_be_told_of_color().then_some("-fdiagnostics-color=always");
+        self.command_to(&folder.join(OBJECT_HERE), color)
+    }
+
+    fn made_in(&self, folder: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(folder.join(OBJECT_HERE))
+    }
+
+    fn is_shown_in(&self, messages: &[u8]) -> bool {
+        let driver = self.toolchain().driver.file_name().unwrap_or_default().to_string_lossy();
+        messages::names_program(messages, &driver)
     }
 }
 

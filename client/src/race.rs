@@ -7,40 +7,56 @@
 use std::cell::Cell;
 use std::io;
 use std::path::Path;
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use crate::local::{Forwarding, Platform};
-use crate::messages;
-use crate::prepare::Understood;
 use crate::run::{Ran, tee};
 use crate::slots::Slots;
 
 /// How long is waited before it is looked again whether a core is free.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// A call that can be run with outputs of its own.
+pub trait Contender {
+    /// What comes of it.
+    type Made;
+
+    /// The command that leaves all that it makes in this folder, and nothing elsewhere.
+    fn command_into(&self, folder: &Path) -> Command;
+
+    /// Reads what it has left there when it has succeeded.
+    ///
+    /// # Errors
+    /// If that can't be read.
+    fn made_in(&self, folder: &Path) -> io::Result<Self::Made>;
+
+    /// Whether messages show how it was called: that is not how the user called it.
+    fn is_shown_in(&self, messages: &[u8]) -> bool;
+}
+
 /// A compile that was done here first.
-pub struct Won {
+pub struct Won<T> {
     /// How the compiler ended: by itself, and maybe with an error of the source's.
     pub ran: Ran,
-    /// The object, if it succeeded.
-    pub object: Option<Vec<u8>>,
+    /// What it made, if it succeeded.
+    pub made: Option<T>,
 }
 
 /// A compile that may be done here too.
-pub struct Race<'a> {
-    call: &'a Understood,
+pub struct Race<'a, C> {
+    call: &'a C,
     /// The folder that the processes of this user share.
     dir: &'a Path,
     after: Option<Duration>,
     is_running: Cell<bool>,
 }
 
-impl<'a> Race<'a> {
+impl<'a, C: Contender> Race<'a, C> {
     /// The race of a call against a server that has it for a while to itself; `None` for as long as it takes.
-    pub const fn new(call: &'a Understood, dir: &'a Path, after: Option<Duration>) -> Self {
+    pub const fn new(call: &'a C, dir: &'a Path, after: Option<Duration>) -> Self {
         Self { call, dir, after, is_running: Cell::new(false) }
     }
 
@@ -51,7 +67,7 @@ impl<'a> Race<'a> {
 
     /// Compiles here when its time has come and a core is idle, or at once if it has no time to wait for; inside a runtime. `None` if that can't be. Given up at any time, it ends the
     /// compiler and leaves nothing.
-    pub async fn run(&self) -> Option<Won> {
+    pub async fn run(&self) -> Option<Won<C::Made>> {
         let after = self.after?;
         tokio::time::sleep(after).await;
         let slots = Slots::new(self.dir);
@@ -71,14 +87,11 @@ impl<'a> Race<'a> {
         won.inspect_err(|error| tracing::debug!(%error, "not compiled beside the server")).ok()
     }
 
-    async fn compile(&self) -> io::Result<Won> {
+    async fn compile(&self) -> io::Result<Won<C::Made>> {
         let begun = Instant::now();
         // The cache's cleaning takes away what a killed process leaves there.
         let folder = tempfile::Builder::new().prefix("race-").tempdir_in(self.dir.join("cache/tmp"))?;
-        let output = folder.path().join("object.o");
-        // The dependency file is written already.
-        let color = self.call.has_to_be_told_of_color().then_some("-fdiagnostics-color=always");
-        let mut command = self.call.command_to(&output, color);
+        let mut command = self.call.command_into(folder.path());
         Platform::lead_a_group(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // What ends us from here on waits until it can be passed on.
@@ -86,18 +99,14 @@ impl<'a> Race<'a> {
         let child = command.spawn().inspect_err(|_| Forwarding::to_this_thread_again())?;
         let mut running = Running::new(child)?;
         let (status, stdout, stderr) = running.ended().await?;
-        let object = if status.success() { Some(std::fs::read(output)?) } else { None };
+        let made = if status.success() { Some(self.call.made_in(folder.path())?) } else { None };
         // Before this process may end as the compiler did.
         drop(folder);
         running.end(status);
-        let driver = self.call.toolchain().driver.file_name().unwrap_or_default().to_string_lossy();
-        // How it was called is not how the user called it.
-        if status.code().is_none()
-            || stderr.as_ref().is_none_or(|text| messages::names_program(text, &driver))
-        {
+        if status.code().is_none() || stderr.as_ref().is_none_or(|text| self.call.is_shown_in(text)) {
             return Err(io::Error::other("the compiler was ended, or speaks of itself"));
         }
-        Ok(Won { ran: Ran { status, stdout, stderr, took: begun.elapsed() }, object })
+        Ok(Won { ran: Ran { status, stdout, stderr, took: begun.elapsed() }, made })
     }
 }
 

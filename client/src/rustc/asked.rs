@@ -51,6 +51,16 @@ const PATHS: [&str; 4] = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_TA
 /// The beginning of those that are paths of a package's programs, for its tests.
 const PROGRAM: &str = "CARGO_BIN_EXE_";
 
+/// Whether a variable is one of those that cargo sets for rustc, or that rustc goes by.
+pub fn is_said_by_cargo(name: &str) -> bool {
+    name == "CARGO"
+        || name.starts_with(PACKAGE)
+        || name.starts_with(PROGRAM)
+        || VERBATIM.contains(&name)
+        || COLORS.contains(&name)
+        || PATHS.contains(&name)
+}
+
 /// A call of rustc.
 pub struct Asked {
     /// What to run.

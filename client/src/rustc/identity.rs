@@ -30,6 +30,8 @@ const RUSTUP: &str = "rustup";
 /// A rustc with its standard libraries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Compiler {
+    /// The program itself, all links followed.
+    pub program: PathBuf,
     /// Where its libraries are.
     pub sysroot: PathBuf,
     /// The files of that, by their full names.
@@ -63,7 +65,7 @@ impl Compiler {
         let mut contents = Contents::default();
         let mut names = String::new();
         let libraries = known.libraries.iter().map(PathBuf::clone);
-        let mut files: BTreeSet<PathBuf> = libraries.chain([real]).collect();
+        let mut files: BTreeSet<PathBuf> = libraries.chain([real.clone()]).collect();
         if !Platform::HAS_ELF_LOADER {
             files.extend(dylibs(&known.sysroot));
         }
@@ -83,7 +85,26 @@ impl Compiler {
         if known.sysroot.join(SOURCES).exists() {
             names.push_str(&known.sysroot.to_string_lossy());
         }
-        Ok(Self { sysroot: known.sysroot, files, digest: hash_of(names.as_bytes()) })
+        Ok(Self { program: real, sysroot: known.sysroot, files, digest: hash_of(names.as_bytes()) })
+    }
+}
+
+impl Compiler {
+    /// The files that it needs to compile for a target, by default this machine's, and not to link: what comes with other
+    /// targets is left out, and so are linkers.
+    pub fn files_for(&self, target: Option<&str>) -> impl Iterator<Item = &Path> {
+        let targets = self.sysroot.join("lib/rustlib");
+        let is_needed = move |file: &Path| {
+            let Ok(below) = file.strip_prefix(&targets) else { return true };
+            let mut parts = below.iter().filter_map(|part| part.to_str());
+            let of = parts.next().unwrap_or_default();
+            let is_wanted = match target {
+                Some(target) => of == target,
+                None => of.split('-').next() == Some(std::env::consts::ARCH) && of.contains("-linux-"),
+            };
+            is_wanted && parts.next() != Some("bin")
+        };
+        self.files.iter().map(PathBuf::as_path).filter(move |file| is_needed(file))
     }
 }
 

@@ -12,6 +12,7 @@ use castwork_trace::Kind;
 use super::account;
 use super::archive;
 use super::asked::{Asked, result_key};
+use super::elsewhere::{self, Came};
 use super::identity::Compiler;
 use super::linking::Watch;
 use super::out_dir::{OUT_DIR, is_only_included};
@@ -44,16 +45,23 @@ pub fn run(config: &Config, asked: &Asked, mut stack: Stack<'_>) -> Result<Answe
         .or_else(|_| Start::now(&std::env::temp_dir(), Path::new(&newest)))
         .map_err(|_| Reason::new("no folder for temporary files"))?;
     let watch = asked.linker.is_some().then(|| Watch::new(&start)).transpose()?;
-    let ran = match ran(asked, watch.as_ref()) {
-        Ok(ran) => ran,
-        Err(error) => {
-            run::complain(&format!("can't start `{}`: {error}", asked.program.display()));
-            return Ok(stack.answered(Source::LocalRun, 127, false));
+    let (ran, source) = match elsewhere::run(config, asked, &mut stack) {
+        Some(Came::Remote(ran)) => (ran, Source::RemoteRun),
+        Some(Came::Here(ran)) => {
+            stack.reasons.push("compiled here while the server was at it".into());
+            (ran, Source::LocalRun)
         }
+        None => match ran(asked, watch.as_ref(), &stack) {
+            Ok(ran) => (ran, Source::LocalRun),
+            Err(error) => {
+                run::complain(&format!("can't start `{}`: {error}", asked.program.display()));
+                return Ok(stack.answered(Source::LocalRun, 127, false));
+            }
+        },
     };
     let code = Platform::exit_code(ran.status);
     if !ran.status.success() {
-        return Ok(stack.answered(Source::LocalRun, code, false));
+        return Ok(stack.answered(source, code, false));
     }
     let took = ran.took;
     let seen = Seen { config, asked, start: &start, watch: watch.as_ref() };
@@ -64,12 +72,13 @@ pub fn run(config: &Config, asked: &Asked, mut stack: Stack<'_>) -> Result<Answe
         }
         Err(reason) => Some(reason),
     };
-    Ok(Answered { refused, ..stack.answered(Source::LocalRun, code, false) })
+    Ok(Answered { refused, ..stack.answered(source, code, false) })
 }
 
 /// Runs it. A link is not heard before it has ended: if it fails, it is run again without us, since its messages say what
 /// the linker was told.
-fn ran(asked: &Asked, watch: Option<&Watch>) -> std::io::Result<Ran> {
+fn ran(asked: &Asked, watch: Option<&Watch>, stack: &Stack<'_>) -> std::io::Result<Ran> {
+    let _slot = stack.slot_here();
     let mut words = asked.words();
     let Some(watch) = watch else {
         return spans::part("compile here", Kind::Internal, || run::run(&asked.program, &words));

@@ -3,15 +3,17 @@
 //! A call is understood ([`arguments`]), placed ([`situation`]) and given a key ([`asked`]): the command, the compiler
 //! ([`identity`]), the crates that it names, its first source, and what cargo says of the package. Under that key is kept
 //! what was read by such calls before ([`crate::direct::call`]). If it is all as it was, the result is the answer
-//! ([`answering`]); if not, rustc is run, and says in dep-info what it reads, and by its linker what that does
-//! ([`keeping`], [`linking`]).
+//! ([`answering`]); if not, rustc is run, on a worker ([`action`], [`elsewhere`]) or here, and says in dep-info what it reads,
+//! and by its linker what that does ([`keeping`], [`linking`]).
 
 pub mod account;
+pub mod action;
 pub mod answering;
 pub mod archive;
 pub mod arguments;
 pub mod asked;
 pub mod behind;
+pub mod elsewhere;
 pub mod flags;
 pub mod identity;
 pub mod keeping;

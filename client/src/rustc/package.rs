@@ -3,6 +3,7 @@
 //! What a build script says that it depends on counts. If there are macros in play, or the script says nothing, all files of
 //! the package do, unless it is of a registry or a checkout that nobody changes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::situation::{self, Situation};
@@ -28,6 +29,77 @@ const HISTORIES: [&str; 3] = [".git", ".hg", ".jj"];
 
 /// What lies in a folder that can be made anew.
 const CACHE_MARK: &str = "CACHEDIR.TAG";
+
+/// What the build script that wrote to `out` has said to cargo; `None` if that isn't known.
+fn said_by_script(out: &str) -> Result<Option<String>, Reason> {
+    let Some(parent) = Path::new(out).parent() else { return Ok(None) };
+    let file = parent.join("output");
+    if file.metadata().is_ok_and(|metadata| metadata.len() > SAID_BYTES_MAX) {
+        return Err("build script that says too much".into());
+    }
+    Ok(std::fs::read(file).ok().map(|said| String::from_utf8_lossy(&said).into_owned()))
+}
+
+/// The lines for cargo in what a build script said.
+fn instructions(said: &str) -> impl Iterator<Item = &str> {
+    let lines = said.lines().filter_map(|line| line.strip_prefix("cargo:"));
+    lines.map(|line| line.strip_prefix(':').unwrap_or(line))
+}
+
+/// The variables that the package's build script has set for rustc.
+///
+/// # Errors
+/// If it said more than is read.
+pub fn variables_of_script() -> Result<BTreeSet<String>, Reason> {
+    let said = environment::of_process("OUT_DIR").map(|out| said_by_script(&out)).transpose()?.flatten();
+    let named = |line: &str| Some(line.strip_prefix("rustc-env=")?.split_once('=')?.0.to_owned());
+    Ok(said.iter().flat_map(|said| instructions(said)).filter_map(named).collect())
+}
+
+/// The files below a folder by their paths, links followed; without what was made, and what was before. Nothing else is taken
+/// for a file, and links that lead nowhere are left out.
+///
+/// # Errors
+/// If there are more than are looked at.
+pub fn files(folder: &str, here: &Situation) -> Result<Vec<String>, Reason> {
+    let mut files = Vec::new();
+    let mut open = vec![(folder.trim_end_matches('/').to_owned(), LEVELS_MAX)];
+    let too_many = Reason::new("package of too many files");
+    while let Some((folder, levels)) = open.pop() {
+        for name in names_in(&folder)? {
+            let path = format!("{folder}/{name}");
+            let Ok(metadata) = Path::new(&path).metadata() else { continue };
+            if metadata.is_file() {
+                files.push(path);
+            } else if metadata.is_dir() && !is_left_out(&name, &path, here) {
+                open.push((path, levels.checked_sub(1).ok_or(too_many.clone())?));
+            }
+        }
+        if files.len() + open.len() > FILES_MAX {
+            return Err(too_many);
+        }
+    }
+    Ok(files)
+}
+
+/// The names in a folder, in order.
+fn names_in(folder: &str) -> Result<Vec<String>, Reason> {
+    let mut names = Vec::new();
+    for entry in Path::new(folder).read_dir().map_err(|_| Reason::new("folder that can't be read"))?.flatten()
+    {
+        let unusual = |_| Reason::new("folder with an unusual name");
+        names.push(entry.file_name().into_string().map_err(unusual)?);
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Whether a folder of the package is none of its own: a history, or what can be made anew.
+fn is_left_out(name: &str, path: &str, here: &Situation) -> bool {
+    HISTORIES.contains(&name)
+        || Path::new(path).join(CACHE_MARK).is_file()
+        || here.build().is_some_and(|build| build == path)
+}
 
 /// The digest of all that, as it is now. Whether there are `programs` in play says the caller.
 ///
@@ -57,16 +129,9 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// What a build script depends on; `false` if it doesn't say.
     fn script(&mut self, folder: &str, out: &str) -> Result<bool, Reason> {
-        let Some(parent) = Path::new(out).parent() else { return Ok(false) };
-        let file = parent.join("output");
-        if file.metadata().is_ok_and(|metadata| metadata.len() > SAID_BYTES_MAX) {
-            return Err("build script that says too much".into());
-        }
-        let Ok(said) = std::fs::read(file) else { return Ok(false) };
+        let Some(said) = said_by_script(out)? else { return Ok(false) };
         let mut says = false;
-        for line in String::from_utf8_lossy(&said).lines() {
-            let Some(line) = line.strip_prefix("cargo:") else { continue };
-            let line = line.strip_prefix(':').unwrap_or(line);
+        for line in instructions(&said) {
             if let Some(path) = line.strip_prefix("rerun-if-changed=") {
                 says = true;
                 let path = path.trim_end();
@@ -98,22 +163,11 @@ impl Walk<'_> {
             return Ok(());
         }
         let levels = levels.checked_sub(1).ok_or(too_many)?;
-        let mut names = Vec::new();
-        for entry in
-            Path::new(path).read_dir().map_err(|_| Reason::new("folder that can't be read"))?.flatten()
-        {
-            let unusual = |_| Reason::new("folder with an unusual name");
-            names.push(entry.file_name().into_string().map_err(unusual)?);
-        }
-        names.sort_unstable();
+        let names = names_in(path)?;
         self.said.all(&["folder", name]);
         for entry in names {
             let below = format!("{}/{entry}", path.trim_end_matches('/'));
-            let is_made = || {
-                Path::new(&below).join(CACHE_MARK).is_file()
-                    || self.here.build().is_some_and(|it| it == below)
-            };
-            if !HISTORIES.contains(&entry.as_str()) && !is_made() {
+            if !is_left_out(&entry, &below, self.here) {
                 self.look(&format!("{name}/{entry}"), &below, levels)?;
             }
         }

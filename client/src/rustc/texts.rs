@@ -12,7 +12,7 @@ const VARIABLE: &str = "# env-dep:";
 const ESCAPED: &str = "\n";
 
 /// How a message begins that names a file which has been written.
-const ARTIFACT: &str = "{\"$message_type\":\"artifact\"";
+pub const ARTIFACT: &str = "{\"$message_type\":\"artifact\"";
 
 /// What stands before the virtual name of a folder: no path that rustc writes has it in it.
 const MARK: char = '\u{1}';

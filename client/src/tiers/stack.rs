@@ -209,6 +209,30 @@ impl<'a> Stack<'a> {
         answer
     }
 
+    /// Has the first server that runs actions run one, unless it is bound to this machine for a reason; `run` may find that
+    /// there is none after all.
+    pub fn run_elsewhere<T>(
+        &mut self,
+        bound: Option<&Reason>,
+        mut run: impl FnMut(&ServerTier) -> Result<Option<T>, TierError>,
+    ) -> Option<T> {
+        self.at_servers(|tier, stack| {
+            if let Some(reason) = bound {
+                stack.reasons.push(Reason::of(format!("run here: {reason}")));
+                return Ok(None);
+            }
+            if !tier.may_execute() {
+                stack.fell_back("server that refused to run this a moment ago".into());
+                return Ok(None);
+            }
+            let (executes, _) = tier.capabilities()?;
+            if !executes {
+                return Ok(None);
+            }
+            spans::part("have it run", Kind::Client, || run(tier))
+        })
+    }
+
     /// Gives something to the first remote tier that takes it; `put` says whether one did.
     pub fn keep_remotely(&mut self, mut put: impl FnMut(&Remote) -> Result<bool, TierError>) {
         let mut is_taken = false;

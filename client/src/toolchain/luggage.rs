@@ -7,7 +7,7 @@ use castwork_cas::Digest;
 use castwork_cas::merkle::{MerkleError, TreeBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::Tool;
+use super::{Roles, Tool, loader};
 use crate::local::Platform;
 use crate::paths::{ABSOLUTE, INPUT_ROOT, PROJECT};
 
@@ -49,11 +49,23 @@ impl Luggage {
     pub(super) fn pack(tools: &[Tool]) -> Result<Self, String> {
         let mut luggage = Self::default();
         for tool in tools {
-            luggage.add(tool)?;
+            luggage.add(&tool.path, &tool.digest)?;
         }
-        for path in luggage.files.keys().chain(luggage.links.keys()).chain(&luggage.folders) {
-            check_place(path)?;
+        luggage.check_places()?;
+        Ok(luggage)
+    }
+
+    /// Packs a program with its files, and what its loader has to be told.
+    ///
+    /// # Errors
+    /// Why they can't travel, for people.
+    pub fn of_program(program: &Path, files: &[(PathBuf, Digest)]) -> Result<Self, String> {
+        let mut luggage = Self::default();
+        for (path, digest) in files {
+            luggage.add(path, &digest.to_string())?;
         }
+        luggage.check_places()?;
+        loader::settle(&mut luggage, &Roles::from([(program.to_owned(), String::new())]))?;
         Ok(luggage)
     }
 
@@ -101,9 +113,13 @@ impl Luggage {
         None
     }
 
-    fn add(&mut self, tool: &Tool) -> Result<(), String> {
-        let place = self.place(&tool.path)?;
-        let packed = Packed { digest: tool.digest.clone(), is_executable: Platform::is_program(&place) };
+    fn check_places(&self) -> Result<(), String> {
+        self.files.keys().chain(self.links.keys()).chain(&self.folders).try_for_each(|path| check_place(path))
+    }
+
+    fn add(&mut self, path: &Path, digest: &str) -> Result<(), String> {
+        let place = self.place(path)?;
+        let packed = Packed { digest: digest.to_owned(), is_executable: Platform::is_program(&place) };
         self.files.insert(place, packed);
         Ok(())
     }
@@ -213,7 +229,10 @@ fn below_root(path: &Path) -> String {
 }
 
 /// Refuses what an action could not see, or would take for its inputs.
-fn check_place(path: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// Why, for people.
+pub fn check_place(path: &Path) -> Result<(), String> {
     let inputs = [PROJECT, ABSOLUTE].map(|name| format!("{INPUT_ROOT}/{name}"));
     let taken = OWN_FOLDERS.iter().copied().chain(inputs.iter().map(String::as_str));
     let shown = path.display();

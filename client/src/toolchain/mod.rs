@@ -22,7 +22,7 @@ use crate::command_line::Dialect;
 use crate::local::{Platform, Stamp};
 use crate::reason::Reason;
 
-pub use luggage::{Luggage, Packed};
+pub use luggage::{Luggage, Packed, check_place};
 pub use memory::ToolchainMemory;
 pub use multitool::{CACHES, Mode};
 pub use probe::{IncludeDirs, check_program, ignored_folders, search_list as probe_search_list};
@@ -219,6 +219,11 @@ pub fn interpreter_of(program: &Path) -> Option<Option<String>> {
     let end = line.iter().position(|byte| *byte == b'\n')?;
     let line = std::str::from_utf8(&line[..end]).ok()?;
     Some(Some(line.split_whitespace().next()?.to_owned()))
+}
+
+/// The names of the libraries that a shared library needs; `None` if it is none that is understood.
+pub fn needed_by(library: &Path) -> Option<Vec<String>> {
+    elf::read(library).map(|elf| elf.needed)
 }
 
 /// Whether a program is built with a sanitizer that looks for leaks: it watches itself, so nobody else may.

@@ -1,0 +1,244 @@
+//! [`Action`]: a call of rustc as the Remote Execution API has it. Everything lies at the paths that it has here, in a root
+//! that holds nothing else, so that what comes of it names no other folders than it would here.
+//!
+//! What rustc will read is not known before it runs. So all files of the package are there, with what its build script made
+//! and all crates in play. If something is missing, or was asked for that is not sent, rustc runs here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use castwork_cas::merkle::TreeBuilder;
+use castwork_cas::{Digest, DigestFunction};
+use castwork_proto::reapi;
+use prost::Message;
+
+use super::asked::{self, Asked};
+use super::package;
+use super::situation;
+use crate::action::platform_of_inputs;
+use crate::direct::Hashes;
+use crate::direct::memo::Hash;
+use crate::environment;
+use crate::local::Platform;
+use crate::reason::Reason;
+use crate::tiers::Inputs;
+use crate::toolchain::{self, Luggage};
+
+/// Where it leaves what it makes, below its working folder.
+pub const OUT: &str = "castwork-out";
+
+/// Raised when actions of an older client must not be taken for those of this one.
+const SALT: &[u8] = b"castwork rustc 1";
+
+/// Most bytes of a package that are sent.
+const PACKAGE_BYTES_MAX: u64 = 256 << 20;
+
+/// The flag that says where outputs go.
+const OUT_DIR_FLAG: &str = "--out-dir";
+
+/// A call to have run elsewhere.
+pub struct Action {
+    /// Its key.
+    pub digest: Digest,
+    /// What it consists of.
+    pub inputs: Inputs,
+}
+
+impl Action {
+    /// Makes the action of a call.
+    ///
+    /// # Errors
+    /// The reason to run it here.
+    pub fn make(asked: &Asked, hashes: &mut Hashes) -> Result<Self, Reason> {
+        check(asked)?;
+        let mut files = Files { hashes, found: BTreeMap::new() };
+        let program = toolchain(asked, &mut files)?;
+        let travels = std::mem::take(&mut files.found);
+        files.add_crates(asked)?;
+        files.add_package(asked)?;
+        let mut tree = TreeBuilder::new();
+        let below_root = |path: &str| path.trim_start_matches('/').to_owned();
+        let taken = |_| Reason::new("folder in the way of the compiler's");
+        program.add_to(&mut tree).map_err(taken)?;
+        let folder = &asked.here.place.folder;
+        tree.add_directory(&below_root(folder)).map_err(taken)?;
+        for (path, digest) in &files.found {
+            toolchain::check_place(Path::new(path)).map_err(|_| Reason::new(OWN_FOLDER))?;
+            tree.add_file(&below_root(path), *digest, false).map_err(taken)?;
+        }
+        let tree = tree.build(DigestFunction::Sha256);
+        let platform = platform_of_inputs(std::env::consts::ARCH);
+        #[expect(deprecated, reason = "servers of REAPI before 2.2 read the platform there")]
+        let command = reapi::Command {
+            arguments: arguments(asked)?,
+            environment_variables: variables(program.library_path.as_deref())?,
+            output_paths: outputs(asked),
+            platform: Some(platform.clone()),
+            working_directory: below_root(folder),
+            ..reapi::Command::default()
+        };
+        let blob = |data: Vec<u8>| (Digest::of(DigestFunction::Sha256, &data), Bytes::from(data));
+        let command = blob(command.encode_to_vec());
+        let action = reapi::Action {
+            command_digest: Some(command.0.to_proto()),
+            input_root_digest: Some(tree.root.to_proto()),
+            salt: Bytes::from_static(SALT),
+            platform: Some(platform),
+            ..reapi::Action::default()
+        };
+        let action = blob(action.encode_to_vec());
+        let digest = action.0;
+        let messages = [action, command].into_iter().chain(tree.directories).collect();
+        let on_disk = travels.into_iter().chain(files.found);
+        let on_disk = on_disk.map(|(path, digest)| (digest, PathBuf::from(path))).collect();
+        Ok(Self { digest, inputs: Inputs { messages, files: Vec::new(), toolchain: on_disk } })
+    }
+}
+
+/// Why what lies there stays here.
+const OWN_FOLDER: &str = "crate in a folder that each action has of its own";
+
+/// Refuses what would not come out the same, or not at all.
+fn check(asked: &Asked) -> Result<(), Reason> {
+    let Asked { compile, here, behind, .. } = asked;
+    if !Platform::HAS_ELF_LOADER {
+        return Err("rustc of this operating system".into());
+    }
+    if asked.linker.is_some() {
+        return Err("a crate that is linked".into());
+    }
+    if asked.arguments.iter().any(|word| word.as_encoded_bytes().starts_with(b"@")) {
+        return Err("a response file".into());
+    }
+    if compile.search.iter().any(|(kind, _)| kind != "dependency" && kind != "native" && kind != "all") {
+        return Err("frameworks".into());
+    }
+    let Some(package) = environment::of_process("CARGO_MANIFEST_DIR").filter(|path| path.starts_with('/'))
+    else {
+        return Err("a crate of no package".into());
+    };
+    // They may read what is not sent and do without it if it isn't there, and nobody would know.
+    if behind.has_programs && !situation::is_shared(&package) {
+        return Err("macros in a package of one's own".into());
+    }
+    if Path::new(&here.place.folder).join(OUT).exists() {
+        return Err(Reason::of(format!("a folder `{OUT}`")));
+    }
+    toolchain::check_place(Path::new(&here.place.folder)).map_err(|_| Reason::new(OWN_FOLDER))
+}
+
+/// The compiler with what it runs with.
+fn toolchain(asked: &Asked, files: &mut Files<'_>) -> Result<Luggage, Reason> {
+    let unusual = Reason::new("compiler with an unusual name");
+    for file in asked.compiler.files_for(asked.compile.target.as_deref()) {
+        files.add(file.to_str().ok_or(unusual.clone())?)?;
+    }
+    let packed: Vec<(PathBuf, Digest)> =
+        files.found.iter().map(|(path, digest)| (PathBuf::from(path), *digest)).collect();
+    let luggage = Luggage::of_program(&asked.compiler.program, &packed);
+    let luggage = luggage.map_err(|why| {
+        tracing::debug!(why, "this rustc doesn't travel");
+        Reason::new("rustc that does not travel")
+    })?;
+    let names: BTreeSet<&str> = packed.iter().filter_map(|(path, _)| path.file_name()?.to_str()).collect();
+    // Macros are loaded by that rustc, and find what it has.
+    let macros = asked.inputs.iter().filter(|input| is_library(&input.path));
+    for library in macros {
+        let needed = toolchain::needed_by(Path::new(&library.path)).unwrap_or_default();
+        if needed.iter().any(|name| !names.contains(name.as_str())) {
+            return Err("macros with libraries of their own".into());
+        }
+    }
+    Ok(luggage)
+}
+
+fn is_library(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|ending| ending == "so")
+}
+
+/// Files by the paths that they have here.
+struct Files<'a> {
+    hashes: &'a mut Hashes,
+    found: BTreeMap<String, Digest>,
+}
+
+impl Files<'_> {
+    fn add(&mut self, path: &str) -> Result<u64, Reason> {
+        let unread = Reason::new("file that can't be read");
+        let hash = self.hashes.of(path).ok_or(unread.clone())?;
+        let size_bytes = Path::new(path).metadata().map_err(|_| unread)?.len();
+        self.found.insert(path.to_owned(), digest_of(&hash, size_bytes)?);
+        Ok(size_bytes)
+    }
+
+    /// The crates that are in play, and the package's manifest.
+    fn add_crates(&mut self, asked: &Asked) -> Result<(), Reason> {
+        for input in &asked.inputs {
+            self.found.insert(input.path.clone(), digest_of(&input.hash, input.stamp.size_bytes)?);
+        }
+        Ok(())
+    }
+
+    /// The package's own files, and those that its build script made.
+    fn add_package(&mut self, asked: &Asked) -> Result<(), Reason> {
+        let folders = ["CARGO_MANIFEST_DIR", "OUT_DIR"].map(environment::of_process);
+        let mut bytes = 0;
+        for folder in folders.iter().flatten() {
+            for path in package::files(folder, &asked.here)? {
+                bytes += self.add(&path)?;
+                if bytes > PACKAGE_BYTES_MAX {
+                    return Err("package of too many bytes".into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn digest_of(hash: &Hash, size_bytes: u64) -> Result<Digest, Reason> {
+    Digest::from_hex(DigestFunction::Sha256, &hex::encode(hash), size_bytes)
+        .map_err(|_| Reason::new("file that is too large"))
+}
+
+/// The words of the command, with outputs in a folder of the action's.
+fn arguments(asked: &Asked) -> Result<Vec<String>, Reason> {
+    let program = asked.compiler.program.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
+    let words = words_into(asked, OUT).into_iter().map(std::ffi::OsString::into_string);
+    let words = words.map(|word| word.map_err(|_| Reason::new("word that is not Unicode")));
+    std::iter::once(Ok(program.to_owned())).chain(words).collect()
+}
+
+/// The words of a call with its outputs in another folder.
+pub fn words_into(asked: &Asked, folder: &str) -> Vec<std::ffi::OsString> {
+    let mut words = Vec::new();
+    let mut given = asked.words().into_iter();
+    while let Some(word) = given.next() {
+        if word == OUT_DIR_FLAG {
+            given.next();
+        } else if !word.as_encoded_bytes().starts_with(b"--out-dir=") {
+            words.push(word);
+        }
+    }
+    words.extend([OUT_DIR_FLAG.into(), folder.into()]);
+    words
+}
+
+/// What it may leave.
+fn outputs(asked: &Asked) -> Vec<String> {
+    let mut paths = asked.compile.outputs().map(|name| format!("{OUT}/{name}")).to_vec();
+    paths.sort();
+    paths
+}
+
+/// The variables that a crate may ask for: what cargo says, and what the build script has set. No others leave this machine.
+fn variables(library_path: Option<&str>) -> Result<Vec<reapi::command::EnvironmentVariable>, Reason> {
+    let of_process = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut names: BTreeSet<String> = of_process.filter(|name| asked::is_said_by_cargo(name)).collect();
+    names.extend(package::variables_of_script()?);
+    let given = names.into_iter().filter_map(|name| Some((environment::of_process(&name)?, name)));
+    let mut variables: BTreeMap<String, String> = given.map(|(value, name)| (name, value)).collect();
+    variables.extend(library_path.map(|path| ("LD_LIBRARY_PATH".to_owned(), path.to_owned())));
+    let message = |(name, value)| reapi::command::EnvironmentVariable { name, value };
+    Ok(variables.into_iter().map(message).collect())
+}
