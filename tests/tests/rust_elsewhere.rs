@@ -26,12 +26,14 @@ struct Package {
     below: &'static str,
     remote: String,
     variables: BTreeMap<&'static str, String>,
+    rustc: String,
 }
 
 impl Package {
     fn new(farm: &Farm, below: &'static str) -> Self {
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
-        let mut package = Self { folder, below, remote: farm.address(), variables: BTreeMap::new() };
+        let mut package =
+            Self { folder, below, remote: farm.address(), variables: BTreeMap::new(), rustc: rustc() };
         package.write("Cargo.toml", "[package]\nname = \"a\"\n");
         fs::create_dir_all(package.out()).unwrap();
         fs::write(package.target().join("CACHEDIR.TAG"), "").unwrap();
@@ -84,9 +86,9 @@ impl Package {
             let said: String = done.stderr.split_inclusive('\n').filter(is_ours).collect();
             (done.status.code().unwrap(), made, done.stdout, said)
         };
-        let (code, made, stdout, said) = compile(self.command(rustc()));
+        let (code, made, stdout, said) = compile(self.command(&self.rustc));
         let mut wrapped = self.command(binary("castwork"));
-        wrapped.arg(rustc());
+        wrapped.arg(&self.rustc);
         let ours = compile(wrapped);
         assert_eq!((ours.0, &ours.2, &ours.3), (code, &stdout, &said), "{line}");
         assert_eq!(ours.1.keys().collect::<Vec<_>>(), made.keys().collect::<Vec<_>>(), "{line}");
@@ -255,8 +257,72 @@ fn macros_run_on_workers_for_packages_of_a_registry_alone() {
             0
         );
         assert_eq!(package.counts(), [1, remote, 0], "{below}: {}", package.stats());
-        assert_eq!(package.reason("run here: macros in a package of one's own"), 1 - remote);
+        assert_eq!(package.reason("run here: macros in a package of no registry"), 1 - remote);
     }
+}
+
+#[test]
+fn the_sources_of_the_standard_library_travel_where_they_are_at_hand() {
+    let test = "sources of the standard library";
+    if !have(test, "rustc") {
+        return;
+    }
+    let farm = Farm::start(1, 2);
+    let mut package = Package::new(&farm, "own");
+    let other = package.folder.path().join("toolchain");
+    let real = PathBuf::from(rustc());
+    let real = real.parent().unwrap().parent().unwrap();
+    let link = |how: &str| Command::new("cp").arg(how).arg(real).arg(&other).status().unwrap().success();
+    assert!(link("-al") || (fs::remove_dir_all(&other).is_ok() && link("-a")), "copy {}", real.display());
+    let sources = other.join("lib/rustlib/src/rust/library");
+    for file in ["std/src/lib.rs", "core/src/lib.rs", "alloc/src/vec/mod.rs"] {
+        fs::create_dir_all(sources.join(file).parent().unwrap()).unwrap();
+        fs::write(sources.join(file), "// not what it was compiled from\n").unwrap();
+    }
+    package.rustc = other.join("bin/rustc").display().to_string();
+    package.write(
+        "src/lib.rs",
+        "pub fn f(mut v: Vec<String>) -> Vec<String> { v.sort(); v.dedup(); v.retain(|t| t.len() > 1); v }\n",
+    );
+    assert_eq!(package.check(&format!("--crate-name a {LIB} src/lib.rs -g")), 0);
+    assert_eq!(package.counts(), [1, 1, 0], "{}", package.stats());
+    // What is said names them, if anything does.
+    package.write("src/lib.rs", "pub fn f() { std::thread::spawn(|| std::rc::Rc::new(1)); }\n");
+    assert_eq!(package.check(&format!("--crate-name a {LIB} src/lib.rs")), 1);
+}
+
+#[test]
+fn a_static_library_is_the_one_that_is_found_first_here() {
+    let test = "a static library that was not sent";
+    if !have(test, "rustc") || !have(test, "cc") {
+        return;
+    }
+    let farm = Farm::start(1, 2);
+    let mut package = Package::new(&farm, "own");
+    let out = package.target().join("build/a/out");
+    let first = package.folder.path().join("first");
+    for (folder, number) in [(&out, 1), (&first, 2)] {
+        fs::create_dir_all(folder).unwrap();
+        let source = package.write("c.c", &format!("int seven(void) {{ return {number}; }}\n"));
+        for line in [
+            format!("cc -c {source} -o {0}/c.o", folder.display()),
+            format!("ar rcsD {0}/libc7.a {0}/c.o", folder.display()),
+        ] {
+            let mut words = line.split_whitespace();
+            let mut command = Command::new(words.next().unwrap());
+            command.args(words);
+            finish(command, COMPILE_MAX).must_succeed(&line);
+        }
+    }
+    package.variables.insert("OUT_DIR", out.display().to_string());
+    package.write("src/lib.rs", "extern \"C\" { pub fn seven() -> i32; }\n");
+    let line = format!("--crate-name a {LIB} src/lib.rs -l static=c7");
+    let made_by_script = format!("-L native={}", out.display());
+    assert_eq!(package.check(&format!("{line} {made_by_script}")), 0);
+    assert_eq!(package.counts(), [1, 1, 0], "{}", package.stats());
+    assert_eq!(package.check(&format!("{line} -L native={} {made_by_script}", first.display())), 0);
+    assert_eq!(package.counts(), [2, 1, 1], "{}", package.stats());
+    assert_eq!(package.reason("static library that was not sent"), 1);
 }
 
 #[test]

@@ -94,6 +94,11 @@ impl Action {
         let on_disk = on_disk.map(|(path, digest)| (digest, PathBuf::from(path))).collect();
         Ok(Self { digest, inputs: Inputs { messages, files: Vec::new(), toolchain: on_disk } })
     }
+
+    /// Whether a file is among what it consists of.
+    pub fn has(&self, file: &Path) -> bool {
+        self.inputs.toolchain.iter().any(|(_, path)| path == file)
+    }
 }
 
 /// Why what lies there stays here.
@@ -119,8 +124,8 @@ fn check(asked: &Asked) -> Result<(), Reason> {
         return Err("a crate of no package".into());
     };
     // They may read what is not sent and do without it if it isn't there, and nobody would know.
-    if behind.has_programs && !situation::is_shared(&package) {
-        return Err("macros in a package of one's own".into());
+    if behind.has_programs && !situation::is_published(&package) {
+        return Err("macros in a package of no registry".into());
     }
     if Path::new(&here.place.folder).join(OUT).exists() {
         return Err(Reason::of(format!("a folder `{OUT}`")));
@@ -133,6 +138,11 @@ fn toolchain(asked: &Asked, files: &mut Files<'_>) -> Result<Luggage, Reason> {
     let unusual = Reason::new("compiler with an unusual name");
     for file in asked.compiler.files_for(asked.compile.target.as_deref()) {
         files.add(file.to_str().ok_or(unusual.clone())?)?;
+    }
+    if let Some(folder) = asked.compiler.sources() {
+        for file in package::files(folder.to_str().ok_or(unusual)?, &asked.here)? {
+            files.add(&file)?;
+        }
     }
     let packed: Vec<(PathBuf, Digest)> =
         files.found.iter().map(|(path, digest)| (PathBuf::from(path), *digest)).collect();

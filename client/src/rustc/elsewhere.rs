@@ -9,6 +9,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 use super::action::{Action, OUT, words_into};
+use super::archive;
 use super::asked::Asked;
 use super::texts::{ARTIFACT, DepInfo};
 use crate::config::Config;
@@ -33,15 +34,15 @@ pub enum Came {
 /// be run here.
 pub fn run(config: &Config, asked: &Asked, stack: &mut Stack<'_>) -> Option<Came> {
     let begun = Instant::now();
-    let made: OnceCell<Result<Action, Reason>> = OnceCell::new();
+    let made_of: OnceCell<Result<Action, Reason>> = OnceCell::new();
     let (dir, after) = stack.terms_of_race();
     let first = stack.run_elsewhere(None, |tier| {
         let make = || Action::make(asked, &mut Hashes::new(&config.dir.join("memo")));
-        let Ok(action) = made.get_or_init(make) else { return Ok(None) };
+        let Ok(action) = made_of.get_or_init(make) else { return Ok(None) };
         let race = Race::new(asked, dir, after);
         tier.execute_or(&action.digest, &action.inputs, race.run(), || race.is_running()).map(Some)
     });
-    if let Some(Err(reason)) = made.get() {
+    if let Some(Err(reason)) = made_of.get() {
         stack.reasons.push(Reason::of(format!("run here: {reason}")));
     }
     let taken = match first? {
@@ -58,9 +59,11 @@ pub fn run(config: &Config, asked: &Asked, stack: &mut Stack<'_>) -> Option<Came
                 stderr: Some(answer.stderr.to_vec()),
                 took: begun.elapsed(),
             };
-            take(asked, &made, ran).map(Came::Remote)
+            let sent = made_of.get().and_then(|action| action.as_ref().ok());
+            let is_sent = |path: &str| sent.is_some_and(|action| action.has(Path::new(path)));
+            take(asked, &made, ran, is_sent).map(Came::Remote)
         }
-        First::Other(Won { ran, made: Some(made) }) => take(asked, &made, ran).map(Came::Here),
+        First::Other(Won { ran, made: Some(made) }) => take(asked, &made, ran, |_| true).map(Came::Here),
         // What it leaves and says then is for it to leave and say in its own folder.
         First::Other(Won { made: None, .. }) => return None,
     };
@@ -100,11 +103,11 @@ impl Contender for Asked {
     }
 }
 
-/// Leaves what was made where rustc would have left it, and says what it said.
+/// Leaves what was made where rustc would have left it, and says what it said; `is_sent` tells which files were there.
 ///
 /// # Errors
 /// The reason to run rustc here; nothing has been left then.
-fn take(asked: &Asked, made: &Made, ran: Ran) -> Result<Ran, Reason> {
+fn take(asked: &Asked, made: &Made, ran: Ran, is_sent: impl Fn(&str) -> bool) -> Result<Ran, Reason> {
     let folder = &asked.compile.folder;
     let name = asked.compile.dep_info();
     let unfit = Reason::new("result that is not whole");
@@ -127,6 +130,15 @@ fn take(asked: &Asked, made: &Made, ran: Ran) -> Result<Ran, Reason> {
     }
     if info.sources.iter().any(|source| !Path::new(&asked.here.place.absolute(source)).is_file()) {
         return Err("source that is another on a worker".into());
+    }
+    // Had another library of that name come first, it would not have been there.
+    let sources = info.sources.iter().map(|path| asked.here.place.absolute(path)).collect();
+    let archives = made.outputs.iter().filter(|output| output.name.ends_with(".rlib"));
+    let archives: Vec<&[u8]> = archives.map(|output| &output.data[..]).collect();
+    let folder = Path::new(&asked.here.place.folder);
+    let (libraries, _) = archive::static_libraries(&archives, &asked.compile, folder, &sources)?;
+    if !libraries.iter().all(|path| is_sent(&asked.here.place.absolute(path))) {
+        return Err("static library that was not sent".into());
     }
     let outputs = made.outputs.iter().filter(|output| output.name != name);
     let written = outputs

@@ -82,14 +82,21 @@ impl Compiler {
         }
         names.push_str(&hex::encode(contents.finish()));
         // With these at hand, rustc says where in them what it takes from the standard library is written.
-        if known.sysroot.join(SOURCES).exists() {
-            names.push_str(&known.sysroot.to_string_lossy());
+        let mut compiler = Self { program: real, sysroot: known.sysroot, files, digest: Hash::default() };
+        if compiler.sources().is_some() {
+            names.push_str(&compiler.sysroot.to_string_lossy());
         }
-        Ok(Self { program: real, sysroot: known.sysroot, files, digest: hash_of(names.as_bytes()) })
+        compiler.digest = hash_of(names.as_bytes());
+        Ok(compiler)
     }
 }
 
 impl Compiler {
+    /// The folder with the sources of the standard library, if it is at hand: rustc shows these then.
+    pub fn sources(&self) -> Option<PathBuf> {
+        Some(self.sysroot.join(SOURCES)).filter(|folder| folder.exists())
+    }
+
     /// The files that it needs to compile for a target, by default this machine's, and not to link: what comes with other
     /// targets is left out, and so are linkers.
     pub fn files_for(&self, target: Option<&str>) -> impl Iterator<Item = &Path> {

@@ -56,8 +56,8 @@ pub fn variables_of_script() -> Result<BTreeSet<String>, Reason> {
     Ok(said.iter().flat_map(|said| instructions(said)).filter_map(named).collect())
 }
 
-/// The files below a folder by their paths, links followed; without what was made, and what was before. Nothing else is taken
-/// for a file, and links that lead nowhere are left out.
+/// The files below a folder by their paths, links followed; without those that are hidden (`.env`), and without what was
+/// made. Links that lead nowhere are left out.
 ///
 /// # Errors
 /// If there are more than are looked at.
@@ -66,7 +66,7 @@ pub fn files(folder: &str, here: &Situation) -> Result<Vec<String>, Reason> {
     let mut open = vec![(folder.trim_end_matches('/').to_owned(), LEVELS_MAX)];
     let too_many = Reason::new("package of too many files");
     while let Some((folder, levels)) = open.pop() {
-        for name in names_in(&folder)? {
+        for name in names_in(&folder)?.into_iter().filter(|name| !name.starts_with('.')) {
             let path = format!("{folder}/{name}");
             let Ok(metadata) = Path::new(&path).metadata() else { continue };
             if metadata.is_file() {

@@ -23,7 +23,8 @@ const LEVELS_MAX: usize = 8;
 const MAPPED: &str = "/castwork";
 
 /// Folders of cargo's home, with sources that nobody changes.
-const SHARED: [&str; 2] = ["/registry/src/", "/git/checkouts/"];
+const SHARED: [&str; 2] = [REGISTRY, "/git/checkouts/"];
+const REGISTRY: &str = "/registry/src/";
 
 /// Where a crate is compiled.
 #[derive(Clone, Debug)]
@@ -111,6 +112,11 @@ impl Situation {
 /// Whether a folder has sources that nobody changes.
 pub fn is_shared(folder: &str) -> bool {
     SHARED.iter().any(|shared| folder.contains(shared))
+}
+
+/// Whether a folder is of a package that was published: all that it needs is in it.
+pub fn is_published(folder: &str) -> bool {
+    folder.contains(REGISTRY)
 }
 
 fn below(name: &str, mount: &str) -> bool {
