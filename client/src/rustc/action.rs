@@ -14,8 +14,8 @@ use castwork_proto::reapi;
 use prost::Message;
 
 use super::asked::{self, Asked};
-use super::package;
 use super::situation;
+use super::{has_ending, package};
 use crate::action::platform_of_inputs;
 use crate::direct::Hashes;
 use crate::direct::memo::Hash;
@@ -153,7 +153,7 @@ fn toolchain(asked: &Asked, files: &mut Files<'_>) -> Result<Luggage, Reason> {
     })?;
     let names: BTreeSet<&str> = packed.iter().filter_map(|(path, _)| path.file_name()?.to_str()).collect();
     // Macros are loaded by that rustc, and find what it has.
-    let macros = asked.inputs.iter().filter(|input| is_library(&input.path));
+    let macros = asked.inputs.iter().filter(|input| has_ending(&input.path, "so"));
     for library in macros {
         let needed = toolchain::needed_by(Path::new(&library.path)).unwrap_or_default();
         if needed.iter().any(|name| !names.contains(name.as_str())) {
@@ -161,10 +161,6 @@ fn toolchain(asked: &Asked, files: &mut Files<'_>) -> Result<Luggage, Reason> {
         }
     }
     Ok(luggage)
-}
-
-fn is_library(path: &str) -> bool {
-    Path::new(path).extension().is_some_and(|ending| ending == "so")
 }
 
 /// Files by the paths that they have here.

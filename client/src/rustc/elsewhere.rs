@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::action::{Action, OUT, words_into};
 use super::archive;
 use super::asked::Asked;
+use super::has_ending;
 use super::texts::{ARTIFACT, DepInfo};
 use crate::config::Config;
 use crate::delivery::say;
@@ -133,7 +134,7 @@ fn take(asked: &Asked, made: &Made, ran: Ran, is_sent: impl Fn(&str) -> bool) ->
     }
     // Had another library of that name come first, it would not have been there.
     let sources = info.sources.iter().map(|path| asked.here.place.absolute(path)).collect();
-    let archives = made.outputs.iter().filter(|output| output.name.ends_with(".rlib"));
+    let archives = made.outputs.iter().filter(|output| has_ending(&output.name, "rlib"));
     let archives: Vec<&[u8]> = archives.map(|output| &output.data[..]).collect();
     let folder = Path::new(&asked.here.place.folder);
     let (libraries, _) = archive::static_libraries(&archives, &asked.compile, folder, &sources)?;

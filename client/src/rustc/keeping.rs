@@ -13,6 +13,7 @@ use super::account;
 use super::archive;
 use super::asked::{Asked, result_key};
 use super::elsewhere::{self, Came};
+use super::has_ending;
 use super::identity::Compiler;
 use super::linking::Watch;
 use super::out_dir::{OUT_DIR, is_only_included};
@@ -270,10 +271,6 @@ fn other_module(path: &str) -> Option<String> {
         "mod" => Some(format!("{folder}.rs")),
         stem => Some(format!("{folder}/{stem}/mod.rs")),
     }
-}
-
-fn has_ending(name: &str, ending: &str) -> bool {
-    Path::new(name).extension().is_some_and(|found| found == ending)
 }
 
 /// Whether a folder of this place is named in what was made.

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::arguments::Compile;
+use super::has_ending;
 use super::passed;
 use crate::clock::Start;
 use crate::dependencies::prerequisites;
@@ -232,10 +233,6 @@ fn same(spelled: &Path) -> Result<String, Reason> {
         return Err("`..` after a symbolic link".into());
     }
     Ok(path)
-}
-
-fn has_ending(name: &str, ending: &str) -> bool {
-    Path::new(name).extension().is_some_and(|found| found == ending)
 }
 
 /// Whether a path is of what rustc makes for the linker alone.

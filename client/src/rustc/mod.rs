@@ -33,3 +33,8 @@ const NAME: &str = "rustc";
 pub fn is_rustc(name: &str) -> bool {
     Path::new(name).file_stem().is_some_and(|stem| stem == NAME)
 }
+
+/// Whether the name of a file has this ending.
+fn has_ending(name: &str, ending: &str) -> bool {
+    Path::new(name).extension().is_some_and(|found| found == ending)
+}

@@ -1,8 +1,8 @@
 //! Whether a crate uses `OUT_DIR`, the folder of what its build script made, for nothing but to include what is there.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
+use super::has_ending;
 use super::situation::Situation;
 use super::texts::DepInfo;
 
@@ -63,10 +63,6 @@ fn are_only_included(sources: &BTreeSet<String>) -> bool {
 fn is_plain(asked: &str) -> bool {
     let name = asked.strip_prefix('"').and_then(|name| name.split('"').next());
     name.is_some_and(|name| !name.contains('\\'))
-}
-
-fn has_ending(name: &str, ending: &str) -> bool {
-    Path::new(name).extension().is_some_and(|found| found == ending)
 }
 
 #[cfg(test)]

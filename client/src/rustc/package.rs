@@ -174,3 +174,26 @@ impl Walk<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::arguments::Compile;
+    use super::*;
+
+    #[test]
+    fn a_packages_files_are_those_that_are_neither_hidden_nor_made() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in
+            ["src/a.rs", "src/x/b.txt", ".env", ".git/config", "target/CACHEDIR.TAG", "target/made.rs"]
+        {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let here = Situation::find(&Compile::default(), false).unwrap();
+        let root = folder.path().to_str().unwrap();
+        let mut found = files(root, &here).unwrap();
+        found.sort();
+        assert_eq!(found, ["src/a.rs", "src/x/b.txt"].map(|name| format!("{root}/{name}")));
+    }
+}
