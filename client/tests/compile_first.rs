@@ -40,6 +40,23 @@ fn a_compile_that_is_new_starts_no_preprocessor_and_is_known_afterwards() {
 }
 
 #[test]
+fn a_header_that_is_looked_for_and_not_included_needs_no_preprocessor() {
+    // As `<span>` by what is for C++20 as well.
+    let text = "#if __has_include(\"extra.h\") && defined(WANTED)\n#include \"extra.h\"\n#endif\n\
+        #ifndef EXTRA\n#define EXTRA 1\n#endif\nint x = EXTRA;\n";
+    let project = Project::with(&[("src/a.c", text), ("src/extra.h", "#define EXTRA 2\n")]);
+    project.check("gcc -c src/a.c");
+    project.check("gcc -c src/a.c");
+    let counters = project.counters();
+    assert_eq!(counters.local(), [2, 1, 1, 0], "{}", counters.0);
+    assert_eq!(counters.number("preprocessed"), 0, "{}", counters.0);
+    project.check("gcc -DWANTED -c src/a.c");
+    project.check_change("gcc -DWANTED -c src/a.c", || project.write("src/extra.h", "#define EXTRA 3\n"));
+    std::fs::remove_file(project.root.join("src/extra.h")).unwrap();
+    project.check("gcc -DWANTED -c src/a.c");
+}
+
+#[test]
 fn what_the_compiler_is_told_in_addition_is_not_in_the_object() {
     let project = project();
     for flags in [

@@ -276,13 +276,15 @@ impl<'a> Tracing<'a> {
         let stamp = Platform::stamp(&metadata);
         // gcc may have left it out for being one that it had entered under another name, or one that is equal to that.
         let is_other = |name: &String, of: &Stamp| {
+            // What is there for a test alone was not entered.
+            let Some(scan) = self.gathering.scans.get(name) else { return true };
             (of.device, of.inode) != (stamp.device, stamp.inode)
-                && !(self.gathering.scans.get(name).is_some_and(|scan| scan.has_once)
-                    && of.size_bytes == stamp.size_bytes)
+                && !(scan.has_once && of.size_bytes == stamp.size_bytes)
         };
         if !inputs.iter().all(|(name, input)| is_other(name, &input.stamp))
             || !stamp.is_settled_before(self.start.instant_ns)
         {
+            tracing::debug!(path, "it may have been left out");
             return Err(Unclear::UntilPreprocessed("a file that may be another"));
         }
         self.still.check(Path::new(path))?;
