@@ -192,6 +192,35 @@ fn a_worker_without_rustc_compiles_crates_with_the_clients() {
 }
 
 #[test]
+fn crates_lie_where_they_like() {
+    let test = "crates in `/tmp`";
+    if !have(test, "rustc") {
+        return;
+    }
+    let farm = Farm::start(1, 2);
+    let package = Package::new(&farm, "own");
+    package.write("src/b.rs", "#[inline] pub fn b() -> i32 { 7 }\n");
+    package.write("src/lib.rs", "pub fn a() -> i32 { let unused = 1; b::b() }\n");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut made = package.command(rustc());
+    made.args(format!("--crate-name b {LIB} src/b.rs").split_whitespace())
+        .arg("--out-dir")
+        .arg(elsewhere.path());
+    finish(made, COMPILE_MAX).must_succeed("the crate that is named");
+    let named = elsewhere.path().join("libb-1f.rmeta");
+    let words = tempfile::NamedTempFile::new_in(package.root()).unwrap();
+    fs::write(words.path(), format!("--extern\nb={}\n", named.display())).unwrap();
+    for (at, more) in [format!("--extern b={} -g", named.display()), format!("@{}", words.path().display())]
+        .iter()
+        .enumerate()
+    {
+        assert_eq!(package.check(&format!("--crate-name a {LIB} src/lib.rs {more}")), 0);
+        let number = at as u64 + 1;
+        assert_eq!(package.counts(), [number, number, 0], "{more}: {}", package.stats());
+    }
+}
+
+#[test]
 fn what_a_worker_can_not_see_is_compiled_here() {
     let test = "what a worker of crates can't see";
     if !have(test, "rustc") || !have(test, "cc") {

@@ -1,5 +1,6 @@
-//! [`Action`]: a call of rustc as the Remote Execution API has it. Everything lies at the paths that it has here, in a root
-//! that holds nothing else, so that what comes of it names no other folders than it would here.
+//! [`Action`]: a call of rustc as the Remote Execution API has it. The sources lie at the paths that they have here, in a root
+//! that holds nothing else, so that what comes of it names no other folders than it would here. Where crates lie doesn't show in
+//! what uses them, so they have a folder of the action's.
 //!
 //! What rustc will read is not known before it runs. So all files of the package are there, with what its build script made
 //! and all crates in play. If something is missing, or was asked for that is not sent, rustc runs here.
@@ -28,6 +29,9 @@ use crate::toolchain::{self, Luggage};
 /// Where it leaves what it makes, below its working folder.
 pub const OUT: &str = "castwork-out";
 
+/// Where the crates are that it uses.
+pub const CRATES: &str = "/build/crates";
+
 /// Raised when actions of an older client must not be taken for those of this one.
 const SALT: &[u8] = b"castwork rustc 1";
 
@@ -55,7 +59,6 @@ impl Action {
         let mut files = Files { hashes, found: BTreeMap::new() };
         let program = toolchain(asked, &mut files)?;
         let travels = std::mem::take(&mut files.found);
-        files.add_crates(asked)?;
         files.add_package(asked)?;
         let mut tree = TreeBuilder::new();
         let below_root = |path: &str| path.trim_start_matches('/').to_owned();
@@ -66,6 +69,11 @@ impl Action {
         for (path, digest) in &files.found {
             toolchain::check_place(Path::new(path)).map_err(|_| Reason::new(OWN_FOLDER))?;
             tree.add_file(&below_root(path), *digest, false).map_err(taken)?;
+        }
+        let crates = crates(asked)?;
+        for (path, digest) in &crates {
+            tree.add_file(&below_root(&moved(path)), *digest, false)
+                .map_err(|_| Reason::new("two crates of a name"))?;
         }
         let tree = tree.build(DigestFunction::Sha256);
         let platform = platform_of_inputs(std::env::consts::ARCH);
@@ -90,7 +98,7 @@ impl Action {
         let action = blob(action.encode_to_vec());
         let digest = action.0;
         let messages = [action, command].into_iter().chain(tree.directories).collect();
-        let on_disk = travels.into_iter().chain(files.found);
+        let on_disk = travels.into_iter().chain(files.found).chain(crates);
         let on_disk = on_disk.map(|(path, digest)| (digest, PathBuf::from(path))).collect();
         Ok(Self { digest, inputs: Inputs { messages, files: Vec::new(), toolchain: on_disk } })
     }
@@ -112,9 +120,6 @@ fn check(asked: &Asked) -> Result<(), Reason> {
     }
     if asked.linker.is_some() {
         return Err("a crate that is linked".into());
-    }
-    if asked.arguments.iter().any(|word| word.as_encoded_bytes().starts_with(b"@")) {
-        return Err("a response file".into());
     }
     if compile.search.iter().any(|(kind, _)| kind != "dependency" && kind != "native" && kind != "all") {
         return Err("frameworks".into());
@@ -178,14 +183,6 @@ impl Files<'_> {
         Ok(size_bytes)
     }
 
-    /// The crates that are in play, and the package's manifest.
-    fn add_crates(&mut self, asked: &Asked) -> Result<(), Reason> {
-        for input in &asked.inputs {
-            self.found.insert(input.path.clone(), digest_of(&input.hash, input.stamp.size_bytes)?);
-        }
-        Ok(())
-    }
-
     /// The package's own files, and those that its build script made.
     fn add_package(&mut self, asked: &Asked) -> Result<(), Reason> {
         let folders = ["CARGO_MANIFEST_DIR", "OUT_DIR"].map(environment::of_process);
@@ -207,12 +204,37 @@ fn digest_of(hash: &Hash, size_bytes: u64) -> Result<Digest, Reason> {
         .map_err(|_| Reason::new("file that is too large"))
 }
 
-/// The words of the command, with outputs in a folder of the action's.
+/// The crates that are in play.
+fn crates(asked: &Asked) -> Result<BTreeMap<String, Digest>, Reason> {
+    let crates = asked.inputs.iter().filter(|input| input.name != asked::MANIFEST);
+    crates.map(|input| Ok((input.path.clone(), digest_of(&input.hash, input.stamp.size_bytes)?))).collect()
+}
+
+/// Where a crate is in the action.
+fn moved(path: &str) -> String {
+    format!("{CRATES}/{}", path.rsplit('/').next().unwrap_or_default())
+}
+
+/// The words of the command, with outputs and crates in folders of the action's.
 fn arguments(asked: &Asked) -> Result<Vec<String>, Reason> {
-    let program = asked.compiler.program.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
-    let words = words_into(asked, OUT).into_iter().map(std::ffi::OsString::into_string);
-    let words = words.map(|word| word.map_err(|_| Reason::new("word that is not Unicode")));
-    std::iter::once(Ok(program.to_owned())).chain(words).collect()
+    let Asked { compile, compiler, here, .. } = asked;
+    let program = compiler.program.to_str().ok_or(Reason::new("compiler with an unusual name"))?;
+    let mut words = vec![program.to_owned()];
+    words.extend(compile.words.iter().cloned());
+    words.push(compile.source.clone());
+    for named in &compile.externs {
+        let file = named.path.iter().map(|path| format!("{}={}", named.name, moved(path)));
+        words.extend(["--extern".to_owned(), file.last().unwrap_or_else(|| named.name.clone())]);
+    }
+    words.extend(["-L".to_owned(), format!("dependency={CRATES}")]);
+    for (kind, folder) in &compile.search {
+        words.extend(["-L".to_owned(), format!("{kind}={folder}")]);
+    }
+    let maps = compile.maps.iter().chain(&here.own_maps);
+    words.extend(maps.map(|(old, new)| format!("--remap-path-prefix={old}={new}")));
+    words.extend(compile.width.iter().map(|width| format!("--diagnostic-width={width}")));
+    words.extend([OUT_DIR_FLAG.to_owned(), OUT.to_owned()]);
+    Ok(words)
 }
 
 /// The words of a call with its outputs in another folder.

@@ -42,6 +42,9 @@ const VERBATIM: [&str; 9] = [
 /// Variables that count if messages are not JSON, in which rustc is told how they look.
 const COLORS: [&str; 3] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"];
 
+/// What the package's manifest is called among the files that are known beforehand; the others are crates.
+pub const MANIFEST: &str = "manifest";
+
 /// The beginning of what cargo says of a package.
 const PACKAGE: &str = "CARGO_PKG_";
 
@@ -217,7 +220,7 @@ fn inputs(compile: &Compile, here: &Situation, hashes: &mut Hashes) -> Result<Ve
         environment::of_process("CARGO_MANIFEST_DIR").map(|folder| format!("{folder}/Cargo.toml"))
     });
     if let Some(manifest) = manifest.filter(|path| path.starts_with('/') && Path::new(path).is_file()) {
-        add("manifest".to_owned(), manifest, "manifest that can't be read")?;
+        add(MANIFEST.to_owned(), manifest, "manifest that can't be read")?;
     }
     Ok(inputs)
 }

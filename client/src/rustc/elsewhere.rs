@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
-use super::action::{Action, OUT, words_into};
+use super::action::{Action, CRATES, OUT, words_into};
 use super::archive;
 use super::asked::Asked;
 use super::has_ending;
@@ -167,7 +167,7 @@ fn messages_of_here(said: &str, from: &str, to: &str) -> Result<String, Reason> 
     let mut here = String::with_capacity(said.len());
     for line in said.split_inclusive('\n') {
         if !line.starts_with(ARTIFACT) {
-            if line.contains(&format!("{from}/")) {
+            if line.contains(&format!("{from}/")) || line.contains(CRATES) {
                 return Err("messages that name another folder".into());
             }
             here += line;
