@@ -94,9 +94,8 @@ impl<'a, C: Contender> Race<'a, C> {
         let mut command = self.call.command_into(folder.path());
         Platform::lead_a_group(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // What ends us from here on waits until it can be passed on.
-        Forwarding::not_to_this_thread();
-        let child = command.spawn().inspect_err(|_| Forwarding::to_this_thread_again())?;
+        // Signals are not held back before: the compiler would inherit that, and nobody could end it.
+        let child = command.spawn()?;
         let mut running = Running::new(child)?;
         let (status, stdout, stderr) = running.ended().await?;
         let made = if status.success() { Some(self.call.made_in(folder.path())?) } else { None };

@@ -260,14 +260,31 @@ fn macros_run_on_workers_for_packages_of_a_registry_alone() {
         return;
     }
     let farm = Farm::start(1, 2);
-    for (below, remote) in [("own", 0), ("cargo/registry/src/index/a-1.0.0", 1)] {
+    // The last one asks where its package is, and may list what is there.
+    let cases = [
+        ("own", "", "macros in a package of no registry"),
+        ("registry/src/mine", "", "macros in a package of no registry"),
+        ("cargo/registry/src/index/a-1.0.0", "", ""),
+        (
+            "cargo/registry/src/index/b-1.0.0",
+            "std::env::var(\"CARGO_MANIFEST_DIR\").unwrap();",
+            "macros that may look at files",
+        ),
+    ];
+    for (below, looks, reason) in cases {
         let package = Package::new(&farm, below);
+        if below.contains("index") {
+            // cargo's word for it that this was published.
+            package.write(".cargo-ok", "{\"v\":1}");
+        }
         package.write(
             "src/macros.rs",
-            "extern crate proc_macro;\n#[proc_macro]\npub fn m(_: proc_macro::TokenStream) -> proc_macro::TokenStream {\n\
-             std::fs::read_to_string(\"said.txt\").unwrap().parse().unwrap() }\n",
+            &format!(
+                "extern crate proc_macro;\n#[proc_macro]\npub fn m(_: proc_macro::TokenStream) -> proc_macro::TokenStream {{\n\
+                 {looks} std::fs::read_to_string(\".said.txt\").unwrap().parse().unwrap() }}\n"
+            ),
         );
-        package.write("said.txt", "7");
+        package.write(".said.txt", "7");
         package.write("src/lib.rs", "pub const A: i32 = macros::m!();\n");
         let mut made = package.command(rustc());
         let line = LIB.replace("type lib", "type proc-macro --extern proc_macro").replace("metadata,", "");
@@ -285,9 +302,65 @@ fn macros_run_on_workers_for_packages_of_a_registry_alone() {
             package.check(&format!("--crate-name a {LIB} src/lib.rs --extern macros={}", named.display())),
             0
         );
+        let remote = u64::from(reason.is_empty());
         assert_eq!(package.counts(), [1, remote, 0], "{below}: {}", package.stats());
-        assert_eq!(package.reason("run here: macros in a package of no registry"), 1 - remote);
+        assert_eq!(
+            package.reason(&format!("run here: {reason}")),
+            1 - remote,
+            "{below}: {}",
+            package.stats()
+        );
     }
+}
+
+#[test]
+fn what_lies_behind_links_and_what_is_one_too_many_is_seen_here_alone() {
+    let test = "links of a package";
+    if !have(test, "rustc") {
+        return;
+    }
+    let farm = Farm::start(1, 2);
+    let package = Package::new(&farm, "own");
+    let line = format!("--crate-name a {LIB} src/lib.rs");
+    // Two packages with the same sources: `src/..` leads to the other's folder.
+    let common = package.folder.path().join("common/src");
+    fs::create_dir_all(&common).unwrap();
+    fs::write(common.join("lib.rs"), "pub const A: &str = include_str!(\"../README.md\");\n").unwrap();
+    fs::write(package.folder.path().join("common/README.md"), "common").unwrap();
+    package.write("README.md", "own");
+    std::os::unix::fs::symlink(&common, package.root().join("src")).unwrap();
+    assert_eq!(package.check(&line), 0);
+    assert_eq!(package.counts(), [1, 0, 1], "{}", package.stats());
+    fs::remove_file(package.root().join("src")).unwrap();
+    package.write("src/real/deep/lib.rs", "pub const A: &str = include_str!(\"../text.txt\");\n");
+    package.write("src/real/text.txt", "real");
+    package.write("src/text.txt", "read");
+    std::os::unix::fs::symlink("real/deep", package.root().join("src/link")).unwrap();
+    assert_eq!(package.check(&line.replace("src/lib.rs", "src/link/lib.rs")), 0);
+    assert_eq!(package.counts(), [2, 0, 2], "{}", package.stats());
+    // A module with two places, one of which is an empty folder.
+    package.write("src/lib.rs", "pub mod x;\n");
+    package.write("src/x/mod.rs", "pub fn x() {}\n");
+    assert_eq!(package.check(&line), 0);
+    assert_eq!(package.counts(), [3, 1, 2], "{}", package.stats());
+    fs::create_dir(package.root().join("src/x.rs")).unwrap();
+    assert_eq!(package.check(&line), 1);
+}
+
+#[test]
+fn what_stands_in_for_rustc_sets_variables_of_its_own() {
+    let test = "rustup's stand-in";
+    if !have(test, "rustc") {
+        return;
+    }
+    let farm = Farm::start(1, 2);
+    let mut package = Package::new(&farm, "own");
+    package.rustc = "rustc".to_owned();
+    for name in ["HOME", "RUSTUP_HOME", "CARGO_HOME"] {
+        package.variables.extend(std::env::var(name).map(|value| (name, value)));
+    }
+    package.write("src/lib.rs", "pub const A: Option<&str> = option_env!(\"RUSTUP_TOOLCHAIN\");\n");
+    assert_eq!(package.check(&format!("--crate-name a {LIB} src/lib.rs")), 0);
 }
 
 #[test]

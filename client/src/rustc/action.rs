@@ -5,7 +5,7 @@
 //! What rustc will read is not known before it runs. So all files of the package are there, with what its build script made
 //! and all crates in play. If something is missing, or was asked for that is not sent, rustc runs here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -15,8 +15,9 @@ use castwork_proto::reapi;
 use prost::Message;
 
 use super::asked::{self, Asked};
+use super::has_ending;
+use super::package::{self, Below};
 use super::situation;
-use super::{has_ending, package};
 use crate::action::platform_of_inputs;
 use crate::direct::Hashes;
 use crate::direct::memo::Hash;
@@ -56,7 +57,7 @@ impl Action {
     /// The reason to run it here.
     pub fn make(asked: &Asked, hashes: &mut Hashes) -> Result<Self, Reason> {
         check(asked)?;
-        let mut files = Files { hashes, found: BTreeMap::new() };
+        let mut files = Files { hashes, found: BTreeMap::new(), folders: Vec::new() };
         let program = toolchain(asked, &mut files)?;
         let travels = std::mem::take(&mut files.found);
         files.add_package(asked)?;
@@ -65,7 +66,9 @@ impl Action {
         let taken = |_| Reason::new("folder in the way of the compiler's");
         program.add_to(&mut tree).map_err(taken)?;
         let folder = &asked.here.place.folder;
-        tree.add_directory(&below_root(folder)).map_err(taken)?;
+        for folder in files.folders.iter().chain([folder]) {
+            tree.add_directory(&below_root(folder)).map_err(taken)?;
+        }
         for (path, digest) in &files.found {
             toolchain::check_place(Path::new(path)).map_err(|_| Reason::new(OWN_FOLDER))?;
             tree.add_file(&below_root(path), *digest, false).map_err(taken)?;
@@ -103,9 +106,9 @@ impl Action {
         Ok(Self { digest, inputs: Inputs { messages, files: Vec::new(), toolchain: on_disk } })
     }
 
-    /// Whether a file is among what it consists of.
-    pub fn has(&self, file: &Path) -> bool {
-        self.inputs.toolchain.iter().any(|(_, path)| path == file)
+    /// The files that it consists of.
+    pub fn files(&self) -> HashSet<&Path> {
+        self.inputs.toolchain.iter().map(|(_, path)| path.as_path()).collect()
     }
 }
 
@@ -132,6 +135,10 @@ fn check(asked: &Asked) -> Result<(), Reason> {
     if behind.has_programs && !situation::is_published(&package) {
         return Err("macros in a package of no registry".into());
     }
+    // When a file was changed would show, for one.
+    if behind.may_look {
+        return Err("macros that may look at files".into());
+    }
     if Path::new(&here.place.folder).join(OUT).exists() {
         return Err(Reason::of(format!("a folder `{OUT}`")));
     }
@@ -145,8 +152,9 @@ fn toolchain(asked: &Asked, files: &mut Files<'_>) -> Result<Luggage, Reason> {
         files.add(file.to_str().ok_or(unusual.clone())?)?;
     }
     if let Some(folder) = asked.compiler.sources() {
-        for file in package::files(folder.to_str().ok_or(unusual)?, &asked.here)? {
-            files.add(&file)?;
+        let below = Below::look(folder.to_str().ok_or(unusual)?, &asked.here, false)?;
+        for file in &below.files {
+            files.add(file)?;
         }
     }
     let packed: Vec<(PathBuf, Digest)> =
@@ -172,6 +180,7 @@ fn toolchain(asked: &Asked, files: &mut Files<'_>) -> Result<Luggage, Reason> {
 struct Files<'a> {
     hashes: &'a mut Hashes,
     found: BTreeMap<String, Digest>,
+    folders: Vec<String>,
 }
 
 impl Files<'_> {
@@ -188,12 +197,18 @@ impl Files<'_> {
         let folders = ["CARGO_MANIFEST_DIR", "OUT_DIR"].map(environment::of_process);
         let mut bytes = 0;
         for folder in folders.iter().flatten() {
-            for path in package::files(folder, &asked.here)? {
-                bytes += self.add(&path)?;
+            // Of what is public, nothing has to stay here.
+            let below = Below::look(folder, &asked.here, situation::is_published(folder))?;
+            if below.has_more && asked.behind.has_programs {
+                return Err("macros in a package of more than files".into());
+            }
+            for path in &below.files {
+                bytes += self.add(path)?;
                 if bytes > PACKAGE_BYTES_MAX {
                     return Err("package of too many bytes".into());
                 }
             }
+            self.folders.extend(below.folders);
         }
         Ok(())
     }

@@ -25,6 +25,9 @@ const MACROS: &[u8] = b"rustc_proc_macro_decls_";
 /// The folder of what a build script made.
 const OUT_DIR: &[u8] = b"OUT_DIR";
 
+/// What macros ask for that read files of the package.
+const PACKAGE: [&[u8]; 2] = [b"CARGO_MANIFEST_DIR", b"CARGO_MANIFEST_PATH"];
+
 /// The endings of shared libraries, with or without metadata.
 const SHARED: [&str; 3] = ["so", "dylib", "dll"];
 
@@ -39,6 +42,14 @@ pub struct Holds {
     is_of_macros: bool,
     /// Whether macros of it may ask where a build script writes.
     names_out_dir: bool,
+    /// Whether they may ask where the package is.
+    #[serde(default = "maybe")]
+    names_package: bool,
+}
+
+/// What was remembered before that was asked.
+const fn maybe() -> bool {
+    true
 }
 
 /// What is behind the crates that are named.
@@ -50,6 +61,8 @@ pub struct Behind {
     pub has_programs: bool,
     /// Those of all in which macros may ask where a build script writes.
     pub asking: BTreeSet<String>,
+    /// Whether macros may ask where the package is: then they may read and list what is there.
+    pub may_look: bool,
 }
 
 impl Behind {
@@ -84,6 +97,7 @@ impl Behind {
             }
             if is_shared(&path) {
                 behind.has_programs = true;
+                behind.may_look |= holds.names_package;
                 if holds.is_crate && !holds.is_of_macros {
                     return Err("crate in a shared library".into());
                 }
@@ -197,6 +211,7 @@ impl Holds {
             is_crate: has(CRATE),
             is_of_macros: has(MACROS),
             names_out_dir: has(OUT_DIR),
+            names_package: PACKAGE.iter().any(|name| has(name)),
         }
     }
 }
@@ -232,7 +247,7 @@ mod tests {
         };
         let files = [path(&format!("liba-{A}.so")), path(&format!("libb-{B}.rmeta")), path("libf.rlib")];
         let asking = BTreeSet::from([files[0].clone()]);
-        let expected = Behind { files: files.into(), has_programs: true, asking };
+        let expected = Behind { files: files.into(), has_programs: true, asking, may_look: false };
         assert_eq!(find(&[c]), expected);
         assert_eq!(find(&[]), Behind::default());
     }

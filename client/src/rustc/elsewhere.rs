@@ -2,7 +2,7 @@
 //! of what came, where that is what rustc would have made here.
 
 use std::cell::OnceCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
@@ -12,16 +12,19 @@ use super::action::{Action, CRATES, OUT, words_into};
 use super::archive;
 use super::asked::Asked;
 use super::has_ending;
+use super::keeping::other_module;
 use super::texts::{ARTIFACT, DepInfo};
 use crate::config::Config;
 use crate::delivery::say;
 use crate::direct::Hashes;
 use crate::environment;
 use crate::files;
+use crate::paths::normal;
 use crate::race::{Contender, Race, Won};
 use crate::reason::Reason;
 use crate::run::Ran;
 use crate::tiers::{First, Output, Stack};
+use crate::toolchain::resolve;
 
 /// What came of a call, as rustc would have left it.
 pub enum Came {
@@ -60,11 +63,10 @@ pub fn run(config: &Config, asked: &Asked, stack: &mut Stack<'_>) -> Option<Came
                 stderr: Some(answer.stderr.to_vec()),
                 took: begun.elapsed(),
             };
-            let sent = made_of.get().and_then(|action| action.as_ref().ok());
-            let is_sent = |path: &str| sent.is_some_and(|action| action.has(Path::new(path)));
-            take(asked, &made, ran, is_sent).map(Came::Remote)
+            let sent = made_of.get().and_then(|action| action.as_ref().ok()).map(Action::files);
+            take(asked, &made, ran, Some(&sent.unwrap_or_default())).map(Came::Remote)
         }
-        First::Other(Won { ran, made: Some(made) }) => take(asked, &made, ran, |_| true).map(Came::Here),
+        First::Other(Won { ran, made: Some(made) }) => take(asked, &made, ran, None).map(Came::Here),
         // What it leaves and says then is for it to leave and say in its own folder.
         First::Other(Won { made: None, .. }) => return None,
     };
@@ -104,11 +106,11 @@ impl Contender for Asked {
     }
 }
 
-/// Leaves what was made where rustc would have left it, and says what it said; `is_sent` tells which files were there.
+/// Leaves what was made where rustc would have left it, and says what it said; `sent` are the files that a worker had.
 ///
 /// # Errors
 /// The reason to run rustc here; nothing has been left then.
-fn take(asked: &Asked, made: &Made, ran: Ran, is_sent: impl Fn(&str) -> bool) -> Result<Ran, Reason> {
+fn take(asked: &Asked, made: &Made, ran: Ran, sent: Option<&HashSet<&Path>>) -> Result<Ran, Reason> {
     let folder = &asked.compile.folder;
     let name = asked.compile.dep_info();
     let unfit = Reason::new("result that is not whole");
@@ -126,20 +128,9 @@ fn take(asked: &Asked, made: &Made, ran: Ran, is_sent: impl Fn(&str) -> bool) ->
     {
         return Err(unfit);
     }
-    if info.variables.iter().any(|(name, value)| environment::of_process(name) != *value) {
-        return Err("variable that is another on a worker".into());
-    }
-    if info.sources.iter().any(|source| !Path::new(&asked.here.place.absolute(source)).is_file()) {
-        return Err("source that is another on a worker".into());
-    }
-    // Had another library of that name come first, it would not have been there.
-    let sources = info.sources.iter().map(|path| asked.here.place.absolute(path)).collect();
-    let archives = made.outputs.iter().filter(|output| has_ending(&output.name, "rlib"));
-    let archives: Vec<&[u8]> = archives.map(|output| &output.data[..]).collect();
-    let folder = Path::new(&asked.here.place.folder);
-    let (libraries, _) = archive::static_libraries(&archives, &asked.compile, folder, &sources)?;
-    if !libraries.iter().all(|path| is_sent(&asked.here.place.absolute(path))) {
-        return Err("static library that was not sent".into());
+    check_variables(asked, &info)?;
+    if let Some(sent) = sent {
+        check_files(asked, &info, &made.outputs, sent)?;
     }
     let outputs = made.outputs.iter().filter(|output| output.name != name);
     let written = outputs
@@ -151,6 +142,52 @@ fn take(asked: &Asked, made: &Made, ran: Ran, is_sent: impl Fn(&str) -> bool) ->
     written.map_err(|_| Reason::new("outputs can't be written"))?;
     say(ran.stdout.as_deref().unwrap_or_default(), messages.as_bytes());
     Ok(Ran { stderr: Some(messages.into_bytes()), ..ran })
+}
+
+/// Checks that what was asked for has the value that it would have here.
+fn check_variables(asked: &Asked, info: &DepInfo) -> Result<(), Reason> {
+    let is_same = |(name, value): &(String, Option<String>)| environment::of_process(name) == *value;
+    // What stands in for rustc sets more.
+    let is_own = || resolve::real(&asked.program).is_ok_and(|real| real == asked.compiler.program);
+    if info.variables.iter().all(is_same) && (info.variables.is_empty() || is_own()) {
+        return Ok(());
+    }
+    Err("variable that is another on a worker".into())
+}
+
+/// Checks that what was read by a worker is what rustc would have read here.
+fn check_files(
+    asked: &Asked,
+    info: &DepInfo,
+    outputs: &[Output],
+    sent: &HashSet<&Path>,
+) -> Result<(), Reason> {
+    let place = &asked.here.place;
+    let folder = Path::new(&place.folder);
+    let first = place.absolute(&asked.compile.source);
+    for source in &info.sources {
+        let path = normal(&place.absolute(source));
+        // After a link it may lead elsewhere than it reads; links are not sent.
+        let leads_there = || folder.join(source).canonicalize().ok() == Path::new(&path).canonicalize().ok();
+        if !sent.contains(Path::new(&path)) || (source.contains("..") && !leads_there()) {
+            return Err("source that is another on a worker".into());
+        }
+        // Had it been there, it might have been taken, or been one too many.
+        let other = other_module(&path).filter(|_| path != first);
+        let is_here = |other: &String| Path::new(other).symlink_metadata().is_ok();
+        if other.is_some_and(|other| is_here(&other) && !sent.contains(Path::new(&other))) {
+            return Err("module that was not sent".into());
+        }
+    }
+    // Had another library of that name come first, it would not have been there.
+    let sources = info.sources.iter().map(|path| place.absolute(path)).collect();
+    let archives = outputs.iter().filter(|output| has_ending(&output.name, "rlib"));
+    let archives: Vec<&[u8]> = archives.map(|output| &output.data[..]).collect();
+    let (libraries, _) = archive::static_libraries(&archives, &asked.compile, folder, &sources)?;
+    if libraries.iter().any(|path| !sent.contains(Path::new(&normal(&place.absolute(path))))) {
+        return Err("static library that was not sent".into());
+    }
+    Ok(())
 }
 
 /// Dep-info as it would be here: what was made is named at the beginnings of lines, and else nowhere.

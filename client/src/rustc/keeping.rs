@@ -265,7 +265,7 @@ struct Read {
 }
 
 /// The other file that a module in this one could be in.
-fn other_module(path: &str) -> Option<String> {
+pub fn other_module(path: &str) -> Option<String> {
     let (folder, name) = path.rsplit_once('/')?;
     match name.strip_suffix(".rs")? {
         "mod" => Some(format!("{folder}.rs")),

@@ -56,30 +56,47 @@ pub fn variables_of_script() -> Result<BTreeSet<String>, Reason> {
     Ok(said.iter().flat_map(|said| instructions(said)).filter_map(named).collect())
 }
 
-/// The files below a folder by their paths, links followed; without those that are hidden (`.env`), and without what was
-/// made. Links that lead nowhere are left out.
-///
-/// # Errors
-/// If there are more than are looked at.
-pub fn files(folder: &str, here: &Situation) -> Result<Vec<String>, Reason> {
-    let mut files = Vec::new();
-    let mut open = vec![(folder.trim_end_matches('/').to_owned(), LEVELS_MAX)];
-    let too_many = Reason::new("package of too many files");
-    while let Some((folder, levels)) = open.pop() {
-        for name in names_in(&folder)?.into_iter().filter(|name| !name.starts_with('.')) {
-            let path = format!("{folder}/{name}");
-            let Ok(metadata) = Path::new(&path).metadata() else { continue };
-            if metadata.is_file() {
-                files.push(path);
-            } else if metadata.is_dir() && !is_left_out(&name, &path, here) {
-                open.push((path, levels.checked_sub(1).ok_or(too_many.clone())?));
+/// What is below a folder.
+#[derive(Default)]
+pub struct Below {
+    /// The files, by their paths.
+    pub files: Vec<String>,
+    /// The folders.
+    pub folders: Vec<String>,
+    /// Whether there is anything else.
+    pub has_more: bool,
+}
+
+impl Below {
+    /// Looks. What is no file or folder is left out, and so are links: they may lead to what is nobody's business, and `..` after
+    /// them leads elsewhere than it reads. Unless it is looked at `whole`, hidden files (`.env`) and what was made are, too.
+    ///
+    /// # Errors
+    /// If there is more than is looked at.
+    pub fn look(folder: &str, here: &Situation, whole: bool) -> Result<Self, Reason> {
+        let mut below = Self::default();
+        let mut open = vec![(folder.trim_end_matches('/').to_owned(), LEVELS_MAX)];
+        let too_many = Reason::new("package of too many files");
+        while let Some((folder, levels)) = open.pop() {
+            for name in names_in(&folder)? {
+                let path = format!("{folder}/{name}");
+                let kind = Path::new(&path).symlink_metadata().map(|metadata| metadata.file_type());
+                let is_out = !whole && (name.starts_with('.') || is_left_out(&name, &path, here));
+                match kind {
+                    Ok(kind) if kind.is_file() && !is_out => below.files.push(path),
+                    Ok(kind) if kind.is_dir() && !is_out => {
+                        open.push((path, levels.checked_sub(1).ok_or(too_many.clone())?));
+                    }
+                    _ => below.has_more = true,
+                }
+            }
+            below.folders.push(folder);
+            if below.files.len() + below.folders.len() + open.len() > FILES_MAX {
+                return Err(too_many);
             }
         }
-        if files.len() + open.len() > FILES_MAX {
-            return Err(too_many);
-        }
+        Ok(below)
     }
-    Ok(files)
 }
 
 /// The names in a folder, in order.
@@ -183,17 +200,23 @@ mod tests {
     #[test]
     fn a_packages_files_are_those_that_are_neither_hidden_nor_made() {
         let folder = tempfile::tempdir().unwrap();
-        for name in
-            ["src/a.rs", "src/x/b.txt", ".env", ".git/config", "target/CACHEDIR.TAG", "target/made.rs"]
-        {
+        let names =
+            ["src/a.rs", "src/x/b.txt", ".env", ".git/config", "target/CACHEDIR.TAG", "target/made.rs"];
+        for name in names {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
         }
         let here = Situation::find(&Compile::default(), false).unwrap();
         let root = folder.path().to_str().unwrap();
-        let mut found = files(root, &here).unwrap();
-        found.sort();
-        assert_eq!(found, ["src/a.rs", "src/x/b.txt"].map(|name| format!("{root}/{name}")));
+        let look = |whole| {
+            let below = Below::look(root, &here, whole).unwrap();
+            (below.files.into_iter().collect::<BTreeSet<_>>(), below.folders.len(), below.has_more)
+        };
+        let paths = |names: &[&str]| names.iter().map(|name| format!("{root}/{name}")).collect();
+        assert_eq!(look(false), (paths(&["src/a.rs", "src/x/b.txt"]), 3, true));
+        assert_eq!(look(true), (paths(&names), 5, false));
+        Platform::make_link(&folder.path().join(".env"), &folder.path().join("src/key")).unwrap();
+        assert_eq!(look(true), (paths(&names), 5, true), "links are nobody's business");
     }
 }

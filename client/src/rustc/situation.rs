@@ -26,6 +26,9 @@ const MAPPED: &str = "/castwork";
 const SHARED: [&str; 2] = [REGISTRY, "/git/checkouts/"];
 const REGISTRY: &str = "/registry/src/";
 
+/// What cargo leaves where it has unpacked a package, or checked out a repository.
+const UNPACKED: &str = ".cargo-ok";
+
 /// Where a crate is compiled.
 #[derive(Clone, Debug)]
 pub struct Situation {
@@ -109,14 +112,16 @@ impl Situation {
     }
 }
 
-/// Whether a folder has sources that nobody changes.
+/// Whether a folder has sources that nobody changes: cargo has unpacked or checked them out, and says so by a file.
 pub fn is_shared(folder: &str) -> bool {
+    let is_cargos = |folder: &Path| folder.join(UNPACKED).is_file();
     SHARED.iter().any(|shared| folder.contains(shared))
+        && Path::new(folder).ancestors().take(LEVELS_MAX).any(is_cargos)
 }
 
 /// Whether a folder is of a package that was published: all that it needs is in it.
 pub fn is_published(folder: &str) -> bool {
-    folder.contains(REGISTRY)
+    folder.contains(REGISTRY) && Path::new(folder).join(UNPACKED).is_file()
 }
 
 fn below(name: &str, mount: &str) -> bool {
