@@ -238,8 +238,9 @@ fn arguments(asked: &Asked) -> Result<Vec<String>, Reason> {
     words.extend(compile.words.iter().cloned());
     words.push(compile.source.clone());
     for named in &compile.externs {
-        let file = named.path.iter().map(|path| format!("{}={}", named.name, moved(path)));
-        words.extend(["--extern".to_owned(), file.last().unwrap_or_else(|| named.name.clone())]);
+        let in_file = |path: &String| format!("{}={}", named.name, moved(path));
+        words.push("--extern".to_owned());
+        words.push(named.path.as_ref().map_or_else(|| named.name.clone(), in_file));
     }
     words.extend(["-L".to_owned(), format!("dependency={CRATES}")]);
     for (kind, folder) in &compile.search {

@@ -23,10 +23,10 @@ const CRATE: &[u8] = b".rustc\0";
 const MACROS: &[u8] = b"rustc_proc_macro_decls_";
 
 /// The folder of what a build script made.
-const OUT_DIR: &[u8] = b"OUT_DIR";
+const OUT_DIR: &str = "OUT_DIR";
 
 /// What macros ask for that read files of the package.
-const PACKAGE: [&[u8]; 2] = [b"CARGO_MANIFEST_DIR", b"CARGO_MANIFEST_PATH"];
+const PACKAGE: [&str; 2] = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"];
 
 /// The endings of shared libraries, with or without metadata.
 const SHARED: [&str; 3] = ["so", "dylib", "dll"];
@@ -40,16 +40,8 @@ pub struct Holds {
     is_crate: bool,
     /// Whether that is one of macros.
     is_of_macros: bool,
-    /// Whether macros of it may ask where a build script writes.
-    names_out_dir: bool,
-    /// Whether they may ask where the package is.
-    #[serde(default = "maybe")]
-    names_package: bool,
-}
-
-/// What was remembered before that was asked.
-const fn maybe() -> bool {
-    true
+    /// Variables with folders that macros of it may ask for.
+    asks: BTreeSet<String>,
 }
 
 /// What is behind the crates that are named.
@@ -92,12 +84,12 @@ impl Behind {
         let mut seen: BTreeSet<String> = open.iter().cloned().collect();
         while let Some(path) = open.pop() {
             let holds = holds(&path, memory, hashes)?;
-            if holds.names_out_dir {
+            if holds.asks.contains(OUT_DIR) {
                 behind.asking.insert(path.clone());
             }
             if is_shared(&path) {
                 behind.has_programs = true;
-                behind.may_look |= holds.names_package;
+                behind.may_look |= PACKAGE.iter().any(|name| holds.asks.contains(*name));
                 if holds.is_crate && !holds.is_of_macros {
                     return Err("crate in a shared library".into());
                 }
@@ -210,8 +202,12 @@ impl Holds {
             endings: memchr::memchr_iter(b'-', bytes).filter_map(ending).collect(),
             is_crate: has(CRATE),
             is_of_macros: has(MACROS),
-            names_out_dir: has(OUT_DIR),
-            names_package: PACKAGE.iter().any(|name| has(name)),
+            asks: PACKAGE
+                .iter()
+                .chain([&OUT_DIR])
+                .filter(|name| has(name.as_bytes()))
+                .map(|name| (*name).to_owned())
+                .collect(),
         }
     }
 }
