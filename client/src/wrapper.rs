@@ -96,7 +96,12 @@ fn pass_through(program: &Path, call: &Call, folder: &Path, is_tool: bool) -> u8
         return run::pass_through(program, &call.arguments);
     }
     let path = started(&call.name, program, folder);
-    run::pass_through_called(&Called { path: &path, name: call.name.as_ref(), words: &call.arguments })
+    run::pass_through_called(&Called {
+        path: &path,
+        name: call.name.as_ref(),
+        words: &call.arguments,
+        search: None,
+    })
 }
 
 /// The rule for a program that is no compiler, if there is one.

@@ -55,15 +55,43 @@ fn number(digits: &[u8], base: u32) -> u8 {
     value.to_le_bytes()[0]
 }
 
+/// The pieces of a text that have the form of what `__DATE__`, `__TIME__` or `__TIMESTAMP__` stand for, wherever they are.
+pub(crate) fn like_dates(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let piece = |at: usize, before: usize, length: usize| {
+        let begin = at.checked_sub(before)?;
+        text.get(begin..begin + length)
+    };
+    let times = memchr::memchr_iter(b':', text).filter_map(move |at| {
+        let is_time = |it: &&[u8]| {
+            it.iter().enumerate().all(|(at, byte)| match at {
+                2 | 5 => *byte == b':',
+                _ => byte.is_ascii_digit(),
+            })
+        };
+        piece(at, 2, TIME_LENGTH).filter(is_time)
+    });
+    let dates = memchr::memchr_iter(b' ', text)
+        .filter(move |at| piece(*at, 3, 3).is_some_and(|name| MONTHS.iter().any(|month| name == *month)));
+    let dates = dates.flat_map(move |at| [piece(at, 3, DATE_LENGTH), piece(at, 7, TIMESTAMP_LENGTH)]);
+    times.chain(dates.flatten())
+}
+
+/// How long what they stand for is: `12:34:56`, `Jan  1 2026` and `Thu Jan  1 12:34:56 2026`.
+const TIME_LENGTH: usize = 8;
+const DATE_LENGTH: usize = 11;
+const TIMESTAMP_LENGTH: usize = 24;
+
+/// As they are called there.
+const MONTHS: [&[u8; 3]; 12] =
+    [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+
 /// Whether a literal is what `__DATE__`, `__TIME__` or `__TIMESTAMP__` may have given between two instants.
 ///
 /// The words themselves are looked for in the files; this is for those that are pasted together from pieces.
 pub(crate) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
-    const MONTHS: [&[u8; 3]; 12] =
-        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
     let is_month = |at: usize| MONTHS.iter().any(|month| literal[at..].starts_with(*month));
     match literal.len() {
-        8 => {
+        TIME_LENGTH => {
             let number = |at: usize| std::str::from_utf8(&literal[at..at + 2]).ok()?.parse::<u64>().ok();
             let (Some(_), Some(minute), Some(second)) = (number(0), number(3), number(6)) else {
                 return false;
@@ -73,13 +101,13 @@ pub(crate) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
             let is_at = |instant: u64| (instant / 60 % 15, instant % 60) == (minute % 15, second);
             is_time && (seconds.0.saturating_sub(1)..=seconds.1 + 1).any(is_at)
         }
-        11 => {
+        DATE_LENGTH => {
             is_month(0)
                 && literal[3] == b' '
                 && literal[6] == b' '
                 && literal[7..].iter().all(u8::is_ascii_digit)
         }
-        24 => is_month(4) && literal[13] == b':' && literal[16] == b':',
+        TIMESTAMP_LENGTH => is_month(4) && literal[13] == b':' && literal[16] == b':',
         _ => false,
     }
 }

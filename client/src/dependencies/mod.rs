@@ -21,6 +21,6 @@ mod text;
 
 pub use closure::{Closure, Input, Link, gather};
 pub use compiled::{Unclear, Watch};
-pub(crate) use literal::{position, reads_like_now};
+pub(crate) use literal::{like_dates, position, reads_like_now};
 pub use looked::{Looked, is_file_for_compilers};
 pub(crate) use makefile::prerequisites;

@@ -17,6 +17,8 @@ pub struct Deeds {
     pub read: BTreeSet<String>,
     /// Folders whose entries were listed, by their true names.
     pub listed: BTreeSet<String>,
+    /// The same of the program itself, not of what it started.
+    pub listed_by_itself: BTreeSet<String>,
     /// Programs that were started, by the names that they were asked for under.
     pub started: BTreeSet<String>,
     /// Files that the run made, or emptied and filled, and that are left; by their true names.
@@ -40,6 +42,10 @@ pub struct Deeds {
     pub added_to: BTreeSet<String>,
     /// Files that were there before and have been removed.
     pub removed: BTreeSet<String>,
+    /// Whether it removed preprocessed text (`*.ii`) that it had made, and that was read before it was gone.
+    pub has_read_preprocessed: bool,
+    /// What has the form of a date or time in such text.
+    pub dates: BTreeSet<Vec<u8>>,
     /// Whether it asked what this system is.
     pub asked_system: bool,
     /// Whether it asked who it is run by.

@@ -45,6 +45,8 @@ pub struct Called<'a> {
     pub name: &'a OsStr,
     /// The words after that.
     pub words: &'a [OsString],
+    /// The `PATH` that it gets, if that is not ours.
+    pub search: Option<&'a OsStr>,
 }
 
 /// What the file system says about a file's content without reading it.

@@ -145,6 +145,7 @@ impl Platform {
     pub fn command(called: &Called<'_>) -> Command {
         let mut command = Command::new(called.path);
         command.arg0(called.name).args(called.words);
+        command.envs(called.search.map(|search| ("PATH", search)));
         command
     }
 

@@ -149,6 +149,7 @@ impl Platform {
     pub fn command(called: &Called<'_>) -> Command {
         let mut command = Command::new(called.path);
         command.args(called.words);
+        command.envs(called.search.map(|search| ("PATH", search)));
         command
     }
 

@@ -1,11 +1,12 @@
 //! [`Asked`]: a call of a tool with all that is known of it before it is made, and the key of that.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::globs;
 use super::names;
+use super::nvcc;
 use super::rule::Rule;
 use crate::builds::Build;
 use crate::config::Config;
@@ -14,6 +15,7 @@ use crate::direct::key::{ManifestKey, Said};
 use crate::local::{Called, Platform, witness};
 use crate::paths::{BUILD, Mount, PROJECT, Place};
 use crate::reason::Reason;
+use crate::toolchain::resolve;
 use crate::wrapper::Call;
 
 /// Raised when what an older client kept must not be read by this one.
@@ -32,6 +34,8 @@ pub struct Asked {
     pub started: PathBuf,
     /// What it is called by.
     pub name: String,
+    /// The `PATH` that it gets, if that is not ours.
+    pub search: Option<OsString>,
     /// The words that it is called with.
     pub arguments: Vec<OsString>,
     /// The same as texts.
@@ -73,7 +77,12 @@ pub struct Inputs {
 impl Asked {
     /// What is to be started.
     pub fn called(&self) -> Called<'_> {
-        Called { path: &self.started, name: self.name.as_ref(), words: &self.arguments }
+        Called {
+            path: &self.started,
+            name: self.name.as_ref(),
+            words: &self.arguments,
+            search: self.search.as_deref(),
+        }
     }
 
     /// Understands a call.
@@ -99,19 +108,24 @@ impl Asked {
         if let Some(word) = words.iter().find(is_refused) {
             return Err(Reason::of(format!("`{word}`")));
         }
+        let plain = Place::find(config.project_root.as_deref())?;
+        if rule.is_nvcc {
+            nvcc::check_call(rule, program, &words, &plain.folder)?;
+        }
         let is_set = |name: &&&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
         if let Some(name) = REFUSED.iter().find(is_set) {
             return Err(Reason::of(format!("`{name}` is set")));
         }
         let mask = if rule.counts_all() { Platform::file_mask() } else { Some(String::new()) };
         let mask = mask.ok_or(Reason::new("mask of permissions that is not known"))?;
-        let plain = Place::find(config.project_root.as_deref())?;
         let inputs = Inputs::find(rule, &words, &plain, hashes)?;
         let moved = rule.moves.then(|| place_of(rule, &words, plain.clone()));
         let still = Place::new(plain.folder, None)?;
         let started = started(&call.name, program, Path::new(&still.folder));
         let called = [program, &started, Path::new(name), Path::new(&mask)];
-        let of_place = |place: &Place| said(rule, &called, &words, place, &inputs);
+        let search = search_of(rule, Path::new(&still.folder));
+        let variables = variables(rule, search.as_deref());
+        let of_place = |place: &Place| said(rule, (&called, &variables), &words, place, &inputs);
         let moved = moved.and_then(|place| Some((of_place(&place)?, place)));
         let (place, said, may_move) = if let Some((said, place)) = moved {
             (place, said, true)
@@ -124,6 +138,7 @@ impl Asked {
             program: program.to_owned(),
             name: name.clone(),
             started,
+            search,
             arguments: arguments.clone(),
             key: ManifestKey::of_kind(FORMAT, &said),
             is_told: !std::io::stdout().is_terminal() && !std::io::stderr().is_terminal(),
@@ -170,8 +185,31 @@ fn place_of(rule: &Rule, words: &[String], place: Place) -> Place {
     place.with_mounts(mounts)
 }
 
+/// The `PATH` of a tool that starts compilers, if that is not ours: in it these are themselves.
+pub fn search_of(rule: &Rule, folder: &Path) -> Option<OsString> {
+    let search = std::env::var_os("PATH").filter(|_| rule.starts_compilers())?;
+    resolve::without_ourselves(&search, folder)
+}
+
+/// The variables that count, with the `PATH` that the tool gets.
+fn variables(rule: &Rule, search: Option<&OsStr>) -> Vec<(OsString, OsString)> {
+    let counts = |name: &OsStr| name.to_str().is_none_or(|name| rule.reads(name));
+    let mut variables: Vec<_> = std::env::vars_os().filter(|(name, _)| counts(name)).collect();
+    for (_, value) in variables.iter_mut().filter(|(name, _)| name == "PATH") {
+        *value = search.unwrap_or(value).to_owned();
+    }
+    variables.sort_unstable();
+    variables
+}
+
 /// All that is known, in an order that is always the same. `None` if a name of a folder can't be made virtual in it.
-fn said(rule: &Rule, called: &[&Path], words: &[String], place: &Place, inputs: &Inputs) -> Option<String> {
+fn said(
+    rule: &Rule,
+    (called, variables): (&[&Path], &[(OsString, OsString)]),
+    words: &[String],
+    place: &Place,
+    inputs: &Inputs,
+) -> Option<String> {
     let moved = |text: &str| {
         let moved = names::taken_out(text.as_bytes(), place)?;
         String::from_utf8(moved).ok()
@@ -184,9 +222,6 @@ fn said(rule: &Rule, called: &[&Path], words: &[String], place: &Place, inputs: 
     mounts.sort_unstable();
     said.all(&mounts);
     said.list("words", &words.iter().map(|word| moved(word)).collect::<Option<Vec<_>>>()?);
-    let mut variables: Vec<(OsString, OsString)> =
-        std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(|name| rule.reads(name))).collect();
-    variables.sort_unstable();
     for (name, value) in variables {
         said.all(&[name.to_str()?, &moved(value.to_str()?)?]);
     }

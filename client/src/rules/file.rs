@@ -125,6 +125,7 @@ fn parse(text: &str) -> Result<Vec<Rule>, String> {
             makes_anew: false,
             is_known: false,
             is_castxml: false,
+            is_nvcc: false,
         });
     }
     Ok(rules)

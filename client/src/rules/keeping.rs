@@ -13,8 +13,9 @@ use super::castxml;
 use super::essence::{self, Look};
 use super::globs;
 use super::names;
+use super::nvcc;
 use super::outputs::{self, Kept};
-use super::rule::Rule;
+use super::rule::{COMPILER, Rule};
 use super::seen::{
     Fact, File, Folder, INPUT, SYSTEM, Seen, TERMINALS, USER, fact_of, is_true_name, there_or_not,
 };
@@ -118,6 +119,9 @@ impl Watched<'_> {
         outputs::check(asked, deeds)?;
         self.check_programs()?;
         self.check_words()?;
+        if asked.rule.is_nvcc {
+            nvcc::check(asked, deeds, (start.seconds(), seconds_now()))?;
+        }
         let (stdout, stderr) = self.messages(ran)?;
         let mut kept = outputs::read(asked, deeds, start)?;
         let seconds = (start.seconds(), seconds_now());
@@ -213,7 +217,7 @@ impl Watched<'_> {
             let name = started.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let is_known = started == own
                 || known.iter().any(|pattern| match pattern.as_str() {
-                    "@compiler" => is_compiler(name.as_ref()),
+                    COMPILER => is_compiler(name.as_ref()),
                     pattern => globs::fits(pattern, name),
                 });
             if !is_known {
@@ -521,7 +525,8 @@ fn fact(name: &str, value: String) -> Fact {
 /// How programs begin.
 const ELF: [u8; 2] = [0x7f, b'E'];
 
-fn read_begin(path: &Path) -> [u8; 2] {
+/// The first two bytes of a file; those of a script if it can't be read.
+pub fn read_begin(path: &Path) -> [u8; 2] {
     let mut begin = [0; 2];
     let read =
         std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut begin));

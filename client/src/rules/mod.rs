@@ -15,6 +15,7 @@ pub mod file;
 pub mod globs;
 pub mod keeping;
 pub mod names;
+pub mod nvcc;
 pub mod outputs;
 pub mod rule;
 pub mod seen;

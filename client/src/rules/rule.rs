@@ -35,6 +35,8 @@ pub struct Rule {
     pub is_known: bool,
     /// Whether it is `CastXML`, whose outputs are known well enough to be moved.
     pub is_castxml: bool,
+    /// Whether it is `nvcc`, which starts what it starts by a shell.
+    pub is_nvcc: bool,
 }
 
 impl Rule {
@@ -53,6 +55,11 @@ impl Rule {
         }
     }
 
+    /// Whether it starts compilers by their names: not us in their place, whom it would be seen to talk to others.
+    pub fn starts_compilers(&self) -> bool {
+        self.programs.iter().flatten().any(|name| name == COMPILER)
+    }
+
     /// Whether permissions and the order of lists count.
     pub const fn counts_all(&self) -> bool {
         !self.is_known
@@ -63,6 +70,9 @@ impl Rule {
         patterns.iter().flat_map(|pattern| filled(pattern, words)).collect()
     }
 }
+
+/// What stands among programs for one that is called like a compiler.
+pub const COMPILER: &str = "@compiler";
 
 /// Variables that are our own.
 const IGNORED: [&str; 2] = ["CASTWORK_*", "_"];

@@ -12,6 +12,7 @@ use crate::local::{Deeds, Platform, Saw};
 use crate::paths::Place;
 use crate::reason::Reason;
 use crate::rules::asked::Asked;
+use crate::rules::nvcc;
 use crate::rules::seen::listing_of;
 use crate::toolchain::interpreter_of;
 
@@ -128,7 +129,8 @@ impl<'a> Survey<'a> {
         for path in &deeds.started {
             survey.walk_loaders(path)?;
         }
-        for folder in &deeds.listed {
+        let listed = deeds.listed.union(&deeds.listed_by_itself);
+        for folder in listed.filter(|folder| !nvcc::looks_for_its_own(asked, deeds, folder)) {
             survey.list(folder)?;
         }
         // What was read has to have been found: it may have been replaced.

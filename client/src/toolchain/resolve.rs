@@ -1,6 +1,6 @@
 //! Which program a compiler's name stands for.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -107,6 +107,24 @@ fn is_machine_code(program: &Path) -> Result<(), Reason> {
         (Ok(()), [b'#', b'!', ..]) => Err("compiler is a script".into()),
         _ => Err("compiler is no program".into()),
     }
+}
+
+/// A `PATH` without the folders in which there is nothing but us under names of compilers; `None` if there is no such.
+pub fn without_ourselves(search: &OsStr, folder: &Path) -> Option<OsString> {
+    let entries = Platform::split_path(search);
+    let others: Vec<&PathBuf> =
+        entries.iter().filter(|entry| !holds_only_ourselves(&folder.join(entry))).collect();
+    if others.len() == entries.len() {
+        return None;
+    }
+    std::env::join_paths(others).ok()
+}
+
+/// Whether there are files in a folder, and all of them are this program.
+fn holds_only_ourselves(folder: &Path) -> bool {
+    let Ok(entries) = folder.read_dir() else { return false };
+    let mut entries = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).peekable();
+    entries.peek().is_some() && entries.all(|path| is_ourselves(&path))
 }
 
 /// Whether a file is this program, or a link to it, or a copy.

@@ -20,7 +20,9 @@ pub struct Left {
 
 impl Left {
     fn of(project: &Project, outputs: &[&str], output: &Output) -> Self {
-        let read = |name: &&str| ((*name).to_owned(), std::fs::read(project.root.join(name)).ok());
+        let read = |name: &&str| {
+            ((*name).to_owned(), std::fs::read(project.root.join(name)).ok().map(without_number))
+        };
         Self {
             files: outputs.iter().map(read).collect(),
             executable: outputs
@@ -28,8 +30,8 @@ impl Left {
                 .filter(|name| is_executable(&project.root.join(name)))
                 .map(|name| (*name).to_owned())
                 .collect(),
-            stdout: text(&output.stdout),
-            stderr: text(&output.stderr),
+            stdout: text(&without_number(output.stdout.clone())),
+            stderr: text(&without_number(output.stderr.clone())),
             code: output.status.code(),
         }
     }
@@ -38,6 +40,16 @@ impl Left {
     pub fn text(&self, name: &str) -> String {
         text(self.files[name].as_ref().unwrap_or_else(|| panic!("no `{name}`: {}", self.stderr)))
     }
+}
+
+/// The same without the number of the process that nvcc names its temporary files by, and then whatever holds these names.
+fn without_number(mut bytes: Vec<u8>) -> Vec<u8> {
+    const BEGIN: &[u8] = b"tmpxft_";
+    for at in memchr::memmem::find_iter(&bytes.clone(), BEGIN) {
+        let number = bytes[at + BEGIN.len()..].iter_mut().take(8).take_while(|byte| byte.is_ascii_hexdigit());
+        number.for_each(|digit| *digit = b'0');
+    }
+    bytes
 }
 
 fn is_executable(path: &Path) -> bool {

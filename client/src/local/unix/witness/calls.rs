@@ -11,7 +11,9 @@ use super::harmless;
 use super::inherited::Inherited;
 use super::kernel::{self, About};
 use super::process::{HERE, Process, Registers};
+use crate::dependencies::like_dates;
 use crate::local::{Deeds, Platform};
+use crate::rules::nvcc::is_preprocessed;
 use crate::toolchain::finds_leaks;
 
 /// Files that any program may read: what is in them makes no other output, or another one each time.
@@ -54,16 +56,18 @@ pub(super) struct Asking<'a> {
     pub registers: &'a Registers,
     pub inherited: &'a Inherited,
     pub deeds: &'a mut Deeds,
+    /// Whether it is the program itself that asks, not what it started.
+    pub is_main: bool,
 }
 
 /// Notes a call that begins.
 pub(super) fn on_begin(
-    process: Process,
+    (process, is_main): (Process, bool),
     registers: &Registers,
     inherited: &Inherited,
     deeds: &mut Deeds,
 ) -> Pending {
-    let mut asking = Asking { process, registers, inherited, deeds };
+    let mut asking = Asking { process, registers, inherited, deeds, is_main };
     let [first, second, third, ..] = registers.arguments;
     let pending = asking.transfer(first, second, third);
     let pending = pending.or_else(|| asking.modern(first, second, third));
@@ -287,7 +291,7 @@ impl Asking<'_> {
             libc::SYS_unlinkat if third & libc::AT_REMOVEDIR as u64 != 0 => {
                 self.at(first, second, Pending::RemoveFolder)
             }
-            libc::SYS_unlinkat => self.at(first, second, Pending::Remove),
+            libc::SYS_unlinkat => self.remove(first, second),
             libc::SYS_renameat2 if arguments[4] & !u64::from(libc::RENAME_NOREPLACE) == 0 => {
                 self.rename_as_told((first, second), (third, arguments[3]), arguments[4])
             }
@@ -329,7 +333,7 @@ impl Asking<'_> {
             }
             libc::SYS_mkdir => self.make_folder(HERE, first),
             libc::SYS_rmdir => self.at(HERE, first, Pending::RemoveFolder),
-            libc::SYS_unlink => self.at(HERE, first, Pending::Remove),
+            libc::SYS_unlink => self.remove(HERE, first),
             libc::SYS_rename => self.rename((HERE, first), (HERE, second)),
             libc::SYS_renameat => {
                 let [_, _, third, fourth, ..] = self.registers.arguments;
@@ -455,6 +459,7 @@ impl Asking<'_> {
                     self.deeds.refuse("program that lists what the kernel says");
                 }
             }
+            Some(path) if self.is_main => drop(self.deeds.listed_by_itself.insert(path)),
             Some(path) => drop(self.deeds.listed.insert(path)),
             None => self.deeds.refuse("program that lists what has no name"),
         }
@@ -475,6 +480,24 @@ impl Asking<'_> {
     fn at(&mut self, folder: u64, address: u64, pending: impl FnOnce(String) -> Pending) -> Pending {
         self.look(folder, address);
         self.true_name(folder, address).map_or(Pending::Nothing, pending)
+    }
+
+    fn remove(&mut self, folder: u64, address: u64) -> Pending {
+        let pending = self.at(folder, address, Pending::Remove);
+        if let Pending::Remove(path) = &pending
+            && is_preprocessed(path)
+            && self.deeds.made.contains(path)
+        {
+            // In a moment it is gone, and what the sources came to is in nothing else that can be read.
+            match std::fs::read(path) {
+                Ok(text) => {
+                    self.deeds.has_read_preprocessed = true;
+                    self.deeds.dates.extend(like_dates(&text).map(<[u8]>::to_vec));
+                }
+                Err(_) => self.deeds.refuse("preprocessed text that can't be read"),
+            }
+        }
+        pending
     }
 
     fn make_folder(&mut self, folder: u64, address: u64) -> Pending {

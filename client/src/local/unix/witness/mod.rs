@@ -54,6 +54,7 @@ pub fn run(called: &Called<'_>, told: Option<bool>) -> io::Result<(Ran, Option<D
     let begun = Instant::now();
     let mut command = Command::new("/proc/self/exe");
     command.arg(SEEN).arg(called.path).arg(called.name).args(called.words);
+    command.envs(called.search.map(|search| ("PATH", search)));
     let passing = told.map(|is_one| Passing::of(&mut command, is_one)).transpose()?;
     let Ok(mut child) = command.spawn() else { return run::run_called(called).map(|ran| (ran, None)) };
     // It holds the ends of pipes that only the program is to hold.
@@ -75,7 +76,7 @@ pub fn be_seen(words: &[OsString]) -> u8 {
     if ptrace::traceme().is_ok() {
         let _ = raise(Signal::SIGSTOP);
     }
-    let error = Platform::command(&Called { path: path.as_ref(), name, words }).exec();
+    let error = Platform::command(&Called { path: path.as_ref(), name, words, search: None }).exec();
     let _ = writeln!(io::stderr(), "castwork: can't start `{}`: {error}", path.display());
     127
 }
@@ -269,7 +270,7 @@ impl Watched {
                     self.deeds.refuse("program whose calls can't be seen");
                 }
                 Some(registers.map_or(Pending::Nothing, |registers| {
-                    calls::on_begin(process, &registers, inherited, &mut self.deeds)
+                    calls::on_begin((process, pid == self.main), &registers, inherited, &mut self.deeds)
                 }))
             }
             Some(pending) => {

@@ -1,0 +1,283 @@
+//! What is known of `nvcc`: which of its calls are understood, and what in them depends on more than is seen.
+//!
+//! It writes commands and gives them to a shell, which replaces variables in them; it names its temporary files by the
+//! number of its process, lists their folder to find those of its own that are left, and has its sources preprocessed into
+//! files that it removes.
+
+use std::path::Path;
+
+use super::asked::Asked;
+use super::castxml;
+use super::globs::fits;
+use super::keeping::read_begin;
+use super::rule::Rule;
+use super::survey::{joined, parent_of};
+use crate::dependencies::{like_dates, reads_like_now};
+use crate::local::Deeds;
+use crate::reason::Reason;
+
+/// Words with which a call ends before something is linked.
+const PHASES: [&str; 16] = [
+    "-c",
+    "--compile",
+    "-dc",
+    "--device-c",
+    "-dw",
+    "--device-w",
+    "-ptx",
+    "--ptx",
+    "-cubin",
+    "--cubin",
+    "-fatbin",
+    "--fatbin",
+    "-optix-ir",
+    "--optix-ir",
+    "-ltoir",
+    "--ltoir",
+];
+
+/// Variables whose values it writes into the commands that it gives to a shell; the last are names of its profile.
+pub const WRITTEN: [&str; 19] = [
+    "NVCC_*",
+    "TMPDIR",
+    "compiler-bindir",
+    "INCLUDES",
+    "SYSTEM_INCLUDES",
+    "LIBRARIES",
+    "CUDAFE_FLAGS",
+    "PTXAS_FLAGS",
+    "OCG_FLAGS",
+    "NVVM_FLAGS",
+    "LLVMC_FLAGS",
+    "LLVMDIS_FLAGS",
+    "NVASM_FLAGS",
+    "NVDISASM_FLAGS",
+    "NVLINK_FLAGS",
+    "CICC_PATH",
+    "NVVMIR_LIBRARY_DIR",
+    "TOP",
+    "_*_",
+];
+
+/// Variables in which there are words for it.
+const FLAGS: [&str; 2] = ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
+
+/// What has a shell put in what isn't seen, or run more than one command.
+const FOR_SHELL: [char; 9] = ['$', '`', ';', '|', '&', '<', '>', '~', '\n'];
+
+/// Beginnings of words for compilers that ask for what isn't seen: when files were changed, how long something took, the
+/// code of others; or for files that are read when the sources are preprocessed already.
+const UNSEEN: [&str; 8] = [
+    "-fmodules",
+    "-fcxx-modules",
+    "-ftime-report",
+    "-fmem-report",
+    "-ftime-trace",
+    "-fplugin",
+    "-include",
+    "-imacros",
+];
+
+/// Its own flag that begins like such a word: what it names is read when the sources are preprocessed.
+const PRE_INCLUDE: &str = "-include";
+
+/// Flags whose values are words for the compiler.
+const TO_COMPILER: [&str; 2] = ["-Xcompiler", "--compiler-options"];
+
+/// The folder of headers that are read when the sources are preprocessed already.
+const LATE_HEADERS: &str = "/crt/";
+
+/// The file beside the program that says where its parts are.
+const PROFILE: &str = "nvcc.profile";
+
+/// How its temporary files are called.
+const TEMPORARY: &str = "tmpxft_*";
+
+/// Endings of sources of which it makes an object each.
+const SOURCES: [&str; 6] = [".cu", ".c", ".cc", ".cpp", ".cxx", ".c++"];
+
+/// Checks that a call is one that is understood, before it is made in a folder.
+///
+/// # Errors
+/// The reason to pass it through.
+pub fn check_call(rule: &Rule, program: &Path, words: &[String], folder: &str) -> Result<(), Reason> {
+    if !words.iter().any(|word| PHASES.contains(&word.as_str())) {
+        return Err("nvcc without `-c` or the like".into());
+    }
+    if read_begin(program) == *b"#!" {
+        return Err("nvcc that is a script".into());
+    }
+    if folder.contains(FOR_SHELL) {
+        return Err("folder in whose name a shell would replace something".into());
+    }
+    let of_shell = |name: &str| {
+        let value = std::env::var(name).unwrap_or_default();
+        value.contains(FOR_SHELL)
+    };
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let mut written = set.filter(|name| WRITTEN.iter().any(|pattern| fits(pattern, name)));
+    if let Some(name) = written.find(|name| of_shell(name)) {
+        return Err(Reason::of(format!("`{name}` in which a shell would replace something")));
+    }
+    check_words(rule, &with_variables(words))
+}
+
+/// The words of a call, with those in variables.
+fn with_variables(words: &[String]) -> Vec<String> {
+    let of_variables = FLAGS.iter().filter_map(|name| std::env::var(name).ok());
+    let more: Vec<String> =
+        of_variables.flat_map(|text| parts(&text).map(str::to_owned).collect::<Vec<_>>()).collect();
+    words.iter().cloned().chain(more).collect()
+}
+
+/// Checks that no word asks for what nobody sees.
+fn check_words(rule: &Rule, words: &[String]) -> Result<(), Reason> {
+    for (at, word) in words.iter().enumerate() {
+        if word.contains(FOR_SHELL) {
+            return Err("word in which a shell would replace something".into());
+        }
+        let word = word.replace(['"', '\'', '\\'], "");
+        let is_refused = |word: &str| rule.refused.iter().any(|refused| word.starts_with(refused.as_str()));
+        if is_refused(&word) {
+            return Err(Reason::of(format!("`{word}`")));
+        }
+        let is_for_compiler = at.checked_sub(1).is_some_and(|at| TO_COMPILER.contains(&words[at].as_str()));
+        if word == PRE_INCLUDE && !is_for_compiler {
+            continue;
+        }
+        for part in word.split([',', '=', ':', ' ', '\t']) {
+            if part == "native" {
+                return Err("word that asks for what this machine is (`native`)".into());
+            }
+            if UNSEEN.iter().any(|begin| part.starts_with(begin)) {
+                return Err(Reason::of(format!("`{part}`")));
+            }
+        }
+    }
+    let is_source = |word: &&String| SOURCES.iter().any(|ending| word.ends_with(ending));
+    if words.iter().filter(is_source).count() > 1 {
+        return Err("more than one source".into());
+    }
+    Ok(())
+}
+
+/// Checks a run that has ended, of which it is known between which instants it was made, in seconds since 1970.
+///
+/// # Errors
+/// The reason to keep nothing.
+pub fn check(asked: &Asked, deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Reason> {
+    if deeds.read.iter().any(|path| path.contains(FOR_SHELL)) {
+        return Err("file in whose name a shell would replace something".into());
+    }
+    for path in deeds.read.iter().filter(|path| path.rsplit('/').next() == Some(PROFILE)) {
+        let text = std::fs::read_to_string(path).map_err(|_| Reason::new("`nvcc.profile` can't be read"))?;
+        check_profile(&asked.rule, &text)?;
+    }
+    for path in deeds.read.iter().filter(|path| path.contains(LATE_HEADERS)) {
+        let bytes = std::fs::read(path).map_err(|_| Reason::new("file that can't be read"))?;
+        if castxml::may_hold_date(&bytes) {
+            return Err("file that may ask for the date".into());
+        }
+    }
+    check_words(&asked.rule, &with_files(asked)?)?;
+    check_date(deeds, seconds)
+}
+
+/// The words of a call, with those in variables and in files that these name.
+fn with_files(asked: &Asked) -> Result<Vec<String>, Reason> {
+    let mut all = with_variables(&asked.words);
+    let mut more = Vec::new();
+    for file in files_of_words(&all) {
+        let text = std::fs::read_to_string(asked.place.absolute(&file));
+        let text = text.map_err(|_| Reason::new("file of words that can't be read"))?;
+        more.extend(parts(&text).map(|part| part.trim_matches(['"', '\'']).to_owned()));
+    }
+    if !files_of_words(&more).is_empty() {
+        return Err("file of words that names another".into());
+    }
+    all.extend(more);
+    Ok(all)
+}
+
+/// The files of words that are named: `@FILE`, `-optf FILE,FILE`, `--options-file=FILE`.
+fn files_of_words(words: &[String]) -> Vec<String> {
+    let mut files = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        let parts = word.split([',', '=']);
+        files.extend(parts.filter_map(|part| part.strip_prefix('@')).map(str::to_owned));
+        for flag in ["-optf", "--options-file"] {
+            let list = match word.strip_prefix(flag) {
+                Some("") => words.get(at + 1).map(String::as_str),
+                Some(rest) => rest.strip_prefix('='),
+                None => None,
+            };
+            files.extend(list.into_iter().flat_map(|list| list.split(',')).map(str::to_owned));
+        }
+    }
+    files
+}
+
+/// Checks that the profile names no variable but those that count.
+fn check_profile(rule: &Rule, text: &str) -> Result<(), Reason> {
+    let unknown = |what: &str| Reason::of(format!("`{PROFILE}` with `{what}`"));
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (name, value) = line.split_once('=').ok_or_else(|| unknown(line))?;
+        let name = name.trim_end_matches(['+', '?', ' ', '\t']);
+        if !rule.reads(name) {
+            return Err(unknown(name));
+        }
+        let mut plain = String::new();
+        let mut rest = value;
+        while let Some((before, behind)) = rest.split_once('$') {
+            let (name, after) = behind
+                .strip_prefix('(')
+                .and_then(|inner| inner.split_once(')'))
+                .ok_or_else(|| unknown(line))?;
+            if !rule.reads(name) {
+                return Err(unknown(name));
+            }
+            plain.push_str(before);
+            rest = after;
+        }
+        plain.push_str(rest);
+        check_words(rule, &parts(&plain).map(str::to_owned).collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// Checks that what the sources came to is known, and doesn't hold the date or time of the run.
+fn check_date(deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Reason> {
+    let mut is_known = deeds.has_read_preprocessed;
+    let mut shows_now = deeds.dates.iter().any(|date| reads_like_now(date, seconds));
+    for path in deeds.made.iter().filter(|path| is_preprocessed(path)) {
+        let text = std::fs::read(path).map_err(|_| Reason::new("output that can't be read"))?;
+        shows_now |= like_dates(&text).any(|date| reads_like_now(date, seconds));
+        is_known = true;
+    }
+    match () {
+        () if shows_now => Err("source that may ask for the date".into()),
+        () if !is_known => Err("nvcc that was not seen to preprocess".into()),
+        () => Ok(()),
+    }
+}
+
+/// Whether a file holds preprocessed text, by its name.
+pub fn is_preprocessed(path: &str) -> bool {
+    path.ends_with(".ii")
+}
+
+/// Whether a folder was listed only to find temporary files that are left: nothing that is made comes of it.
+pub fn looks_for_its_own(asked: &Asked, deeds: &Deeds, folder: &str) -> bool {
+    let is_own = |path: &String| {
+        let name = Path::new(path).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        parent_of(path) == folder && fits(TEMPORARY, name) && joined(folder, name) == *path
+    };
+    asked.rule.is_nvcc
+        && deeds.listed_by_itself.contains(folder)
+        && !deeds.listed.contains(folder)
+        && deeds.ever_made.iter().any(is_own)
+}
+
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    text.split_whitespace()
+}
