@@ -524,3 +524,21 @@ fn a_time_that_a_word_asks_for_is_not_kept() {
         assert_eq!(project.counters().number("local_hits"), 0, "{word}");
     }
 }
+
+#[test]
+fn a_compiler_that_is_called_through_us_is_itself_to_castxml() {
+    if !has("castxml below exec", "castxml") {
+        return;
+    }
+    let project = project();
+    let line = call().replace("/usr/bin/g++", "g++");
+    let below_exec = || {
+        let output = project.cached(&format!("exec -- {} {line}", castwork()));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        project.counters().local()
+    };
+    assert_eq!(below_exec(), [1, 0, 1, 0]);
+    assert_eq!(below_exec(), [1, 1, 0, 0]);
+    check(&project, &line, &["a.xml"]);
+    assert_eq!(project.counters().local(), [1, 1, 0, 0], "it is the same call without exec");
+}

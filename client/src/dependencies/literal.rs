@@ -111,3 +111,29 @@ pub(crate) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_and_times_are_found_wherever_they_stand() {
+        // 2026-11-22 16:12:49.
+        let seconds = (1_795_363_969, 1_795_363_969);
+        let shows_now = |text: &str| like_dates(text.as_bytes()).any(|date| reads_like_now(date, seconds));
+        for text in [
+            "const char *t = \"16:12:49\";",
+            "16:12:49",
+            "\"\\\"17:57:50\\\"\"",
+            "x(\"Nov 22 2026\")",
+            "Nov  2 2026",
+            "\"Sun Nov 22 16:12:49 2026\"",
+            "\"Sun Nov  2 01:02:03 2025\"",
+        ] {
+            assert!(shows_now(text), "{text}");
+        }
+        for text in ["", ":", "a::b", "16:12:59", "1:2:3", "Nov", " Nov 22", "16:13:49", "[12:34:56]"] {
+            assert!(!shows_now(text), "{text}");
+        }
+    }
+}

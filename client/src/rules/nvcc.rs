@@ -263,7 +263,7 @@ fn check_date(deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Reason> {
 
 /// Whether a file holds preprocessed text, by its name.
 pub fn is_preprocessed(path: &str) -> bool {
-    path.ends_with(".ii")
+    Path::new(path).extension().is_some_and(|ending| ending == "ii")
 }
 
 /// Whether a folder was listed only to find temporary files that are left: nothing that is made comes of it.
@@ -280,4 +280,78 @@ pub fn looks_for_its_own(asked: &Asked, deeds: &Deeds, folder: &str) -> bool {
 
 fn parts(text: &str) -> impl Iterator<Item = &str> {
     text.split_whitespace()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::shipped;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split(' ').map(str::to_owned).collect()
+    }
+
+    fn judged(line: &str) -> Option<String> {
+        let rule = shipped::find("nvcc").unwrap();
+        check_words(&rule, &words(line)).err().map(|reason| reason.to_string())
+    }
+
+    #[test]
+    fn words_are_judged_however_they_are_joined() {
+        for line in [
+            "-arch native",
+            "--gpu-architecture=native",
+            "-gencode arch=native,code=sm_80",
+            "-Xcompiler -O2,-march=native",
+            "-Xcompiler=-mtune='native'",
+            "-DX=$Y",
+            "-Xcompiler -DX=~",
+            "-Xcompiler -include,x.h",
+            "--compiler-options -include",
+            "-Xcompiler=-includex.h",
+            "-imacros x.h",
+            "-time=x",
+            "a.cu b.cu",
+        ] {
+            assert!(judged(line).is_some(), "{line}");
+        }
+        for line in [
+            "-arch=sm_80 -c a.cu",
+            "-include x.h -c a.cu",
+            "-gencode=arch=compute_80,code=[compute_80,sm_80] -c native.cu",
+            "--compiler-options '-fPIC' -DX=\"y\" -I../native/x -t 4",
+        ] {
+            assert_eq!(judged(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn files_of_words_are_found_however_they_are_named() {
+        for line in ["-optf a,b", "-optf=a,b", "--options-file a,b", "--options-file=a,b", "-Xcompiler=@a,@b"]
+        {
+            assert_eq!(files_of_words(&words(line)), ["a", "b"], "{line}");
+        }
+        assert!(files_of_words(&words("-o a@b -optfx")).is_empty());
+    }
+
+    #[test]
+    fn a_profile_names_what_counts_and_nothing_else() {
+        let rule = shipped::find("nvcc").unwrap();
+        let is_known = |text: &str| check_profile(&rule, text).is_ok();
+        // As NVIDIA writes it.
+        assert!(is_known(
+            "TOP              = $(_HERE_)/..\n\nPATH += $(CICC_PATH):$(_HERE_):\nLIBRARIES =+ $(_SPACE_) \"-L$(TOP)/$(_TARGET_DIR_)/lib$(_TARGET_SIZE_)/stubs\"\nCUDAFE_FLAGS    +=\n"
+        ));
+        for line in [
+            "MINE = x",
+            "INCLUDES += \"-I$(MINE)\"",
+            "INCLUDES += \"-I$MINE\"",
+            "INCLUDES += \"-I$(MINE\"",
+            "INCLUDES += `id`",
+            "INCLUDES += -march=native",
+            "anything",
+        ] {
+            assert!(!is_known(line), "{line}");
+        }
+    }
 }

@@ -163,6 +163,26 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_of_links_to_us_is_left_out_of_a_path() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["links", "mixed", "real", "empty"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        for link in ["links/gcc", "links/g++", "mixed/gcc"] {
+            symlink(std::env::current_exe().unwrap(), folder.path().join(link)).unwrap();
+        }
+        program(&folder.path().join("mixed/ld"), b"\x7fELF....");
+        program(&folder.path().join("real/gcc"), b"\x7fELF....");
+        let path = |names: &[&str]| std::env::join_paths(names).unwrap();
+        let without = |names: &[&str]| without_ourselves(&path(names), folder.path());
+        assert_eq!(
+            without(&["links", "mixed", "real", "empty", "none"]),
+            Some(path(&["mixed", "real", "empty", "none"]))
+        );
+        assert_eq!(without(&["mixed", "real", "empty", "none"]), None);
+    }
+
+    #[test]
     fn a_link_to_another_wrapper_leads_to_the_compiler_behind_it() {
         let folder = tempfile::tempdir().unwrap();
         let (wrapper, real) = (folder.path().join("bin/ccache"), folder.path().join("b/gcc"));
