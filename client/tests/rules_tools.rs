@@ -216,6 +216,8 @@ fn assembler() {
     check_change(&project, "", line, &["x.o"], || project.write("i/i.inc", ".byte 2\n"));
     check_change(&project, "", line, &["x.o"], || project.write("i/d.bin", "other"));
     check_change(&project, "", line, &["x.o"], || project.write("early/d.bin", "early"));
+    let why = |file: &str| String::from_utf8(project.cached(&format!("why {file}")).stdout).unwrap();
+    assert!(why("x.s").contains("early/d.bin"), "{}", why("x.s"));
     let line = "as -g --MD x.d @words -o x.o";
     project.write("words", "-Ii x.s\n");
     check_hit(&project, "", line, &["x.o", "x.d"]);

@@ -1,15 +1,18 @@
 //! What a run of a tool was made of, for `castwork why`.
 
+use std::path::Path;
+
 use super::asked::Asked;
 use super::seen::Seen;
-use crate::paths::ABSOLUTE;
-use crate::why::{Account, Part};
+use crate::config::Config;
+use crate::paths::{ABSOLUTE, normal};
+use crate::why::{self, Account, Part};
 
 /// Letters of a hash that tell it from others.
 const SHOWN: usize = 16;
 
 /// Writes it down. The source is the last file that a word names and that was looked at.
-pub fn of(asked: &Asked, seen: &Seen) -> Account {
+pub fn of(config: &Config, asked: &Asked, seen: &Seen) -> Account {
     let part = |name: &str, content: String| Part { name: name.to_owned(), content };
     let mut files = Vec::new();
     for folder in &seen.folders {
@@ -20,13 +23,16 @@ pub fn of(asked: &Asked, seen: &Seen) -> Account {
             files.push(part(&name, hash[..SHOWN.min(hash.len())].to_owned()));
         }
     }
-    let named = asked
-        .words
-        .iter()
-        .rev()
-        .map(|word| asked.place.alias(&crate::paths::normal(&asked.place.absolute(word))));
-    let mut read = named.filter(|name| files.iter().any(|file| file.name == *name));
-    let source = read.next().unwrap_or_else(|| asked.rule.name.clone());
+    let mut source = asked.rule.name.clone();
+    for path in asked.words.iter().rev().map(|word| normal(&asked.place.absolute(word))) {
+        let alias = asked.place.alias(&path);
+        if let Some(file) = files.iter_mut().find(|file| file.name == alias) {
+            // Whoever asks for it may be in another folder.
+            file.name = why::name_of_file(config, Path::new(&path)).unwrap_or(alias);
+            source.clone_from(&file.name);
+            break;
+        }
+    }
     let (tools, files) = files.into_iter().partition(|file| {
         file.name.strip_prefix(ABSOLUTE).is_some_and(|path| asked.program.to_str() == Some(path))
     });

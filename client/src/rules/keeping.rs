@@ -67,7 +67,7 @@ pub fn run(config: &Config, asked: &Asked, mut stack: Stack<'_>) -> Result<Answe
         Err(reason) => Some(reason),
         Ok(deeds) => match (Watched { config, asked, deeds: &deeds, start: &start }).answer_of(ran) {
             Ok((seen, action, answer)) => {
-                keep(asked, &mut stack, (&seen, &action, &answer), took);
+                keep((config, asked), &mut stack, (&seen, &action, &answer), took);
                 None
             }
             Err(reason) => Some(reason),
@@ -534,7 +534,12 @@ pub fn read_begin(path: &Path) -> [u8; 2] {
 }
 
 /// Keeps an answer locally, and in the first remote tier that takes it.
-fn keep(asked: &Asked, stack: &mut Stack<'_>, made: (&Seen, &ManifestKey, &Answer), took: Duration) {
+fn keep(
+    (config, asked): (&Config, &Asked),
+    stack: &mut Stack<'_>,
+    made: (&Seen, &ManifestKey, &Answer),
+    took: Duration,
+) {
     let (seen, action, answer) = made;
     stack.keep_locally(&action.digest, answer);
     stack.keep_remotely(|remote| match remote {
@@ -546,6 +551,6 @@ fn keep(asked: &Asked, stack: &mut Stack<'_>, made: (&Seen, &ManifestKey, &Answe
             tier.keep(&action.digest, &inputs, answer, took)
         }
     });
-    stack.keep_account(account::of(asked, seen));
+    stack.keep_account(account::of(config, asked, seen));
     stack.amend_manifests(&asked.key, true, |manifest| manifest.add_seen(seen.clone()));
 }

@@ -107,14 +107,21 @@ fn fail(why: &str) -> u8 {
 /// The key of the accounts of a source.
 fn key_of_file(config: &Config, file: &Path) -> Result<String, String> {
     let here = std::env::current_dir().map_err(|error| format!("no working folder: {error}"))?;
-    let file = here.join(file);
+    let name = name_of_file(config, &here.join(file))?;
+    Ok(Accounts::key(&name).to_string())
+}
+
+/// What a source is called in its accounts, wherever it was compiled from.
+///
+/// # Errors
+/// Why it has no name, for people.
+pub fn name_of_file(config: &Config, file: &Path) -> Result<String, String> {
     let folder = file.parent().and_then(|folder| folder.canonicalize().ok());
     let folder = folder.ok_or_else(|| format!("there is no folder of `{}`", file.display()))?;
     let root = config.project_root.clone();
     let place = Place::of_folder(&folder, root.as_deref()).map_err(|reason| reason.to_string())?;
     let spelled = folder.join(file.file_name().unwrap_or_default());
-    let name = place.locate(&spelled.to_string_lossy()).map_err(|reason| reason.to_string())?.name;
-    Ok(Accounts::key(&name).to_string())
+    Ok(place.locate(&spelled.to_string_lossy()).map_err(|reason| reason.to_string())?.name)
 }
 
 fn as_json(latest: &Account, culprits: &[Culprit]) -> String {
