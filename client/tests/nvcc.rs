@@ -288,12 +288,42 @@ fn check_not_kept(project: &Project, line: &str, reason: &str) {
     assert_eq!(counters.reason(reason), 2, "{line}: {}", counters.0);
 }
 
+const SHELL: &str = "word in which a shell would replace something";
+const NATIVE: &str = "word that asks for what this machine is (`native`)";
+const DATE: &str = "source that may ask for the date";
+const NO_OBJECT: &str = "nvcc without `-c` or the like";
+
+/// Calls of which nothing is kept, and why.
+const NOT_KEPT: [(&str, &str); 25] = [
+    ("-Ii a.cu -E -o a.ii", NO_OBJECT),
+    ("-Ii -M a.cu", NO_OBJECT),
+    ("-shared a.o -o a.so", NO_OBJECT),
+    ("--version", NO_OBJECT),
+    ("-Ii -arch=native -c a.cu -o a.o", NATIVE),
+    ("-Ii -arch native -c a.cu -o a.o", NATIVE),
+    ("-Ii -Xcompiler=-O2,-march=native -c a.cu -o a.o", NATIVE),
+    ("-Ii -DX=$HOME -c a.cu -o a.o", SHELL),
+    ("-Ii -DX=`id` -c a.cu -o a.o", SHELL),
+    ("--options-file=words -c a.cu -o a.o", SHELL),
+    ("-Ii -optf nested -c a.cu -o a.o", "file of words that names another"),
+    ("-optf more -c a.cu -o a.o", NATIVE),
+    ("-Xcompiler @for-gcc -Ii -c a.cu -o a.o", NATIVE),
+    ("-Ii -Xcompiler -include,late.h -c a.cu -o a.o", "`-include`"),
+    ("-Ii -Xcompiler -include -Xcompiler late.h -c a.cu -o a.o", "`-include`"),
+    ("-Ii -Xcompiler @late -c a.cu -o a.o", "`-include`"),
+    ("-Ii --dryrun -c a.cu -o a.o", "`--dryrun`"),
+    ("-Ii -time times -c a.cu -o a.o", "`-time`"),
+    ("-Ii -split-compile=0 -c a.cu -o a.o", "`-split-compile=0`"),
+    ("-c date.cu -o a.o", DATE),
+    ("-c time.cu -o a.o", DATE),
+    ("-c paste.cu -o a.o", DATE),
+    ("-keep -keep-dir k -c time.cu -o a.o", DATE),
+    ("-Ii -c a.cu b.cu", "more than one source"),
+    ("-c host.cpp -o a.o", "nvcc that was not seen to preprocess"),
+];
+
 #[test]
 fn what_is_not_known_is_not_kept() {
-    const SHELL: &str = "word in which a shell would replace something";
-    const NATIVE: &str = "word that asks for what this machine is (`native`)";
-    const DATE: &str = "source that may ask for the date";
-    const NO_OBJECT: &str = "nvcc without `-c` or the like";
     let Some(mut project) = project("nvcc passed through") else { return };
     project.write("date.cu", "const char *date = __DATE__;\n");
     project.write("time.cu", "#include <cstdio>\n__global__ void k() { printf(__TIME__); }\n");
@@ -305,33 +335,9 @@ fn what_is_not_known_is_not_kept() {
     project.write("words", "-Ii -DX=$HOME\n");
     project.write("more", "-Ii -Xcompiler=-march=native\n");
     project.write("for-gcc", "-O2 -march=native\n");
+    project.write("late", "-include late.h\n");
     project.write("nested", "-optf words\n");
-    for (line, reason) in [
-        ("-Ii a.cu -E -o a.ii", NO_OBJECT),
-        ("-Ii -M a.cu", NO_OBJECT),
-        ("-shared a.o -o a.so", NO_OBJECT),
-        ("--version", NO_OBJECT),
-        ("-Ii -arch=native -c a.cu -o a.o", NATIVE),
-        ("-Ii -arch native -c a.cu -o a.o", NATIVE),
-        ("-Ii -Xcompiler=-O2,-march=native -c a.cu -o a.o", NATIVE),
-        ("-Ii -DX=$HOME -c a.cu -o a.o", SHELL),
-        ("-Ii -DX=`id` -c a.cu -o a.o", SHELL),
-        ("--options-file=words -c a.cu -o a.o", SHELL),
-        ("-Ii -optf nested -c a.cu -o a.o", "file of words that names another"),
-        ("-optf more -c a.cu -o a.o", NATIVE),
-        ("-Xcompiler @for-gcc -Ii -c a.cu -o a.o", NATIVE),
-        ("-Ii -Xcompiler -include,late.h -c a.cu -o a.o", "`-include`"),
-        ("-Ii -Xcompiler -include -Xcompiler late.h -c a.cu -o a.o", "`-include`"),
-        ("-Ii --dryrun -c a.cu -o a.o", "`--dryrun`"),
-        ("-Ii -time times -c a.cu -o a.o", "`-time`"),
-        ("-Ii -split-compile=0 -c a.cu -o a.o", "`-split-compile=0`"),
-        ("-c date.cu -o a.o", DATE),
-        ("-c time.cu -o a.o", DATE),
-        ("-c paste.cu -o a.o", DATE),
-        ("-keep -keep-dir k -c time.cu -o a.o", DATE),
-        ("-Ii -c a.cu b.cu", "more than one source"),
-        ("-c host.cpp -o a.o", "nvcc that was not seen to preprocess"),
-    ] {
+    for (line, reason) in NOT_KEPT {
         eprintln!("nvcc {line}");
         check_not_kept(&project, &format!("nvcc {line}"), reason);
     }
@@ -339,6 +345,9 @@ fn what_is_not_known_is_not_kept() {
         ("NVCC_APPEND_FLAGS", "-arch=native", NATIVE),
         ("NVCC_PREPEND_FLAGS", "-DX=$HOME", "`NVCC_PREPEND_FLAGS` in which a shell would replace something"),
         ("INCLUDES", "-I$HOME ", "`INCLUDES` in which a shell would replace something"),
+        ("INCLUDES", "-include late.h ", "`-include`"),
+        ("INCLUDES", "-march=native ", NATIVE),
+        ("CCC_OVERRIDE_OPTIONS", "+-DX", "`CCC_OVERRIDE_OPTIONS` is set"),
         ("LD_PRELOAD", "libm.so.6", "`LD_PRELOAD` is set"),
     ] {
         project.set(name, value);

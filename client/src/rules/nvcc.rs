@@ -62,6 +62,9 @@ pub const WRITTEN: [&str; 19] = [
 /// Variables in which there are words for it.
 const FLAGS: [&str; 2] = ["NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"];
 
+/// A variable by which clang replaces words of its call.
+const CHANGES_WORDS: &str = "CCC_OVERRIDE_OPTIONS";
+
 /// What has a shell put in what isn't seen, or run more than one command.
 const FOR_SHELL: [char; 9] = ['$', '`', ';', '|', '&', '<', '>', '~', '\n'];
 
@@ -110,28 +113,30 @@ pub fn check_call(rule: &Rule, program: &Path, words: &[String], folder: &str) -
     if folder.contains(FOR_SHELL) {
         return Err("folder in whose name a shell would replace something".into());
     }
-    let of_shell = |name: &str| {
-        let value = std::env::var(name).unwrap_or_default();
-        value.contains(FOR_SHELL)
-    };
-    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let mut written = set.filter(|name| WRITTEN.iter().any(|pattern| fits(pattern, name)));
-    if let Some(name) = written.find(|name| of_shell(name)) {
-        return Err(Reason::of(format!("`{name}` in which a shell would replace something")));
+    if std::env::var_os(CHANGES_WORDS).is_some_and(|value| !value.is_empty()) {
+        return Err(Reason::of(format!("`{CHANGES_WORDS}` is set")));
     }
-    check_words(rule, &with_variables(words))
+    let is_written = |name: &str| WRITTEN.iter().any(|pattern| fits(pattern, name));
+    for (name, value) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_written)) {
+        let (name, value) = (name.display(), value.to_string_lossy());
+        if value.contains(FOR_SHELL) {
+            return Err(Reason::of(format!("`{name}` in which a shell would replace something")));
+        }
+        if !FLAGS.iter().any(|flags| name.to_string() == *flags) {
+            check_words(rule, &parts(&value), false)?;
+        }
+    }
+    check_words(rule, &with_variables(words), true)
 }
 
 /// The words of a call, with those in variables.
 fn with_variables(words: &[String]) -> Vec<String> {
     let of_variables = FLAGS.iter().filter_map(|name| std::env::var(name).ok());
-    let more: Vec<String> =
-        of_variables.flat_map(|text| parts(&text).map(str::to_owned).collect::<Vec<_>>()).collect();
-    words.iter().cloned().chain(more).collect()
+    words.iter().cloned().chain(of_variables.flat_map(|text| parts(&text))).collect()
 }
 
-/// Checks that no word asks for what nobody sees.
-fn check_words(rule: &Rule, words: &[String]) -> Result<(), Reason> {
+/// Checks that no word asks for what nobody sees: words for nvcc itself, or such as it hands on to others as they are.
+fn check_words(rule: &Rule, words: &[String], are_its_own: bool) -> Result<(), Reason> {
     for (at, word) in words.iter().enumerate() {
         if word.contains(FOR_SHELL) {
             return Err("word in which a shell would replace something".into());
@@ -142,12 +147,15 @@ fn check_words(rule: &Rule, words: &[String]) -> Result<(), Reason> {
             return Err(Reason::of(format!("`{word}`")));
         }
         let is_for_compiler = at.checked_sub(1).is_some_and(|at| TO_COMPILER.contains(&words[at].as_str()));
-        if word == PRE_INCLUDE && !is_for_compiler {
+        if word == PRE_INCLUDE && are_its_own && !is_for_compiler {
             continue;
         }
         for part in word.split([',', '=', ':', ' ', '\t']) {
             if part == "native" {
                 return Err("word that asks for what this machine is (`native`)".into());
+            }
+            if !are_its_own && part.starts_with('@') {
+                return Err("file of words that names another".into());
             }
             if UNSEEN.iter().any(|begin| part.starts_with(begin)) {
                 return Err(Reason::of(format!("`{part}`")));
@@ -179,39 +187,52 @@ pub fn check(asked: &Asked, deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Re
             return Err("file that may ask for the date".into());
         }
     }
-    check_words(&asked.rule, &with_files(asked)?)?;
+    check_all_words(asked)?;
     check_date(deeds, seconds)
 }
 
-/// The words of a call, with those in variables and in files that these name.
-fn with_files(asked: &Asked) -> Result<Vec<String>, Reason> {
+/// Checks the words of a call, with those in variables and in files that these name.
+fn check_all_words(asked: &Asked) -> Result<(), Reason> {
     let mut all = with_variables(&asked.words);
-    let mut more = Vec::new();
-    for file in files_of_words(&all) {
+    for Words { file, are_its_own } in files_of_words(&all) {
         let text = std::fs::read_to_string(asked.place.absolute(&file));
         let text = text.map_err(|_| Reason::new("file of words that can't be read"))?;
-        more.extend(parts(&text).map(|part| part.trim_matches(['"', '\'']).to_owned()));
+        let more: Vec<String> =
+            parts(&text).iter().map(|part| part.trim_matches(['"', '\'']).to_owned()).collect();
+        if !files_of_words(&more).is_empty() {
+            return Err("file of words that names another".into());
+        }
+        if are_its_own {
+            all.extend(more);
+        } else {
+            check_words(&asked.rule, &more, false)?;
+        }
     }
-    if !files_of_words(&more).is_empty() {
-        return Err("file of words that names another".into());
-    }
-    all.extend(more);
-    Ok(all)
+    check_words(&asked.rule, &all, true)
 }
 
-/// The files of words that are named: `@FILE`, `-optf FILE,FILE`, `--options-file=FILE`.
-fn files_of_words(words: &[String]) -> Vec<String> {
+/// A file of words.
+#[derive(Debug, PartialEq, Eq)]
+struct Words {
+    file: String,
+    /// Whether they are for nvcc; else they are for the compiler.
+    are_its_own: bool,
+}
+
+/// The files of words that are named: `-optf FILE,FILE`, `--options-file=FILE`, and `@FILE`, which only compilers know.
+fn files_of_words(words: &[String]) -> Vec<Words> {
+    let named = |file: &str, are_its_own| Words { file: file.to_owned(), are_its_own };
     let mut files = Vec::new();
     for (at, word) in words.iter().enumerate() {
         let parts = word.split([',', '=']);
-        files.extend(parts.filter_map(|part| part.strip_prefix('@')).map(str::to_owned));
+        files.extend(parts.filter_map(|part| part.strip_prefix('@')).map(|file| named(file, false)));
         for flag in ["-optf", "--options-file"] {
             let list = match word.strip_prefix(flag) {
                 Some("") => words.get(at + 1).map(String::as_str),
                 Some(rest) => rest.strip_prefix('='),
                 None => None,
             };
-            files.extend(list.into_iter().flat_map(|list| list.split(',')).map(str::to_owned));
+            files.extend(list.into_iter().flat_map(|list| list.split(',')).map(|file| named(file, true)));
         }
     }
     files
@@ -240,7 +261,7 @@ fn check_profile(rule: &Rule, text: &str) -> Result<(), Reason> {
             rest = after;
         }
         plain.push_str(rest);
-        check_words(rule, &parts(&plain).map(str::to_owned).collect::<Vec<_>>())?;
+        check_words(rule, &parts(&plain), false)?;
     }
     Ok(())
 }
@@ -278,8 +299,8 @@ pub fn looks_for_its_own(asked: &Asked, deeds: &Deeds, folder: &str) -> bool {
         && deeds.ever_made.iter().any(is_own)
 }
 
-fn parts(text: &str) -> impl Iterator<Item = &str> {
-    text.split_whitespace()
+fn parts(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -293,7 +314,7 @@ mod tests {
 
     fn judged(line: &str) -> Option<String> {
         let rule = shipped::find("nvcc").unwrap();
-        check_words(&rule, &words(line)).err().map(|reason| reason.to_string())
+        check_words(&rule, &words(line), true).err().map(|reason| reason.to_string())
     }
 
     #[test]
@@ -327,9 +348,15 @@ mod tests {
 
     #[test]
     fn files_of_words_are_found_however_they_are_named() {
-        for line in ["-optf a,b", "-optf=a,b", "--options-file a,b", "--options-file=a,b", "-Xcompiler=@a,@b"]
-        {
-            assert_eq!(files_of_words(&words(line)), ["a", "b"], "{line}");
+        for (line, own) in [
+            ("-optf a,b", true),
+            ("-optf=a,b", true),
+            ("--options-file a,b", true),
+            ("--options-file=a,b", true),
+            ("-Xcompiler=@a,@b", false),
+        ] {
+            let named = |file: &str| Words { file: file.to_owned(), are_its_own: own };
+            assert_eq!(files_of_words(&words(line)), ["a", "b"].map(named), "{line}");
         }
         assert!(files_of_words(&words("-o a@b -optfx")).is_empty());
     }
@@ -349,6 +376,8 @@ mod tests {
             "INCLUDES += \"-I$(MINE\"",
             "INCLUDES += `id`",
             "INCLUDES += -march=native",
+            "INCLUDES += -include x.h",
+            "INCLUDES += @x",
             "anything",
         ] {
             assert!(!is_known(line), "{line}");
