@@ -1,6 +1,7 @@
 //! [`Deeds`]: what a program, and all that it started, was seen to do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use super::Stamp;
 use crate::reason::Reason;
@@ -76,6 +77,11 @@ pub enum Saw {
 }
 
 impl Deeds {
+    /// Whether a file holds preprocessed text, by its name.
+    pub fn is_preprocessed(path: &str) -> bool {
+        Path::new(path).extension().is_some_and(|ending| ending == "ii")
+    }
+
     /// Whether what is found at a path counts: it has been looked at, and nothing has been made there.
     pub fn is_counted(&self, path: &str) -> bool {
         self.looked.contains(path) && !self.spelled.contains(path)

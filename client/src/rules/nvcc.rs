@@ -270,7 +270,7 @@ fn check_profile(rule: &Rule, text: &str) -> Result<(), Reason> {
 fn check_date(deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Reason> {
     let mut is_known = deeds.has_read_preprocessed;
     let mut shows_now = deeds.dates.iter().any(|date| reads_like_now(date, seconds));
-    for path in deeds.made.iter().filter(|path| is_preprocessed(path)) {
+    for path in deeds.made.iter().filter(|path| Deeds::is_preprocessed(path)) {
         let text = std::fs::read(path).map_err(|_| Reason::new("output that can't be read"))?;
         shows_now |= like_dates(&text).any(|date| reads_like_now(date, seconds));
         is_known = true;
@@ -280,11 +280,6 @@ fn check_date(deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Reason> {
         () if !is_known => Err("nvcc that was not seen to preprocess".into()),
         () => Ok(()),
     }
-}
-
-/// Whether a file holds preprocessed text, by its name.
-pub fn is_preprocessed(path: &str) -> bool {
-    Path::new(path).extension().is_some_and(|ending| ending == "ii")
 }
 
 /// Whether a folder was listed only to find temporary files that are left: nothing that is made comes of it.

@@ -13,7 +13,6 @@ use super::kernel::{self, About};
 use super::process::{HERE, Process, Registers};
 use crate::dependencies::like_dates;
 use crate::local::{Deeds, Platform};
-use crate::rules::nvcc::is_preprocessed;
 use crate::toolchain::finds_leaks;
 
 /// Files that any program may read: what is in them makes no other output, or another one each time.
@@ -485,7 +484,7 @@ impl Asking<'_> {
     fn remove(&mut self, folder: u64, address: u64) -> Pending {
         let pending = self.at(folder, address, Pending::Remove);
         if let Pending::Remove(path) = &pending
-            && is_preprocessed(path)
+            && Deeds::is_preprocessed(path)
             && self.deeds.made.contains(path)
         {
             // In a moment it is gone, and what the sources came to is in nothing else that can be read.
