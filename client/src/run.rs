@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::local::{Called, Forwarding, Platform};
 
 /// Messages beyond this are passed on, and not kept.
-const KEPT_BYTES_MAX: usize = 4 << 20;
+pub const KEPT_BYTES_MAX: usize = 4 << 20;
 
 /// How a compiler ended, and what it said.
 #[derive(Debug)]

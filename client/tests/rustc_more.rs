@@ -335,3 +335,27 @@ fn a_path_that_a_macro_of_another_crate_takes_counts() {
         }
     }
 }
+
+#[test]
+fn a_crate_of_macros_that_is_searched_for_is_not_understood() {
+    let project = Crate::with(&[
+        (
+            "src/mac.rs",
+            "extern crate proc_macro;\n#[proc_macro]\npub fn m(_: proc_macro::TokenStream) -> proc_macro::TokenStream { \"7\".parse().unwrap() }\n",
+        ),
+        ("src/lib.rs", "#[macro_use]\nextern crate mac;\npub const A: i32 = mac::m!();\n"),
+        ("mac/other.so", "no library"),
+    ]);
+    let made = project.plain(
+        "--crate-name mac --edition=2021 --crate-type proc-macro --emit=link src/mac.rs -o mac/libmac.so",
+    );
+    assert!(made.status.success(), "{made:?}");
+    project.check(&format!("{LIB} -L mac"));
+    assert_eq!(project.counters().reason("crates that are searched for"), 1);
+    // A library that is no crate is none that is searched for.
+    project.write("src/lib.rs", "pub const A: i32 = 7;\n");
+    std::fs::remove_file(project.project.root.join("mac/libmac.so")).unwrap();
+    std::fs::remove_file(project.project.root.join("mac/other.so")).unwrap();
+    project.check(&format!("{LIB} -L mac"));
+    assert_eq!(project.counters().local(), [1, 0, 1, 0]);
+}

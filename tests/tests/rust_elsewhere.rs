@@ -173,6 +173,7 @@ fn a_worker_without_rustc_compiles_crates_with_the_clients() {
         format!("--crate-name a {LIB} src/lib.rs {named}"),
         format!("--crate-name a {LIB} {} {named}", absolute.display()),
         format!("--crate-name a {LIB} src/lib.rs {named} -g"),
+        format!("--crate-name a {LIB} src/lib.rs {named} -C linker-plugin-lto -C prefer-dynamic"),
         format!(
             "--crate-name a {LIB} src/lib.rs {named} -g --remap-path-prefix={}=/x",
             package.root().display()
@@ -188,7 +189,7 @@ fn a_worker_without_rustc_compiles_crates_with_the_clients() {
     }
     // A hit now, and nobody is asked.
     assert_eq!(package.check(&format!("--crate-name a {LIB} src/lib.rs {named}")), 0);
-    assert_eq!(package.counts(), [7, 6, 0]);
+    assert_eq!(package.counts(), [8, 7, 0]);
 }
 
 #[test]
@@ -270,9 +271,15 @@ fn macros_run_on_workers_for_packages_of_a_registry_alone() {
             "std::env::var(\"CARGO_MANIFEST_DIR\").unwrap();",
             "macros that may look at files",
         ),
+        (
+            "cargo/registry/src/index/c-1.0.0",
+            "let _ = std::env::var(\"MINE_ALONE\");",
+            "macros that may ask for `MINE_ALONE`",
+        ),
     ];
     for (below, looks, reason) in cases {
-        let package = Package::new(&farm, below);
+        let mut package = Package::new(&farm, below);
+        package.variables.insert("MINE_ALONE", "1".to_owned());
         if below.contains("index") {
             // cargo's word for it that this was published.
             package.write(".cargo-ok", "{\"v\":1}");

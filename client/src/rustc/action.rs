@@ -15,6 +15,7 @@ use castwork_proto::reapi;
 use prost::Message;
 
 use super::asked::{self, Asked};
+use super::behind::CAPITALS_MIN;
 use super::has_ending;
 use super::package::{self, Below};
 use super::situation;
@@ -34,7 +35,11 @@ pub const OUT: &str = "castwork-out";
 pub const CRATES: &str = "/build/crates";
 
 /// Raised when actions of an older client must not be taken for those of this one.
-const SALT: &[u8] = b"castwork rustc 1";
+const SALT: &[u8] = b"castwork rustc 2";
+
+/// Variables that the standard library names in each program, or that are a part of such a name.
+const OF_STD: [&str; 7] =
+    ["PATH", "HOME", "TMPDIR", "RUST_BACKTRACE", "RUST_LIB_BACKTRACE", "RUST_MIN_STACK", "LANG"];
 
 /// Most bytes of a package that are sent.
 const PACKAGE_BYTES_MAX: u64 = 256 << 20;
@@ -139,10 +144,31 @@ fn check(asked: &Asked) -> Result<(), Reason> {
     if behind.may_look {
         return Err("macros that may look at files".into());
     }
+    check_variables_of_macros(&behind.capitals)?;
+    if compile.folder.contains(['"', '\\']) {
+        return Err("outputs in a folder with an unusual name".into());
+    }
     if Path::new(&here.place.folder).join(OUT).exists() {
         return Err(Reason::of(format!("a folder `{OUT}`")));
     }
     toolchain::check_place(Path::new(&here.place.folder)).map_err(|_| Reason::new(OWN_FOLDER))
+}
+
+/// Refuses macros in which the name of a variable stands that is set here, and is not sent.
+fn check_variables_of_macros(capitals: &str) -> Result<(), Reason> {
+    if capitals.is_empty() {
+        return Ok(());
+    }
+    let of_script = package::variables_of_script()?;
+    let is_sent = |name: &String| asked::is_said_by_cargo(name) || of_script.contains(name);
+    let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let asked_for = |name: &String| {
+        name.len() >= CAPITALS_MIN && !OF_STD.contains(&name.as_str()) && capitals.contains(name.as_str())
+    };
+    match set.filter(|name| !is_sent(name)).find(asked_for) {
+        Some(name) => Err(Reason::of(format!("macros that may ask for `{name}`"))),
+        None => Ok(()),
+    }
 }
 
 /// The compiler with what it runs with.

@@ -101,7 +101,10 @@ fn deliver(asked: &Asked, answer: &Answer, stack: &mut Stack<'_>) -> bool {
     let outputs = answer.outputs.iter().filter(|output| output.name != dep_info);
     let written = outputs
         .map(|output| files::write_made(&folder.join(&output.name), &output.data, output.is_executable))
-        .chain([files::write_output(&folder.join(&dep_info), texts.dep_info.as_bytes())])
+        // Last: who finds it may take the others for there.
+        .chain(std::iter::once_with(|| {
+            files::write_output(&folder.join(&dep_info), texts.dep_info.as_bytes())
+        }))
         .collect::<Result<Vec<()>, _>>();
     if let Err(error) = written {
         tracing::debug!(%error, "outputs can't be written");

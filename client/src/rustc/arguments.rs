@@ -87,6 +87,8 @@ impl Compile {
 
     fn take(&mut self, name: &str, takes: Takes, value: String) -> Result<(), Reason> {
         match name {
+            "--out-dir" if !self.folder.is_empty() => return Err("`--out-dir` twice".into()),
+            "--diagnostic-width" if self.width.is_some() => return Err("`--diagnostic-width` twice".into()),
             "--out-dir" => self.folder = value,
             "--crate-name" => {
                 self.name.clone_from(&value);
@@ -153,7 +155,9 @@ impl Compile {
             "link-args" => self.link_arguments.extend(given.split_whitespace().map(str::to_owned)),
             _ => flags::check_codegen(&key, given)?,
         }
-        self.words.extend(["-C".to_owned(), format!("{key}={given}")]);
+        // Nothing is another value than none.
+        let word = if value.contains('=') { format!("{key}={given}") } else { key };
+        self.words.extend(["-C".to_owned(), word]);
         Ok(())
     }
 
@@ -256,6 +260,8 @@ mod tests {
         assert_eq!(parse(LINE).unwrap().words, parse(&moved).unwrap().words);
         let other = LINE.replace("opt-level=3", "opt-level=2");
         assert_ne!(parse(LINE).unwrap().words, parse(&other).unwrap().words);
+        let words = |more: &str| parse(&format!("{LINE} {more}")).unwrap().words;
+        assert_ne!(words("-C linker-plugin-lto"), words("-C linker-plugin-lto="));
     }
 
     #[test]
@@ -272,6 +278,7 @@ mod tests {
             ("--crate-type staticlib", "crate type `staticlib`"),
             ("-o x", "flag `-o`"),
             ("other.rs", "several sources"),
+            ("--out-dir /u", "`--out-dir` twice"),
         ] {
             assert_eq!(parse(&format!("{LINE} {more}")).unwrap_err().as_str(), reason, "{more}");
         }

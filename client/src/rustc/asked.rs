@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use super::arguments::Compile;
-use super::behind::Behind;
+use super::behind::{Behind, SHARED};
 use super::identity::Compiler;
 use super::linking::Linker;
 use super::package;
@@ -18,9 +18,10 @@ use crate::direct::memo::Hash;
 use crate::environment;
 use crate::local::{Platform, Stamp};
 use crate::reason::Reason;
+use crate::toolchain;
 
 /// Raised when what an older client kept must not be read by this one.
-const FORMAT: &str = "castwork rustc 2";
+const FORMAT: &str = "castwork rustc 3";
 
 /// Variables with which rustc does what is not understood.
 const REFUSED: [&str; 4] = ["RUST_TARGET_PATH", "RUSTC_LOG", "RUSTC_OVERRIDE_VERSION_STRING", "RUSTC_ICE"];
@@ -44,6 +45,9 @@ const COLORS: [&str; 3] = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"];
 
 /// What the package's manifest is called among the files that are known beforehand; the others are crates.
 pub const MANIFEST: &str = "manifest";
+
+/// The section of a shared library in which a crate's metadata is.
+const METADATA: &str = ".rustc";
 
 /// The beginning of what cargo says of a package.
 const PACKAGE: &str = "CARGO_PKG_";
@@ -185,7 +189,12 @@ impl Asked {
 fn check_search(compile: &Compile, here: &Situation) -> Result<(), Reason> {
     for (kind, folder) in &compile.search {
         let is_crate = |path: PathBuf| {
-            path.extension().is_some_and(|ending| ["rlib", "rmeta"].iter().any(|crates| ending == *crates))
+            let is = |ending: &str| path.extension().is_some_and(|found| found == ending);
+            // What can't be understood may be one.
+            let is_shared = || SHARED.iter().any(|ending| is(ending));
+            is("rlib")
+                || is("rmeta")
+                || (is_shared() && toolchain::has_section(&path, METADATA) != Some(false))
         };
         let entries = Path::new(&here.place.absolute(folder)).read_dir();
         let has_crates = || entries.into_iter().flatten().flatten().any(|entry| is_crate(entry.path()));

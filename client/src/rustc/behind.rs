@@ -29,7 +29,7 @@ const OUT_DIR: &str = "OUT_DIR";
 const PACKAGE: [&str; 2] = ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH"];
 
 /// The endings of shared libraries, with or without metadata.
-const SHARED: [&str; 3] = ["so", "dylib", "dll"];
+pub const SHARED: [&str; 3] = ["so", "dylib", "dll"];
 
 /// What a crate's bytes say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,8 @@ pub struct Holds {
     is_of_macros: bool,
     /// Variables with folders that macros of it may ask for.
     asks: BTreeSet<String>,
+    /// All that reads like the names of variables, if it is one of macros; blanks between.
+    capitals: String,
 }
 
 /// What is behind the crates that are named.
@@ -55,6 +57,8 @@ pub struct Behind {
     pub asking: BTreeSet<String>,
     /// Whether macros may ask where the package is: then they may read and list what is there.
     pub may_look: bool,
+    /// All that reads like the names of variables in macros.
+    pub capitals: String,
 }
 
 impl Behind {
@@ -89,6 +93,7 @@ impl Behind {
             }
             if is_shared(&path) {
                 behind.has_programs = true;
+                behind.capitals += &holds.capitals;
                 behind.may_look |= PACKAGE.iter().any(|name| holds.asks.contains(*name));
                 if holds.is_crate && !holds.is_of_macros {
                     return Err("crate in a shared library".into());
@@ -190,6 +195,17 @@ fn holds(path: &str, memory: &Path, hashes: &mut Hashes) -> Result<Holds, Reason
     Ok(holds)
 }
 
+/// Fewest letters of a word that is taken for a variable's name.
+pub const CAPITALS_MIN: usize = 4;
+
+/// The words of capitals, which names of variables are parts of: texts stand in programs without a mark between.
+fn capitals(bytes: &[u8]) -> String {
+    let is_other = |byte: &u8| !matches!(byte, b'A'..=b'Z' | b'0'..=b'9' | b'_');
+    let words = bytes.split(is_other).filter(|word| word.len() >= CAPITALS_MIN);
+    let words: BTreeSet<&[u8]> = words.collect();
+    words.into_iter().flat_map(|word| [String::from_utf8_lossy(word), " ".into()]).collect()
+}
+
 impl Holds {
     fn of(bytes: &[u8]) -> Self {
         let has = |part: &[u8]| memchr::memmem::find(bytes, part).is_some();
@@ -202,6 +218,7 @@ impl Holds {
             endings: memchr::memchr_iter(b'-', bytes).filter_map(ending).collect(),
             is_crate: has(CRATE),
             is_of_macros: has(MACROS),
+            capitals: if has(MACROS) { capitals(bytes) } else { String::new() },
             asks: PACKAGE
                 .iter()
                 .chain([&OUT_DIR])
@@ -243,7 +260,13 @@ mod tests {
         };
         let files = [path(&format!("liba-{A}.so")), path(&format!("libb-{B}.rmeta")), path("libf.rlib")];
         let asking = BTreeSet::from([files[0].clone()]);
-        let expected = Behind { files: files.into(), has_programs: true, asking, may_look: false };
+        let expected = Behind {
+            files: files.into(),
+            has_programs: true,
+            asking,
+            may_look: false,
+            capitals: "OUT_DIR ".to_owned(),
+        };
         assert_eq!(find(&[c]), expected);
         assert_eq!(find(&[]), Behind::default());
     }

@@ -16,6 +16,7 @@ use super::keeping::other_module;
 use super::texts::{ARTIFACT, DepInfo};
 use crate::config::Config;
 use crate::delivery::say;
+use crate::dependencies::position;
 use crate::direct::Hashes;
 use crate::environment;
 use crate::files;
@@ -132,12 +133,23 @@ fn take(asked: &Asked, made: &Made, ran: Ran, sent: Option<&HashSet<&Path>>) -> 
     if let Some(sent) = sent {
         check_files(asked, &info, &made.outputs, sent)?;
     }
+    let inside = format!("{}/", made.folder);
+    if made
+        .outputs
+        .iter()
+        .any(|output| output.name != name && position(&output.data, inside.as_bytes()).is_some())
+    {
+        return Err("output that names another folder".into());
+    }
+    if !Path::new(&asked.here.outputs).is_dir() {
+        return Err("no folder for outputs".into());
+    }
     let outputs = made.outputs.iter().filter(|output| output.name != name);
     let written = outputs
         .map(|output| {
             files::write_made(Path::new(&path_of(&output.name)), &output.data, output.is_executable)
         })
-        .chain([files::write_output(Path::new(&path_of(&name)), dep_info.as_bytes())])
+        .chain(std::iter::once_with(|| files::write_output(Path::new(&path_of(&name)), dep_info.as_bytes())))
         .collect::<io::Result<Vec<()>>>();
     written.map_err(|_| Reason::new("outputs can't be written"))?;
     say(ran.stdout.as_deref().unwrap_or_default(), messages.as_bytes());

@@ -70,9 +70,10 @@ impl Linker {
             return Err("linking for another operating system".into());
         }
         // What is linked then is not what the linker reads.
-        let optimises = |word: &&String| word.starts_with("lto=") || word.starts_with("linker-plugin-lto");
-        if let Some(word) = compile.words.iter().find(optimises).filter(|word| !word.ends_with("=off")) {
-            return Err(Reason::of(format!("linking with `-C {}`", word.trim_end_matches('='))));
+        let said = compile.words.windows(2).filter(|pair| pair[0] == "-C").map(|pair| pair[1].as_str());
+        let optimises = |word: &&str| matches!(word.split('=').next(), Some("lto" | "linker-plugin-lto"));
+        if let Some(word) = said.filter(optimises).find(|word| !word.ends_with("=off")) {
+            return Err(Reason::of(format!("linking with `-C {word}`")));
         }
         for variable in REFUSED {
             if std::env::var_os(variable).is_some() {

@@ -23,6 +23,7 @@ use crate::direct::Manifest;
 use crate::direct::key::ManifestKey;
 use crate::files::write_whole;
 use crate::local::Forwarding;
+use crate::run::KEPT_BYTES_MAX;
 use crate::spans;
 
 /// Most bytes of a manifest that is sent.
@@ -245,7 +246,13 @@ impl ServerTier {
                 ended => ended,
             };
             let result = result.map_err(execute::Failure::into_error)?;
-            self.download(remote, &result).await?.ok_or(TierError::Unfit("remote result that is gone"))
+            let answer = self.download(remote, &result).await?;
+            let answer = answer.ok_or(TierError::Unfit("remote result that is gone"))?;
+            // Workers cut what is very long.
+            if answer.stdout.len().max(answer.stderr.len()) > KEPT_BYTES_MAX {
+                return Err(TierError::Unfit("messages that are too long to be kept"));
+            }
+            Ok(answer)
         });
         runtime.block_on(async {
             let other = async {

@@ -38,6 +38,27 @@ pub(super) fn read(path: &Path) -> Option<Elf> {
     }
 }
 
+/// Whether a file has a section of this name; `None` if it is not ELF, or broken.
+pub(super) fn has_section(path: &Path, name: &[u8]) -> Option<bool> {
+    let file = ReadCache::new(File::open(path).ok()?);
+    match FileKind::parse(&file).ok()? {
+        FileKind::Elf32 => section::<FileHeader32<Endianness>, _>(&file, name),
+        FileKind::Elf64 => section::<FileHeader64<Endianness>, _>(&file, name),
+        _ => None,
+    }
+}
+
+fn section<'data, H, R>(data: R, name: &[u8]) -> Option<bool>
+where
+    H: FileHeader<Endian = Endianness>,
+    R: ReadRef<'data>,
+{
+    let header = H::parse(data).ok()?;
+    let endian = header.endian().ok()?;
+    let sections = header.sections(endian, data).ok()?;
+    Some(sections.section_by_name(endian, name).is_some())
+}
+
 fn parse<'data, H, R>(data: R) -> Option<Elf>
 where
     H: FileHeader<Endian = Endianness>,

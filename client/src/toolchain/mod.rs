@@ -221,6 +221,11 @@ pub fn interpreter_of(program: &Path) -> Option<Option<String>> {
     Some(Some(line.split_whitespace().next()?.to_owned()))
 }
 
+/// Whether a shared library has a section of this name; `None` if it is none that is understood.
+pub fn has_section(library: &Path, name: &str) -> Option<bool> {
+    elf::has_section(library, name.as_bytes())
+}
+
 /// The names of the libraries that a shared library needs; `None` if it is none that is understood.
 pub fn needed_by(library: &Path) -> Option<Vec<String>> {
     elf::read(library).map(|elf| elf.needed)
