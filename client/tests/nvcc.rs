@@ -227,6 +227,8 @@ fn what_it_depends_on_counts() {
     check_change(&project, "", LINE, &["a.o"], || {
         project.write("tmp/crt/host_runtime.h", FROM_TMP);
     });
+    // Nothing is kept while it is there.
+    std::fs::remove_file(project.root.join("tmp/crt/host_runtime.h")).unwrap();
     // Flags.
     let left =
         [LINE.to_owned(), format!("{LINE} -DLIMIT2"), format!("{LINE} -O0"), format!("{LINE} -arch=sm_90")]
@@ -290,11 +292,12 @@ fn check_not_kept(project: &Project, line: &str, reason: &str) {
 
 const SHELL: &str = "word in which a shell would replace something";
 const NATIVE: &str = "word that asks for what this machine is (`native`)";
+const WORDS: &str = "file of words for the compiler";
 const DATE: &str = "source that may ask for the date";
 const NO_OBJECT: &str = "nvcc without `-c` or the like";
 
 /// Calls of which nothing is kept, and why.
-const NOT_KEPT: [(&str, &str); 25] = [
+const NOT_KEPT: [(&str, &str); 32] = [
     ("-Ii a.cu -E -o a.ii", NO_OBJECT),
     ("-Ii -M a.cu", NO_OBJECT),
     ("-shared a.o -o a.so", NO_OBJECT),
@@ -307,10 +310,17 @@ const NOT_KEPT: [(&str, &str); 25] = [
     ("--options-file=words -c a.cu -o a.o", SHELL),
     ("-Ii -optf nested -c a.cu -o a.o", "file of words that names another"),
     ("-optf more -c a.cu -o a.o", NATIVE),
-    ("-Xcompiler @for-gcc -Ii -c a.cu -o a.o", NATIVE),
+    ("-Xcompiler @for-gcc -Ii -c a.cu -o a.o", WORDS),
+    ("-Ii -Xcompiler \"@for-gcc\" -c a.cu -o a.o", WORDS),
+    ("-Ii -optf quoted -c a.cu -o a.o", "file of words with quotes"),
+    ("-Ii -Xcompiler --include,late.h -c a.cu -o a.o", "`--include`"),
+    ("-Ii -Xcompiler -specs=late.specs -c a.cu -o a.o", "`-specs`"),
+    ("-Ii -Xcompiler -Xassembler,-ag=a.lst -c a.cu -o a.o", "`-ag`"),
+    ("-Ii -c a.cu host.ii", "more than one source"),
+    ("-Ifirst -Ii -c a.cu -o a.o", "headers in a second folder `crt`"),
     ("-Ii -Xcompiler -include,late.h -c a.cu -o a.o", "`-include`"),
     ("-Ii -Xcompiler -include -Xcompiler late.h -c a.cu -o a.o", "`-include`"),
-    ("-Ii -Xcompiler @late -c a.cu -o a.o", "`-include`"),
+    ("-Ii -Xcompiler @late -c a.cu -o a.o", WORDS),
     ("-Ii --dryrun -c a.cu -o a.o", "`--dryrun`"),
     ("-Ii -time times -c a.cu -o a.o", "`-time`"),
     ("-Ii -split-compile=0 -c a.cu -o a.o", "`-split-compile=0`"),
@@ -337,6 +347,10 @@ fn what_is_not_known_is_not_kept() {
     project.write("for-gcc", "-O2 -march=native\n");
     project.write("late", "-include late.h\n");
     project.write("nested", "-optf words\n");
+    project.write("quoted", "-Xcompiler \"-O2 -include late.h\"\n");
+    project.write("late.specs", "*cc1plus:\n+ -include late.h\n\n");
+    project.write("host.ii", "const char *host = __TIME__;\n");
+    project.write("first/crt/host_runtime.h", "#include_next <crt/host_runtime.h>\n");
     for (line, reason) in NOT_KEPT {
         eprintln!("nvcc {line}");
         check_not_kept(&project, &format!("nvcc {line}"), reason);

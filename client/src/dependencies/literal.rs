@@ -99,7 +99,7 @@ pub(crate) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
             let is_time = literal[2] == b':' && literal[5] == b':';
             // Time zones differ by quarters of an hour, so the rest is the same everywhere.
             let is_at = |instant: u64| (instant / 60 % 15, instant % 60) == (minute % 15, second);
-            is_time && (seconds.0.saturating_sub(1)..=seconds.1 + 1).any(is_at)
+            is_time && (has_odd_zone() || (seconds.0.saturating_sub(1)..=seconds.1 + 1).any(is_at))
         }
         DATE_LENGTH => {
             is_month(0)
@@ -109,6 +109,19 @@ pub(crate) fn reads_like_now(literal: &[u8], seconds: (u64, u64)) -> bool {
         }
         TIMESTAMP_LENGTH => is_month(4) && literal[13] == b':' && literal[16] == b':',
         _ => false,
+    }
+}
+
+/// Whether the time here may differ from that elsewhere by other than quarters of an hour.
+fn has_odd_zone() -> bool {
+    let is_odd = |zone: &str| zone.contains(':') || zone.contains("right/");
+    match std::env::var("TZ") {
+        Ok(zone) => is_odd(&zone),
+        Err(std::env::VarError::NotUnicode(_)) => true,
+        Err(std::env::VarError::NotPresent) => {
+            let zone = std::path::Path::new("/etc/localtime").canonicalize();
+            zone.is_ok_and(|zone| is_odd(&zone.to_string_lossy()))
+        }
     }
 }
 

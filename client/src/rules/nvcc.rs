@@ -4,6 +4,7 @@
 //! number of its process, lists their folder to find those of its own that are left, and has its sources preprocessed into
 //! files that it removes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::asked::Asked;
@@ -70,7 +71,10 @@ const FOR_SHELL: [char; 9] = ['$', '`', ';', '|', '&', '<', '>', '~', '\n'];
 
 /// Beginnings of words for compilers that ask for what isn't seen: when files were changed, how long something took, the
 /// code of others; or for files that are read when the sources are preprocessed already.
-const UNSEEN: [&str; 8] = [
+const UNSEEN: [&str; 10] = [
+    // It reads any variable, and holds more words.
+    "-specs",
+    "-statistics",
     "-fmodules",
     "-fcxx-modules",
     "-ftime-report",
@@ -81,8 +85,16 @@ const UNSEEN: [&str; 8] = [
     "-imacros",
 ];
 
-/// Its own flag that begins like such a word: what it names is read when the sources are preprocessed.
+/// Its own flags that begin like such a word: what they name is read, or searched, when the sources are preprocessed.
 const PRE_INCLUDE: &str = "-include";
+const INCLUDE_PATH: &str = "--include-path";
+
+/// A word for compilers with which they say how long they took.
+const TALKS: &str = "-Q";
+
+/// How words begin that are handed on to the assembler, whose listings hold the time.
+const TO_ASSEMBLER: [&str; 2] = ["-Wa", "-Xassembler"];
+const LISTING: &str = "-a";
 
 /// Flags whose values are words for the compiler.
 const TO_COMPILER: [&str; 2] = ["-Xcompiler", "--compiler-options"];
@@ -97,7 +109,10 @@ const PROFILE: &str = "nvcc.profile";
 const TEMPORARY: &str = "tmpxft_*";
 
 /// Endings of sources of which it makes an object each.
-const SOURCES: [&str; 6] = [".cu", ".c", ".cc", ".cpp", ".cxx", ".c++"];
+const SOURCES: [&str; 8] = [".cu", ".c", ".cc", ".cpp", ".cxx", ".c++", ".i", ".ii"];
+
+/// Marks of a text in which words may hold blanks.
+const QUOTES: [char; 3] = ['"', '\'', '\\'];
 
 /// Checks that a call is one that is understood, before it is made in a folder.
 ///
@@ -124,6 +139,8 @@ pub fn check_call(rule: &Rule, program: &Path, words: &[String], folder: &str) -
         }
         if !FLAGS.iter().any(|flags| name.to_string() == *flags) {
             check_words(rule, &parts(&value), false)?;
+        } else if value.contains(QUOTES) {
+            return Err(Reason::of(format!("`{name}` with quotes")));
         }
     }
     check_words(rule, &with_variables(words), true)
@@ -141,30 +158,47 @@ fn check_words(rule: &Rule, words: &[String], are_its_own: bool) -> Result<(), R
         if word.contains(FOR_SHELL) {
             return Err("word in which a shell would replace something".into());
         }
-        let word = word.replace(['"', '\'', '\\'], "");
+        let word = word.replace(QUOTES, "");
         let is_refused = |word: &str| rule.refused.iter().any(|refused| word.starts_with(refused.as_str()));
         if is_refused(&word) {
             return Err(Reason::of(format!("`{word}`")));
         }
-        let is_for_compiler = at.checked_sub(1).is_some_and(|at| TO_COMPILER.contains(&words[at].as_str()));
+        let before = at.checked_sub(1).map(|at| words[at].as_str());
+        let is_for_compiler = before.is_some_and(|before| TO_COMPILER.contains(&before));
         if word == PRE_INCLUDE && are_its_own && !is_for_compiler {
             continue;
         }
-        for part in word.split([',', '=', ':', ' ', '\t']) {
-            if part == "native" {
-                return Err("word that asks for what this machine is (`native`)".into());
-            }
-            if !are_its_own && part.starts_with('@') {
-                return Err("file of words that names another".into());
-            }
-            if UNSEEN.iter().any(|begin| part.starts_with(begin)) {
-                return Err(Reason::of(format!("`{part}`")));
-            }
+        let is_path = are_its_own && !is_for_compiler && word.split('=').next() == Some(INCLUDE_PATH);
+        if !is_path {
+            check_pieces(&word)?;
         }
     }
-    let is_source = |word: &&String| SOURCES.iter().any(|ending| word.ends_with(ending));
+    let is_source = |word: &&String| SOURCES.iter().any(|ending| word.replace(QUOTES, "").ends_with(ending));
     if words.iter().filter(is_source).count() > 1 {
         return Err("more than one source".into());
+    }
+    Ok(())
+}
+
+/// Checks what a word holds for compilers, however it is handed on to them.
+fn check_pieces(word: &str) -> Result<(), Reason> {
+    let mut is_for_assembler = false;
+    for piece in word.split([',', '=', ':', ' ', '\t']) {
+        if piece == "native" {
+            return Err("word that asks for what this machine is (`native`)".into());
+        }
+        if piece.starts_with('@') {
+            return Err("file of words for the compiler".into());
+        }
+        // gcc takes many of its flags with two as well.
+        let single = if piece.starts_with("--") { &piece[1..] } else { piece };
+        let is_unseen = UNSEEN.iter().any(|begin| single.starts_with(begin))
+            || piece == TALKS
+            || (is_for_assembler && single.starts_with(LISTING));
+        if is_unseen {
+            return Err(Reason::of(format!("`{piece}`")));
+        }
+        is_for_assembler |= TO_ASSEMBLER.contains(&piece);
     }
     Ok(())
 }
@@ -181,7 +215,13 @@ pub fn check(asked: &Asked, deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Re
         let text = std::fs::read_to_string(path).map_err(|_| Reason::new("`nvcc.profile` can't be read"))?;
         check_profile(&asked.rule, &text)?;
     }
-    for path in deeds.read.iter().filter(|path| path.contains(LATE_HEADERS)) {
+    let late = || deeds.read.iter().filter(|path| path.contains(LATE_HEADERS));
+    // One of the project's that comes first may include anything.
+    let folders: BTreeSet<&str> = late().filter_map(|path| path.split(LATE_HEADERS).next()).collect();
+    if folders.len() > 1 {
+        return Err("headers in a second folder `crt`".into());
+    }
+    for path in late() {
         let bytes = std::fs::read(path).map_err(|_| Reason::new("file that can't be read"))?;
         if castxml::may_hold_date(&bytes) {
             return Err("file that may ask for the date".into());
@@ -194,45 +234,32 @@ pub fn check(asked: &Asked, deeds: &Deeds, seconds: (u64, u64)) -> Result<(), Re
 /// Checks the words of a call, with those in variables and in files that these name.
 fn check_all_words(asked: &Asked) -> Result<(), Reason> {
     let mut all = with_variables(&asked.words);
-    for Words { file, are_its_own } in files_of_words(&all) {
+    for file in files_of_words(&all) {
         let text = std::fs::read_to_string(asked.place.absolute(&file));
         let text = text.map_err(|_| Reason::new("file of words that can't be read"))?;
-        let more: Vec<String> =
-            parts(&text).iter().map(|part| part.trim_matches(['"', '\'']).to_owned()).collect();
+        if text.contains(QUOTES) {
+            return Err("file of words with quotes".into());
+        }
+        let more = parts(&text);
         if !files_of_words(&more).is_empty() {
             return Err("file of words that names another".into());
         }
-        if are_its_own {
-            all.extend(more);
-        } else {
-            check_words(&asked.rule, &more, false)?;
-        }
+        all.extend(more);
     }
     check_words(&asked.rule, &all, true)
 }
 
-/// A file of words.
-#[derive(Debug, PartialEq, Eq)]
-struct Words {
-    file: String,
-    /// Whether they are for nvcc; else they are for the compiler.
-    are_its_own: bool,
-}
-
-/// The files of words that are named: `-optf FILE,FILE`, `--options-file=FILE`, and `@FILE`, which only compilers know.
-fn files_of_words(words: &[String]) -> Vec<Words> {
-    let named = |file: &str, are_its_own| Words { file: file.to_owned(), are_its_own };
+/// The files of words that are named: `-optf FILE,FILE` and `--options-file=FILE`.
+fn files_of_words(words: &[String]) -> Vec<String> {
     let mut files = Vec::new();
     for (at, word) in words.iter().enumerate() {
-        let parts = word.split([',', '=']);
-        files.extend(parts.filter_map(|part| part.strip_prefix('@')).map(|file| named(file, false)));
         for flag in ["-optf", "--options-file"] {
             let list = match word.strip_prefix(flag) {
                 Some("") => words.get(at + 1).map(String::as_str),
                 Some(rest) => rest.strip_prefix('='),
                 None => None,
             };
-            files.extend(list.into_iter().flat_map(|list| list.split(',')).map(|file| named(file, true)));
+            files.extend(list.into_iter().flat_map(|list| list.split(',')).map(str::to_owned));
         }
     }
     files
@@ -328,12 +355,28 @@ mod tests {
             "-imacros x.h",
             "-time=x",
             "a.cu b.cu",
+            "a.cu b.ii",
+            "a.cu b.\"cpp\"",
+            "--compiler-options -O2\t@x",
+            "-Xcompiler \"@x\"",
+            "-Xcompiler=@x",
+            "-Xcompiler --include,x.h",
+            "-Xcompiler --include=x.h",
+            "-forward-unknown-to-host-compiler -Wp,--imacros,x.h",
+            "-Xcompiler -specs=x",
+            "-Xcompiler --specs=x",
+            "-Xcompiler -Q",
+            "-Xcompiler -Xassembler,-ag=x",
+            "-Wa,-agn=x",
+            "-Xcompiler -Wa\\\\,--statistics",
         ] {
             assert!(judged(line).is_some(), "{line}");
         }
         for line in [
             "-arch=sm_80 -c a.cu",
             "-include x.h -c a.cu",
+            "--include-path include -c a.cu",
+            "--include-path=include -c a.cu",
             "-gencode=arch=compute_80,code=[compute_80,sm_80] -c native.cu",
             "--compiler-options '-fPIC' -DX=\"y\" -I../native/x -t 4",
         ] {
@@ -343,15 +386,8 @@ mod tests {
 
     #[test]
     fn files_of_words_are_found_however_they_are_named() {
-        for (line, own) in [
-            ("-optf a,b", true),
-            ("-optf=a,b", true),
-            ("--options-file a,b", true),
-            ("--options-file=a,b", true),
-            ("-Xcompiler=@a,@b", false),
-        ] {
-            let named = |file: &str| Words { file: file.to_owned(), are_its_own: own };
-            assert_eq!(files_of_words(&words(line)), ["a", "b"].map(named), "{line}");
+        for line in ["-optf a,b", "-optf=a,b", "--options-file a,b", "--options-file=a,b"] {
+            assert_eq!(files_of_words(&words(line)), ["a", "b"], "{line}");
         }
         assert!(files_of_words(&words("-o a@b -optfx")).is_empty());
     }
