@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use castwork_cas::merkle::TreeBuilder;
+use castwork_cas::merkle::{BuiltTree, TreeBuilder};
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi;
 use prost::Message;
@@ -84,35 +84,43 @@ impl Action {
             shares_link_time,
         };
         let variables = environment::of_action(&reader, environment::of_process)?;
-        let platform = platform(making.toolchain);
         let tree = tree(making)?;
-        #[expect(deprecated, reason = "servers of REAPI before 2.2 read the platform there")]
         let command = reapi::Command {
             arguments: arguments(making, &maps)?,
             environment_variables: environment_message(variables),
             output_paths: vec![OBJECT.to_owned()],
-            platform: Some(platform.clone()),
             working_directory: below_inputs(making.toolchain, &making.place.virtual_folder()),
             ..reapi::Command::default()
         };
-        let blob = |data: Vec<u8>| (Digest::of(DigestFunction::Sha256, &data), Bytes::from(data));
-        let command = blob(command.encode_to_vec());
-        let action = reapi::Action {
-            command_digest: Some(command.0.to_proto()),
-            input_root_digest: Some(tree.root.to_proto()),
-            salt: Bytes::from_static(SALT),
-            platform: Some(platform),
-            ..reapi::Action::default()
-        };
-        let action = blob(action.encode_to_vec());
-        let digest = action.0;
-        let messages = [action, command].into_iter().chain(tree.directories).collect();
+        let (digest, messages) = messages_of(command, tree, platform(making.toolchain), SALT);
         let is_mapped =
             making.compile.arguments.iter().any(|argument| matches!(argument, Argument::PrefixMap { .. }));
         let has_debug_of_place = making.compile.has_debug && !moves_debug;
         let is_of_place = is_place_in_key || is_mapped || has_debug_of_place || making.closure.holds_place;
         Ok(Self { digest, messages, is_of_place, moves_debug, is_bound_here })
     }
+}
+
+/// The messages of an action, in order: itself, its command, and the directories of its inputs. The first is its digest.
+pub fn messages_of(
+    command: reapi::Command,
+    tree: BuiltTree,
+    platform: reapi::Platform,
+    salt: &'static [u8],
+) -> (Digest, Vec<(Digest, Bytes)>) {
+    let blob = |data: Vec<u8>| (Digest::of(DigestFunction::Sha256, &data), Bytes::from(data));
+    #[expect(deprecated, reason = "servers of REAPI before 2.2 read the platform there")]
+    let command = reapi::Command { platform: Some(platform.clone()), ..command };
+    let command = blob(command.encode_to_vec());
+    let action = reapi::Action {
+        command_digest: Some(command.0.to_proto()),
+        input_root_digest: Some(tree.root.to_proto()),
+        salt: Bytes::from_static(salt),
+        platform: Some(platform),
+        ..reapi::Action::default()
+    };
+    let action = blob(action.encode_to_vec());
+    (action.0, [action, command].into_iter().chain(tree.directories).collect())
 }
 
 /// What is said in the key of where the compile happens, if it matters.
@@ -389,7 +397,7 @@ fn below_inputs(toolchain: &Toolchain, name: &str) -> String {
     }
 }
 
-fn tree(making: &Making<'_>) -> Result<castwork_cas::merkle::BuiltTree, Reason> {
+fn tree(making: &Making<'_>) -> Result<BuiltTree, Reason> {
     let Making { toolchain, closure, .. } = making;
     let unusual = |_| Reason::new("file with an unusual name");
     let mut tree = TreeBuilder::new();

@@ -8,18 +8,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
 use castwork_cas::merkle::TreeBuilder;
 use castwork_cas::{Digest, DigestFunction};
 use castwork_proto::reapi;
-use prost::Message;
 
 use super::asked::{self, Asked};
 use super::behind::CAPITALS_MIN;
 use super::has_ending;
 use super::package::{self, Below};
 use super::situation;
-use crate::action::platform_of_inputs;
+use crate::action::{messages_of, platform_of_inputs};
 use crate::direct::Hashes;
 use crate::direct::memo::Hash;
 use crate::environment;
@@ -84,28 +82,15 @@ impl Action {
                 .map_err(|_| Reason::new("two crates of a name"))?;
         }
         let tree = tree.build(DigestFunction::Sha256);
-        let platform = platform_of_inputs(std::env::consts::ARCH);
-        #[expect(deprecated, reason = "servers of REAPI before 2.2 read the platform there")]
         let command = reapi::Command {
             arguments: arguments(asked)?,
             environment_variables: variables(program.library_path.as_deref())?,
             output_paths: outputs(asked),
-            platform: Some(platform.clone()),
             working_directory: below_root(folder),
             ..reapi::Command::default()
         };
-        let blob = |data: Vec<u8>| (Digest::of(DigestFunction::Sha256, &data), Bytes::from(data));
-        let command = blob(command.encode_to_vec());
-        let action = reapi::Action {
-            command_digest: Some(command.0.to_proto()),
-            input_root_digest: Some(tree.root.to_proto()),
-            salt: Bytes::from_static(SALT),
-            platform: Some(platform),
-            ..reapi::Action::default()
-        };
-        let action = blob(action.encode_to_vec());
-        let digest = action.0;
-        let messages = [action, command].into_iter().chain(tree.directories).collect();
+        let platform = platform_of_inputs(std::env::consts::ARCH);
+        let (digest, messages) = messages_of(command, tree, platform, SALT);
         let on_disk = travels.into_iter().chain(files.found).chain(crates);
         let on_disk = on_disk.map(|(path, digest)| (digest, PathBuf::from(path))).collect();
         Ok(Self { digest, inputs: Inputs { messages, files: Vec::new(), toolchain: on_disk } })
